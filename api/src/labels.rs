@@ -1,0 +1,33 @@
+//! Well-known labels, annotations, taints and finalizers, and Peapod's own.
+
+/// Node label: its name as the machine knows it.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Node label: its architecture, as Go calls it.
+pub const ARCH: &str = "kubernetes.io/arch";
+/// Node label: its operating system.
+pub const OS: &str = "kubernetes.io/os";
+/// Node label: its zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+/// Node label: its region.
+pub const REGION: &str = "topology.kubernetes.io/region";
+/// Node label: its rack; blocks of one rack come from one contiguous range.
+pub const RACK: &str = "net.peapod.dev/rack";
+
+/// Taint of a node that is not ready.
+pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Taint of a node that is not heard of.
+pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Taint of a cordoned node.
+pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Label of an EndpointSlice: the service it belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of an EndpointSlice: who manages it.
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Label that a Deployment puts on its ReplicaSets and their pods.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The finalizer of foreground deletion.
+pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
+/// The finalizer of orphaning deletion.
+pub const FINALIZER_ORPHAN: &str = "orphan";

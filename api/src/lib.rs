@@ -1,0 +1,19 @@
+//! What Peapod's parts say to each other.
+//!
+//! This crate owns the words: Kubernetes' kinds (`k8s-openapi`, re-exported), the kinds of
+//! Peapod's own group [`net`], and the small languages every part must read alike: names,
+//! quantities, selectors, conditions and field paths. It owns the one seam that is not the
+//! API, [`attach`], between the node agent and the network agent.
+//!
+//! It must not know IO, time, threads or any other crate of the workspace.
+
+pub mod attach;
+pub mod conditions;
+pub mod field_path;
+pub mod labels;
+pub mod names;
+pub mod net;
+pub mod quantity;
+pub mod selector;
+
+pub use k8s_openapi;

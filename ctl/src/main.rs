@@ -1,0 +1,3 @@
+//! The `peapod` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The network of one node: addresses, links, routes, service maps, DNS.

@@ -1,0 +1,1 @@
+//! SPDY/3.1 framing, as kubectl still tunnels it for port-forward.
