@@ -20,6 +20,7 @@ pub mod check;
 pub mod decode;
 pub mod default;
 pub mod graph;
+pub mod patch;
 mod path;
 mod scalar;
 
