@@ -1,0 +1,113 @@
+//! One look at the three kinds of containers that a PodSpec has.
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Lifecycle, Pod, PodSpec, Probe};
+use peapod_api::k8s_openapi;
+
+use super::event::{Hook, Kind, ProbeKind};
+
+/// What the lifecycle reads of a container, whichever its kind.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Name in the pod.
+    pub name: &'a str,
+    /// Its kind.
+    pub kind: Kind,
+    /// `image`
+    pub image: &'a str,
+    /// `restartPolicy` of the container itself.
+    pub restart_policy: Option<&'a str>,
+    lifecycle: Option<&'a Lifecycle>,
+    startup: Option<&'a Probe>,
+    liveness: Option<&'a Probe>,
+    readiness: Option<&'a Probe>,
+}
+
+impl<'a> View<'a> {
+    fn of(container: &'a Container, kind: Kind) -> Self {
+        let probed = kind != Kind::Init;
+        Self {
+            name: &container.name,
+            kind,
+            image: container.image.as_deref().unwrap_or_default(),
+            restart_policy: container.restart_policy.as_deref(),
+            lifecycle: container.lifecycle.as_ref(),
+            startup: container.startup_probe.as_ref().filter(|_| probed),
+            liveness: container.liveness_probe.as_ref().filter(|_| probed),
+            readiness: container.readiness_probe.as_ref().filter(|_| probed),
+        }
+    }
+
+    fn ephemeral(container: &'a EphemeralContainer) -> Self {
+        Self {
+            name: &container.name,
+            kind: Kind::Ephemeral,
+            image: container.image.as_deref().unwrap_or_default(),
+            restart_policy: Some("Never"),
+            lifecycle: None,
+            startup: None,
+            liveness: None,
+            readiness: None,
+        }
+    }
+
+    /// The probe of a kind.
+    pub fn probe(&self, kind: ProbeKind) -> Option<&'a Probe> {
+        match kind {
+            ProbeKind::Startup => self.startup,
+            ProbeKind::Liveness => self.liveness,
+            ProbeKind::Readiness => self.readiness,
+        }
+    }
+
+    /// Whether there is a hook.
+    pub fn has_hook(&self, hook: Hook) -> bool {
+        self.lifecycle.is_some_and(|lifecycle| match hook {
+            Hook::PostStart => lifecycle.post_start.is_some(),
+            Hook::PreStop => lifecycle.pre_stop.is_some(),
+        })
+    }
+
+    /// `lifecycle.stopSignal`
+    pub fn stop_signal(&self) -> Option<&'a str> {
+        self.lifecycle?.stop_signal.as_deref()
+    }
+}
+
+/// The containers of a pod in the order of their start: init, app, ephemeral.
+pub fn view(pod: &Pod) -> impl Iterator<Item = View<'_>> {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
+    let app = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+    let ephemeral = spec.and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default();
+    let init = init.iter().map(|container| {
+        let sidecar = container.restart_policy.as_deref() == Some("Always");
+        View::of(container, if sidecar { Kind::Sidecar } else { Kind::Init })
+    });
+    let app = app.iter().map(|container| View::of(container, Kind::App));
+    init.chain(app).chain(ephemeral.iter().map(View::ephemeral))
+}
+
+/// The container of a name.
+pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<View<'a>> {
+    view(pod).find(|view| view.name == name)
+}
+
+/// The pod's spec; an absent one reads as an empty one.
+pub fn of(pod: &Pod) -> &PodSpec {
+    static EMPTY: std::sync::OnceLock<PodSpec> = std::sync::OnceLock::new();
+    match &pod.spec {
+        Some(spec) => spec,
+        None => EMPTY.get_or_init(PodSpec::default),
+    }
+}
+
+/// How the pod is named in messages: `name_namespace(uid)`.
+pub fn full_name(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    format!(
+        "{}_{}({})",
+        meta.name.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.uid.as_deref().unwrap_or_default()
+    )
+}
