@@ -2,26 +2,20 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// First wait after a failure, seconds.
-const FIRST_S: i64 = 10;
-/// Longest wait, seconds.
-const MAX_S: i64 = 300;
-/// A quiet time after which the next failure counts as the first again, seconds.
-const RESET_S: i64 = 2 * MAX_S;
-
-/// Waits of 10 s doubling to 5 min, forgotten after 10 min without failure.
+/// Waits of `FIRST_S` seconds doubling to `MAX_S`, forgotten after twice the longest without
+/// failure: 10 s to 5 min for pulls and restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backoff {
+pub struct Backoff<const FIRST_S: i64 = 10, const MAX_S: i64 = 300> {
     wait_s: i64,
     since: Option<Timestamp>,
 }
 
-impl Backoff {
+impl<const FIRST_S: i64, const MAX_S: i64> Backoff<FIRST_S, MAX_S> {
     /// Notes a failure at a time; the wait that follows it begins there.
     pub fn fail(&mut self, at: Timestamp) {
         let quiet = self
             .since
-            .is_some_and(|since| at.duration_since(since).as_secs() > RESET_S + self.wait_s);
+            .is_some_and(|since| at.duration_since(since).as_secs() > 2 * MAX_S + self.wait_s);
         self.wait_s = match self.wait_s {
             0 => FIRST_S,
             _ if quiet => FIRST_S,
@@ -33,7 +27,9 @@ impl Backoff {
     /// When the wait is over; `None` if there is none.
     pub fn until(&self) -> Option<Timestamp> {
         let since = self.since?;
-        since.checked_add(SignedDuration::from_secs(self.wait_s)).ok()
+        since
+            .checked_add(SignedDuration::from_secs(self.wait_s))
+            .ok()
     }
 
     /// Length of the present wait, seconds.
@@ -58,6 +54,9 @@ impl Backoff {
     }
 }
 
+/// A run of this many seconds makes the next restart the first again.
+const QUIET_S: i64 = 600;
+
 /// The waits between a container's runs: the first restart is at once, the following ones after
 /// the back-off of the exit before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl CrashBackoff {
         let quiet = self
             .inner
             .since
-            .is_some_and(|since| at.duration_since(since).as_secs() > RESET_S);
+            .is_some_and(|since| at.duration_since(since).as_secs() > QUIET_S);
         if quiet {
             *self = Self::default();
         }
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn doubles_to_five_minutes_and_forgets_after_ten() {
-        let mut backoff = Backoff::default();
+        let mut backoff: Backoff = Backoff::default();
         let mut waits = Vec::new();
         let mut now = 0;
         for _ in 0..7 {

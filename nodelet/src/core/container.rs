@@ -139,7 +139,10 @@ impl Container {
     pub fn started(&self) -> bool {
         self.run().is_some_and(|run| {
             run.post_start_done
-                && run.probes.iter().all(|p| p.kind != ProbeKind::Startup || p.passing)
+                && run
+                    .probes
+                    .iter()
+                    .all(|p| p.kind != ProbeKind::Startup || p.passing)
         })
     }
 
@@ -150,7 +153,9 @@ impl Container {
         }
         self.started()
             && self.run().is_some_and(|run| {
-                run.probes.iter().all(|p| p.kind != ProbeKind::Readiness || p.passing)
+                run.probes
+                    .iter()
+                    .all(|p| p.kind != ProbeKind::Readiness || p.passing)
             })
     }
 
@@ -177,7 +182,11 @@ impl Container {
         };
         let mut stale = None;
         if let Some(exit) = before {
-            stale = self.last.replace(exit).map(|exit| exit.id).filter(|id| !id.is_empty());
+            stale = self
+                .last
+                .replace(exit)
+                .map(|exit| exit.id)
+                .filter(|id| !id.is_empty());
         }
         if let ImageStage::Ready(image) = std::mem::take(&mut self.stage) {
             self.image = Some(image);
@@ -206,7 +215,11 @@ impl Container {
         if !run.post_start_done || !run.probes.is_empty() {
             return;
         }
-        let kinds = [ProbeKind::Startup, ProbeKind::Liveness, ProbeKind::Readiness];
+        let kinds = [
+            ProbeKind::Startup,
+            ProbeKind::Liveness,
+            ProbeKind::Readiness,
+        ];
         run.probes = kinds
             .into_iter()
             .filter_map(|kind| Some(ProbeState::new(kind, view.probe(kind)?, from)))

@@ -19,8 +19,10 @@
 //! Phases, reasons, conditions and messages are the kubelet's.
 
 pub mod admit;
+mod apply;
 mod backoff;
 mod container;
+mod end;
 mod event;
 mod machine;
 mod probe;
@@ -28,6 +30,7 @@ pub mod qos;
 mod recover;
 mod spec;
 mod status;
+mod step;
 mod stop;
 
 #[cfg(test)]
@@ -38,4 +41,5 @@ pub use event::{
     ProbeKind, Severity, StartFault, StopSignal,
 };
 pub use machine::Machine;
-pub use spec::{View, view};
+pub use spec::{View, find, view};
+pub use status::{OWN_CONDITIONS, bare_id};

@@ -79,7 +79,8 @@ impl ProbeState {
 }
 
 fn after(from: Timestamp, seconds: i32) -> Timestamp {
-    from.checked_add(SignedDuration::from_secs(seconds.into())).unwrap_or(Timestamp::MAX)
+    from.checked_add(SignedDuration::from_secs(seconds.into()))
+        .unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -76,9 +76,13 @@ impl<'a> View<'a> {
 /// The containers of a pod in the order of their start: init, app, ephemeral.
 pub fn view(pod: &Pod) -> impl Iterator<Item = View<'_>> {
     let spec = pod.spec.as_ref();
-    let init = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
+    let init = spec
+        .and_then(|s| s.init_containers.as_deref())
+        .unwrap_or_default();
     let app = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
-    let ephemeral = spec.and_then(|s| s.ephemeral_containers.as_deref()).unwrap_or_default();
+    let ephemeral = spec
+        .and_then(|s| s.ephemeral_containers.as_deref())
+        .unwrap_or_default();
     let init = init.iter().map(|container| {
         let sidecar = container.restart_policy.as_deref() == Some("Always");
         View::of(container, if sidecar { Kind::Sidecar } else { Kind::Init })

@@ -33,7 +33,8 @@ pub struct Stop {
 
 /// `from` plus seconds, at most the end of time.
 pub fn later(from: Timestamp, seconds: i64) -> Timestamp {
-    from.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+    from.checked_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
 }
 
 impl Stop {
@@ -41,7 +42,11 @@ impl Stop {
     pub fn begin(now: Timestamp, grace_s: i64, has_hook: bool) -> Self {
         let hook = has_hook && grace_s > 0;
         Self {
-            stage: if hook { Stage::PreStop } else { Stage::SignalDue },
+            stage: if hook {
+                Stage::PreStop
+            } else {
+                Stage::SignalDue
+            },
             deadline: later(now, grace_s.max(0)),
         }
     }

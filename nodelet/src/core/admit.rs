@@ -1,0 +1,229 @@
+//! Whether this node takes a pod that was bound to it: the scheduler's view may be old, and
+//! pods may be bound by hand.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod};
+use peapod_api::k8s_openapi;
+use peapod_api::selector::{Requirement, Selector};
+
+use super::{qos, spec};
+
+/// Why a pod is refused; the pod fails with these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// `OutOfcpu`, `NodePorts`, `NodeAffinity` ...
+    pub reason: String,
+    /// The sentence.
+    pub message: String,
+}
+
+/// Checks a pod against the node and the pods that occupy it.
+pub fn admit<'a>(
+    pod: &Pod,
+    node: &Node,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+) -> Result<(), Refusal> {
+    fits(pod, node, others.clone())?;
+    selected(pod, node)?;
+    ports_free(pod, others)
+}
+
+fn fits<'a>(
+    pod: &Pod,
+    node: &Node,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+) -> Result<(), Refusal> {
+    let status = node.status.as_ref();
+    let allocatable = qos::amounts(status.and_then(|s| s.allocatable.as_ref()));
+    let mut used = qos::Amounts::new();
+    let mut count = 0_i64;
+    for other in others {
+        count += 1;
+        for (name, amount) in qos::requests(spec::of(other)) {
+            let sum = used.get(&name).map_or(amount, |old| old.plus(amount));
+            used.insert(name, sum);
+        }
+    }
+    if let Some(capacity) = allocatable.get("pods").map(|pods| pods.units())
+        && count >= capacity
+    {
+        return Err(out_of("pods", 1, count, capacity));
+    }
+    for (name, amount) in qos::requests(spec::of(pod)) {
+        if amount.is_zero() {
+            continue;
+        }
+        let none = peapod_api::quantity::Quantity::from_units(0);
+        let in_use = used.get(&name).copied().unwrap_or(none);
+        let capacity = allocatable.get(&name).copied().unwrap_or(none);
+        if in_use.plus(amount) > capacity {
+            let number = |quantity: peapod_api::quantity::Quantity| match name.as_str() {
+                "cpu" => quantity.milli(),
+                _ => quantity.units(),
+            };
+            return Err(out_of(
+                &name,
+                number(amount),
+                number(in_use),
+                number(capacity),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Refusal {
+    Refusal {
+        reason: format!("OutOf{name}"),
+        message: format!(
+            "Pod was rejected: Node didn't have enough resource: {name}, \
+             requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    }
+}
+
+fn selected(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+    let empty = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+    let spec = spec::of(pod);
+    let plain = spec.node_selector.iter().flatten();
+    let by_selector = Selector::from_map(plain).matches(labels);
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|a| {
+            a.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let by_affinity = required.is_none_or(|required| {
+        required
+            .node_selector_terms
+            .iter()
+            .any(|term| term_matches(term, labels, name))
+    });
+    if by_selector && by_affinity {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: "NodeAffinity".to_owned(),
+        message: "Pod was rejected: Predicate NodeAffinity failed: \
+                  node(s) didn't match Pod's node affinity/selector"
+            .to_owned(),
+    })
+}
+
+fn term_matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let holds = |requirement: Result<Requirement, _>, labels: &BTreeMap<String, String>| {
+        requirement.is_ok_and(|r| Selector::all(vec![r]).matches(labels))
+    };
+    let named = BTreeMap::from([("metadata.name".to_owned(), name.to_owned())]);
+    let of = |r: &k8s_openapi::api::core::v1::NodeSelectorRequirement| {
+        Requirement::of(&r.key, &r.operator, r.values.as_deref().unwrap_or_default())
+    };
+    expressions.iter().all(|r| holds(of(r), labels)) && fields.iter().all(|r| holds(of(r), &named))
+}
+
+/// Address, protocol and port of every host port; a wildcard address is an empty one.
+fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
+    let spec = spec::of(pod);
+    let all = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    all.flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            let host_port = port.host_port.filter(|&number| number > 0)?;
+            let ip = port
+                .host_ip
+                .clone()
+                .filter(|ip| ip != "0.0.0.0")
+                .unwrap_or_default();
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            Some((ip, protocol, host_port))
+        })
+        .collect()
+}
+
+fn ports_free<'a>(pod: &Pod, others: impl Iterator<Item = &'a Pod>) -> Result<(), Refusal> {
+    let wanted = host_ports(pod);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for taken in others.flat_map(host_ports) {
+        let clash = |(ip, protocol, port): &(String, String, i32)| {
+            let same_address = ip.is_empty() || taken.0.is_empty() || *ip == taken.0;
+            same_address && *protocol == taken.1 && *port == taken.2
+        };
+        if wanted.iter().any(clash) {
+            return Err(Refusal {
+                reason: "NodePorts".to_owned(),
+                message: "Pod was rejected: Predicate NodePorts failed: \
+                          node(s) didn't have free ports for the requested pod ports"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node() -> Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n1", "labels": {"disk": "ssd"}},
+            "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}},
+        }))
+        .unwrap()
+    }
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
+    }
+
+    fn reason(pod: &Pod, others: &[Pod]) -> String {
+        match admit(pod, &node(), others.iter()) {
+            Ok(()) => "admitted".to_owned(),
+            Err(refusal) => format!("{}: {}", refusal.reason, refusal.message),
+        }
+    }
+
+    fn cpu(amount: &str) -> Pod {
+        pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": amount}}}]}))
+    }
+
+    #[test]
+    fn resources() {
+        assert_eq!(reason(&cpu("600m"), &[cpu("400m")]), "admitted");
+        assert_eq!(
+            reason(&cpu("700m"), &[cpu("400m")]),
+            "OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu, \
+             requested: 700, used: 400, capacity: 1000"
+        );
+        assert!(reason(&cpu("0"), &[cpu("0"), cpu("0")]).starts_with("OutOfpods"));
+    }
+
+    #[test]
+    fn node_selector_and_ports() {
+        let wants = |disk: &str| pod(json!({"nodeSelector": {"disk": disk}, "containers": []}));
+        assert_eq!(reason(&wants("ssd"), &[]), "admitted");
+        assert!(reason(&wants("tape"), &[]).starts_with("NodeAffinity"));
+        let port = |ip: &str| {
+            pod(json!({"containers": [{"name": "a",
+                "ports": [{"containerPort": 80, "hostPort": 80, "hostIP": ip}]}]}))
+        };
+        assert_eq!(reason(&port("10.0.0.1"), &[port("10.0.0.2")]), "admitted");
+        assert!(reason(&port("10.0.0.1"), &[port("0.0.0.0")]).starts_with("NodePorts"));
+    }
+}

@@ -1,0 +1,108 @@
+//! The end of a pod: its containers in order, then all it has on the node, then itself.
+
+use jiff::Timestamp;
+
+use super::container::Container;
+use super::event::{Action, Hook, Kind};
+use super::machine::{Ending, Machine, Part};
+use super::spec;
+use super::stop::{Stage, Stop, later};
+
+impl Machine {
+    /// Begins the pod's end, or hurries it.
+    pub(super) fn end(&mut self, grace_s: i64, purge: bool, now: Timestamp) {
+        let deadline = later(now, grace_s.max(0));
+        match &mut self.ending {
+            None => self.ending = Some(Ending { deadline, purge }),
+            Some(ending) => {
+                ending.deadline = ending.deadline.min(deadline);
+                ending.purge |= purge;
+            }
+        }
+    }
+
+    pub(super) fn step_end(&mut self, now: Timestamp) {
+        let Some(ending) = self.ending.clone() else {
+            return;
+        };
+        self.stop_in_order(&ending, now);
+        self.tend(now);
+        if self.containers.iter().any(Container::active) {
+            return;
+        }
+        if self.release.ready && ending.purge && !self.purged {
+            self.release = Part::default();
+        }
+        if self.release.begin(now) {
+            self.purged = ending.purge;
+            self.actions.push(Action::TearDown {
+                purge: ending.purge,
+            });
+        }
+        if let Some(at) = self.release.wake_at() {
+            self.wait_until(at);
+        }
+        if self.release.ready && self.purged && !self.finished {
+            self.finished = true;
+            self.actions.push(Action::Finish);
+        }
+    }
+
+    /// Sidecars outlive what they serve, and go in the reverse order of their start; nothing
+    /// outlives the pod's deadline.
+    fn stop_in_order(&mut self, ending: &Ending, now: Timestamp) {
+        let left = ending.deadline.duration_since(now).as_secs().max(0);
+        let main = |c: &Container| c.kind != Kind::Sidecar && c.active();
+        let waits_for_main = self.containers.iter().any(main);
+        let last_sidecar = self.containers.iter().rposition(Container::active);
+        for index in 0..self.containers.len() {
+            let container = &mut self.containers[index];
+            let turn = container.kind != Kind::Sidecar
+                || left == 0
+                || (!waits_for_main && Some(index) == last_sidecar);
+            let Some(run) = container.run_mut() else {
+                continue;
+            };
+            match &mut run.stop {
+                Some(stop) => stop.hurry(ending.deadline.max(later(now, 0))),
+                None if turn => {
+                    let name = container.name.clone();
+                    let message = format!("Stopping container {name}");
+                    self.stop(&name, left, &message, now);
+                }
+                None => {}
+            }
+        }
+        let pending = self.containers.iter().any(Container::active) && left > 0;
+        if pending {
+            self.wait_until(ending.deadline);
+        }
+    }
+
+    /// Begins the end of one container.
+    pub(super) fn stop(&mut self, name: &str, grace_s: i64, message: &str, now: Timestamp) {
+        let pod = self.pod.clone();
+        let Some(view) = spec::find(&pod, name) else {
+            return;
+        };
+        let Some(run) = self.container(name).and_then(Container::run_mut) else {
+            return;
+        };
+        if run.stop.is_some() {
+            return;
+        }
+        let stop = Stop::begin(now, grace_s, view.has_hook(Hook::PreStop));
+        let hook = stop.stage == Stage::PreStop;
+        let id = run.id.clone();
+        run.stop = Some(stop);
+        self.note("Killing", message.to_owned(), Some(name));
+        if hook {
+            let container = name.to_owned();
+            self.actions.push(Action::RunHook {
+                container,
+                id,
+                hook: Hook::PreStop,
+            });
+        }
+    }
+}
