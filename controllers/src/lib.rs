@@ -1,1 +1,73 @@
-//! One file per control loop.
+//! One file or folder per control loop, all of one skeleton.
+//!
+//! This crate owns the loops that make the cluster what its objects say: workloads
+//! ([`replicaset`]). It owns nothing that is not in the API, and must not know the other
+//! parts: it meets them over a `kube::Client`.
+//!
+//! # How to write a controller
+//!
+//! 1. **The core**: a pure function `reconcile(observed.., now) -> actions` in a file of its
+//!    own. No client, no clock, no random number. Test it by golden files: a folder under
+//!    `golden/`, each file an input and what must come of it (see `common::testing`).
+//! 2. **The shell**: a struct with a [`shell::Context`] that implements [`shell::Controller`]:
+//!    read the informers, call the core, carry out its actions by [`shell::write`]. Errors are
+//!    returned, never retried inside: the queue does that.
+//! 3. **The wiring**: `pub fn start(ctx, tasks)` makes a [`shell::Loop`], says which changes of
+//!    which kinds wake which keys, and runs it. Add it to [`run`].
+//! 4. A loop that counts its creations keeps [`shell::expectations`], so that a stale cache
+//!    cannot make it create twice.
+//!
+//! Loops are level-triggered: a key says only that something about an object may have changed.
+//! There is no resync and no polling; a timer only stands for a deadline that the objects
+//! themselves name, returned as [`shell::Outcome::After`].
+
+pub mod common;
+pub mod config;
+pub mod shell;
+
+pub mod deployment;
+pub mod replicaset;
+
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{BlockRange, Config, LeaderElection};
+pub use shell::metrics::Metrics;
+pub use shell::{Error, Result};
+
+use shell::{Context, Tasks};
+
+/// Runs every controller until `shutdown` is cancelled.
+///
+/// With leader election it first waits for its turn, and returns [`Error::LeaseLost`] when the
+/// turn is over: the process should then exit, or call this again.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<()> {
+    let turn = match &config.leader_election {
+        Some(election) => {
+            let Some(turn) = shell::leader::acquire(&client, election, &shutdown).await else {
+                return Ok(());
+            };
+            Some(turn)
+        }
+        None => None,
+    };
+    let tasks = start(client, config, shutdown.child_token());
+    match turn {
+        Some(turn) => tokio::select! {
+            ended = tasks.wait() => ended,
+            lost = turn.hold(shutdown) => lost,
+        },
+        None => tasks.wait().await,
+    }
+}
+
+fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
+    let metrics = config.metrics.clone();
+    let (ctx, events) = Context::new(client, config, metrics);
+    let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("events", events.run());
+    deployment::start(&ctx, &mut tasks);
+    replicaset::start(&ctx, &mut tasks);
+    ctx.watch(&mut tasks);
+    tasks
+}

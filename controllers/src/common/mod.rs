@@ -1,0 +1,11 @@
+//! What several cores share. Pure: no IO, no clock, no task.
+
+pub mod key;
+pub mod merge;
+pub mod owner;
+pub mod pods;
+
+#[cfg(test)]
+pub mod testing;
+
+pub use key::Key;

@@ -1,0 +1,92 @@
+//! Adoption and release: carries out what [`crate::common::owner::claim`] decides.
+
+use std::sync::Arc;
+
+use kube::api::ObjectMeta;
+use peapod_api::selector::Selector;
+use serde_json::json;
+
+use super::informer::Kind;
+use super::write::{self, Scope};
+use super::{Context, Result};
+use crate::common::Key;
+use crate::common::owner::{self, Claim};
+
+/// Of the candidates those that `owner` controls: its own, and the orphans it adopts now. Its
+/// own that no longer match its selector are released. The owner is looked up live before it
+/// adopts, because a cache does not know that it was just deleted.
+pub async fn claim_all<O, K>(
+    ctx: &Context,
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<K>>,
+) -> Result<Vec<Arc<K>>>
+where
+    O: Kind + Scope,
+    K: Kind + Scope,
+{
+    let mut owned = Vec::with_capacity(candidates.len());
+    let mut may_adopt = None;
+    for object in candidates {
+        match owner::claim(owner.meta(), selector, object.meta()) {
+            Claim::Own => owned.push(object),
+            Claim::Ignore => {}
+            Claim::Release => release(ctx, owner.meta(), &*object).await?,
+            Claim::Adopt => {
+                if may_adopt.is_none() {
+                    may_adopt = Some(still_there(ctx, owner).await?);
+                }
+                if may_adopt == Some(true)
+                    && let Some(adopted) = adopt(ctx, owner, &*object).await?
+                {
+                    owned.push(adopted);
+                }
+            }
+        }
+    }
+    Ok(owned)
+}
+
+async fn still_there<O: Kind + Scope>(ctx: &Context, owner: &O) -> Result<bool> {
+    let live = write::get::<O>(ctx, &Key::of(owner)).await?;
+    Ok(live.is_some_and(|live| {
+        let meta = live.meta();
+        meta.uid == owner.meta().uid && meta.deletion_timestamp.is_none()
+    }))
+}
+
+async fn adopt<O, K>(ctx: &Context, owner: &O, object: &K) -> Result<Option<Arc<K>>>
+where
+    O: Kind,
+    K: Kind + Scope,
+{
+    let mut references = object.meta().owner_references.clone().unwrap_or_default();
+    references.push(owner::controller_reference(owner));
+    write_owners(ctx, object, json!(references)).await
+}
+
+async fn release<K: Kind + Scope>(ctx: &Context, owner: &ObjectMeta, object: &K) -> Result<()> {
+    let mut references = object.meta().owner_references.clone().unwrap_or_default();
+    references.retain(|reference| Some(&reference.uid) != owner.uid.as_ref());
+    write_owners(ctx, object, json!(references)).await?;
+    Ok(())
+}
+
+/// Bound to the resourceVersion, because a merge patch replaces the whole list.
+async fn write_owners<K: Kind + Scope>(
+    ctx: &Context,
+    object: &K,
+    references: serde_json::Value,
+) -> Result<Option<Arc<K>>> {
+    let meta = object.meta();
+    let patch = json!({"metadata": {
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+        "ownerReferences": references,
+    }});
+    match write::patch::<K>(ctx, &Key::of(object), patch).await {
+        Ok(written) => Ok(Some(Arc::new(written))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

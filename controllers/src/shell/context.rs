@@ -1,0 +1,212 @@
+//! What every loop is given: the client, the configuration, the shared informers.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    PodSpec, Service, ServiceAccount, Volume,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Api, Client};
+use peapod_api::net::IpBlock;
+
+use super::events::{self, Events, Writer};
+use super::informer::{Informer, Keep};
+use super::metrics::Metrics;
+use super::worker::Tasks;
+use crate::common::{Key, owner, pods};
+use crate::config::Config;
+
+/// What every loop is given. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The API.
+    pub client: Client,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// One watch per kind, for all.
+    pub informers: Arc<Informers>,
+    /// Where to record events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Metrics,
+}
+
+macro_rules! informers {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty = $keep:expr, $api:expr;)*) => {
+        /// The shared informers.
+        pub struct Informers {
+            $($(#[$doc])* pub $field: Arc<Informer<$kind>>,)*
+        }
+
+        impl Informers {
+            fn new(client: &Client) -> Self {
+                Self {
+                    $($field: Informer::new($api(client.clone()), $keep),)*
+                }
+            }
+
+            fn run(&self, tasks: &mut Tasks) {
+                $(tasks.spawn(stringify!($field), self.$field.clone().run());)*
+            }
+        }
+    };
+}
+
+informers! {
+    /// Pods, by owner and node: see [`term`].
+    pods: Pod = Keep { trim: trim_pod, index: index_pod, ..Keep::default() }, Api::all;
+    /// ReplicaSets.
+    replica_sets: ReplicaSet = Keep::default(), Api::all;
+    /// Deployments.
+    deployments: Deployment = Keep::default(), Api::all;
+    /// Services.
+    services: Service = Keep::default(), Api::all;
+    /// EndpointSlices, by service: see [`term`].
+    endpoint_slices: EndpointSlice = Keep { index: index_slice, ..Keep::default() }, Api::all;
+    /// Endpoints.
+    endpoints: Endpoints = Keep::default(), Api::all;
+    /// Nodes.
+    nodes: Node = Keep { trim: trim_node, ..Keep::default() }, Api::all;
+    /// The nodes' Leases.
+    leases: Lease = Keep::default(), node_leases;
+    /// Namespaces.
+    namespaces: Namespace = Keep::default(), Api::all;
+    /// ServiceAccounts.
+    service_accounts: ServiceAccount = Keep::default(), Api::all;
+    /// The root CA bundles of the namespaces, no other ConfigMap.
+    root_cas: ConfigMap = Keep { fields: "metadata.name=kube-root-ca.crt", ..Keep::default() }, Api::all;
+    /// Address blocks.
+    ip_blocks: IpBlock = Keep::default(), Api::all;
+    /// Volumes.
+    volumes: PersistentVolume = Keep::default(), Api::all;
+    /// Claims.
+    claims: PersistentVolumeClaim = Keep::default(), Api::all;
+    /// Storage classes.
+    storage_classes: StorageClass = Keep::default(), Api::all;
+}
+
+impl Context {
+    /// A context, and the task that writes its events.
+    pub fn new(client: Client, config: Config, metrics: Metrics) -> (Self, Writer) {
+        let (events, writer) = events::channel(client.clone());
+        let context = Self {
+            informers: Arc::new(Informers::new(&client)),
+            config: Arc::new(config),
+            client,
+            events,
+            metrics,
+        };
+        (context, writer)
+    }
+
+    /// Starts the watches. Call it when every loop is wired.
+    pub fn watch(&self, tasks: &mut Tasks) {
+        self.informers.run(tasks);
+    }
+}
+
+/// The terms of the indexes.
+pub mod term {
+    use crate::common::Key;
+
+    /// Pods managed by the controller with this uid.
+    pub fn owned_by(uid: &str) -> String {
+        format!("owner/{uid}")
+    }
+
+    /// Pods of a namespace that nothing manages.
+    pub fn orphans_of(namespace: &str) -> String {
+        format!("orphan/{namespace}")
+    }
+
+    /// Pods on a node.
+    pub fn on_node(node: &str) -> String {
+        format!("node/{node}")
+    }
+
+    /// Pods that use a claim.
+    pub fn using_claim(claim: &Key) -> String {
+        format!("claim/{claim}")
+    }
+
+    /// EndpointSlices of a service.
+    pub fn of_service(service: &Key) -> String {
+        format!("service/{service}")
+    }
+}
+
+fn node_leases(client: Client) -> Api<Lease> {
+    Api::namespaced(client, "kube-node-lease")
+}
+
+fn index_pod(pod: &Pod) -> Vec<String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let mut terms = vec![match owner::controller_of(&pod.metadata) {
+        Some(owner) => term::owned_by(&owner.uid),
+        None => term::orphans_of(namespace),
+    }];
+    let node = pods::node_name(pod);
+    if !node.is_empty() {
+        terms.push(term::on_node(node));
+    }
+    for claim in pods::claims(pod) {
+        terms.push(term::using_claim(&claim));
+    }
+    terms
+}
+
+fn index_slice(slice: &EndpointSlice) -> Vec<String> {
+    let meta = &slice.metadata;
+    let labels = meta.labels.as_ref();
+    let Some(name) = labels.and_then(|labels| labels.get(peapod_api::labels::SERVICE_NAME)) else {
+        return Vec::new();
+    };
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    vec![term::of_service(&Key::new(namespace, name))]
+}
+
+/// Keeps of a container its name and ports, of a pod what loops ask for.
+fn trim_pod(pod: &mut Pod) {
+    pod.metadata.annotations = pod.metadata.annotations.take().map(|mut annotations| {
+        annotations.retain(|name, _| name == crate::replicaset::DELETION_COST);
+        annotations
+    });
+    let Some(spec) = &mut pod.spec else { return };
+    let containers = spec.containers.iter_mut();
+    for container in containers.chain(spec.init_containers.iter_mut().flatten()) {
+        *container = Container {
+            name: std::mem::take(&mut container.name),
+            ports: container.ports.take(),
+            restart_policy: container.restart_policy.take(),
+            ..Container::default()
+        };
+    }
+    *spec = PodSpec {
+        containers: std::mem::take(&mut spec.containers),
+        init_containers: spec.init_containers.take(),
+        node_name: spec.node_name.take(),
+        hostname: spec.hostname.take(),
+        subdomain: spec.subdomain.take(),
+        host_network: spec.host_network,
+        tolerations: spec.tolerations.take(),
+        volumes: spec.volumes.take().map(claims_only),
+        termination_grace_period_seconds: spec.termination_grace_period_seconds,
+        ..PodSpec::default()
+    };
+}
+
+fn claims_only(mut volumes: Vec<Volume>) -> Vec<Volume> {
+    volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+    volumes
+}
+
+/// The images of a node are its longest list and no loop's business.
+fn trim_node(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+}
