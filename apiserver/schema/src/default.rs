@@ -71,3 +71,27 @@ fn missing(field: &Field, node: Node<'_>) -> Option<Value> {
         Type::Scalar(_) => None,
     }
 }
+
+/// The empty object of a kind: only the objects that are always written, with nothing in them
+/// but each other.
+pub fn skeleton(schema: &Schema) -> Value {
+    empty_object(schema.root())
+}
+
+fn empty_object(node: Node<'_>) -> Value {
+    let mut fields = JsonMap::new();
+    if let Type::Object(object) = node.ty() {
+        for field in &object.fields {
+            let always = field
+                .default
+                .as_ref()
+                .map_or(field.required, Value::is_object);
+            let inner = node.to(field.ty);
+            let named = matches!(inner.ty(), Type::Object(o) if o.name != "meta.v1.LabelSelector");
+            if always && named {
+                fields.insert(field.name.to_string(), empty_object(inner));
+            }
+        }
+    }
+    Value::Object(fields)
+}

@@ -15,6 +15,7 @@
 //! Everything here is a pure function of its arguments. The crate knows no kind's rules (those
 //! are the registry's), no HTTP, no store, no clock and no Kubernetes types in Rust.
 
+pub mod apply;
 pub mod builtin;
 pub mod check;
 pub mod decode;
