@@ -19,7 +19,7 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, SelectorError> {
 }
 
 /// One demand on a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Requirement {
     /// The label is there with one of these values.
     In(String, Vec<String>),
@@ -79,7 +79,7 @@ impl Requirement {
 }
 
 /// Demands on labels, all of which must hold. The default selects everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,

@@ -1,0 +1,13 @@
+//! The pure core: the snapshot, the decision, the queue. No IO, no clock, no randomness of its own.
+
+pub mod decide;
+pub mod events;
+pub mod node;
+pub mod plugins;
+pub mod queue;
+pub mod reason;
+pub mod resources;
+pub mod shape;
+pub mod snapshot;
+pub mod topology;
+pub mod volumes;
