@@ -7,5 +7,17 @@
 //!
 //! It must not know how pods run, how addresses are given, or how the API stores what it serves.
 
+pub mod config;
 pub mod core;
+pub mod error;
+pub mod metrics;
+pub mod tasks;
 pub mod view;
+
+mod reports;
+mod requests;
+mod watches;
+
+pub use config::Config;
+pub use error::Error;
+pub use tasks::run;

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, ContainerImage, PersistentVolumeClaimVolumeSource, PodCondition,
-    PodSchedulingGate, Taint, Toleration, TopologySpreadConstraint,
+    Affinity, ContainerImage, PersistentVolumeClaimVolumeSource, PodCondition, PodSchedulingGate,
+    Taint, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};

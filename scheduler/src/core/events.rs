@@ -4,7 +4,7 @@
 //! that is not woken waits for minutes.
 
 use super::node::NodeId;
-use super::plugins::{node_affinity, ports, taints, fit::Fit};
+use super::plugins::{fit::Fit, node_affinity, ports, taints};
 use super::queue::Pending;
 use super::reason::{Plugin, Plugins};
 use super::shape::{Shape, Term};
@@ -84,5 +84,6 @@ fn fits(pod: &Pending, id: NodeId, snapshot: &Snapshot) -> bool {
 
 fn counts(shape: &Shape, other: &Shape) -> bool {
     let hard = shape.spread.iter().filter(|c| c.hard);
-    shape.namespace == other.namespace && hard.into_iter().any(|c| c.selector.matches(&other.labels))
+    shape.namespace == other.namespace
+        && hard.into_iter().any(|c| c.selector.matches(&other.labels))
 }

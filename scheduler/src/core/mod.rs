@@ -2,11 +2,13 @@
 
 pub mod decide;
 pub mod events;
+pub mod input;
 pub mod node;
 pub mod plugins;
 pub mod queue;
 pub mod reason;
 pub mod resources;
+pub mod scheduler;
 pub mod shape;
 pub mod snapshot;
 pub mod topology;

@@ -87,11 +87,7 @@ enum Place {
 
 impl Entry {
     fn rank(&self) -> Rank {
-        (
-            Reverse(self.pod.priority),
-            self.pod.created,
-            self.sequence,
-        )
+        (Reverse(self.pod.priority), self.pod.created, self.sequence)
     }
 
     fn backoff_ends(&self) -> Duration {

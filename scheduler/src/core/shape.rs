@@ -202,7 +202,11 @@ fn spreading_owner(pod: &view::Pod) -> Option<String> {
 fn host_ports(spec: &view::PodSpec) -> Vec<HostPort> {
     let sidecars = spec.init_containers.iter();
     let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| &c.ports);
     ports.filter_map(HostPort::of).collect()
 }
 
@@ -264,11 +268,7 @@ impl Spread {
 // === impl PodDemand ===
 
 impl PodDemand {
-    fn of(
-        affinity: Option<&Affinity>,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> Self {
+    fn of(affinity: Option<&Affinity>, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
         let term = |term: &PodAffinityTerm| Term::of(term, namespace, labels);
         let mut all = Self::default();
         if let Some(near) = affinity.and_then(|a| a.pod_affinity.as_ref()) {
@@ -346,7 +346,14 @@ fn selector(from: Option<&LabelSelector>, more: Vec<Requirement>) -> Selector {
     if more.is_empty() {
         return selector;
     }
-    Selector::all(selector.requirements().iter().cloned().chain(more).collect())
+    Selector::all(
+        selector
+            .requirements()
+            .iter()
+            .cloned()
+            .chain(more)
+            .collect(),
+    )
 }
 
 fn same_values(

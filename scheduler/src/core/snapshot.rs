@@ -191,7 +191,10 @@ impl Snapshot {
         }
         let mut zones: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
         for (id, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.known) {
-            let zone = node.spec.label(peapod_api::labels::ZONE).unwrap_or_default();
+            let zone = node
+                .spec
+                .label(peapod_api::labels::ZONE)
+                .unwrap_or_default();
             zones.entry(zone).or_default().push(id);
         }
         let longest = zones.values().map(Vec::len).max().unwrap_or(0);
@@ -390,6 +393,12 @@ impl Snapshot {
     /// The shapes that say something about other pods.
     pub fn shapes_with_terms(&self) -> impl Iterator<Item = &ShapeEntry> {
         self.with_terms.iter().map(|&id| self.shape(id))
+    }
+
+    /// The copy of this shape that some pod on a node has.
+    pub fn shared(&self, shape: &Shape) -> Option<Arc<Shape>> {
+        let (known, _) = self.shape_ids.get_key_value(shape)?;
+        Some(known.clone())
     }
 
     fn intern(&mut self, shape: &Arc<Shape>) -> ShapeId {

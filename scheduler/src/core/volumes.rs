@@ -129,9 +129,7 @@ impl Claim {
     }
 }
 
-fn bytes(
-    list: &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
-) -> i64 {
+fn bytes(list: &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>) -> i64 {
     let storage = list.get("storage").map(Quantity::try_from);
     storage.and_then(Result::ok).map_or(0, Quantity::units)
 }

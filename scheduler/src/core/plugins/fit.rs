@@ -10,6 +10,15 @@ use crate::core::resources::Resources;
 use crate::core::shape::Shape;
 use crate::core::snapshot::Snapshot;
 
+type Amount = fn(&Resources) -> i64;
+
+/// The resources that every node has, and how each is read.
+const AMOUNTS: [(&str, Amount); 3] = [
+    ("cpu", |r| r.milli_cpu),
+    ("memory", |r| r.memory),
+    ("ephemeral-storage", |r| r.ephemeral),
+];
+
 /// The filter, prepared for one decision.
 pub struct Fit<'a> {
     shape: &'a Shape,
@@ -37,19 +46,14 @@ impl<'a> Fit<'a> {
         let missing = |asked: i64, have: i64, taken: i64, nominated: i64| {
             asked > 0 && asked > have.saturating_sub(taken).saturating_sub(nominated)
         };
-        let nominated_of = |get: fn(&Resources) -> i64| nominated.map_or(0, get);
-        let amounts: [(&str, fn(&Resources) -> i64); 3] = [
-            ("cpu", |r| r.milli_cpu),
-            ("memory", |r| r.memory),
-            ("ephemeral-storage", |r| r.ephemeral),
-        ];
+        let nominated_of = |get: Amount| nominated.map_or(0, get);
         let mut reasons = Vec::new();
         let mut resolvable = true;
         if node.pods.len() + pods + 1 > node.spec.max_pods {
             reasons.push(Reason::TooManyPods);
             resolvable &= node.spec.max_pods > 0;
         }
-        for (name, get) in amounts {
+        for (name, get) in AMOUNTS {
             let taken = get(&node.requested);
             if missing(get(asked), get(have), taken, nominated_of(get)) {
                 reasons.push(Reason::Insufficient(Arc::from(name)));

@@ -21,7 +21,11 @@ pub const MAX_SCORE: i64 = 100;
 pub fn normalize(scores: &mut [i64], reverse: bool) {
     let max = scores.iter().copied().max().unwrap_or(0);
     for score in scores {
-        let scaled = if max == 0 { 0 } else { MAX_SCORE * *score / max };
+        let scaled = if max == 0 {
+            0
+        } else {
+            MAX_SCORE * *score / max
+        };
         *score = if reverse { MAX_SCORE - scaled } else { scaled };
     }
 }

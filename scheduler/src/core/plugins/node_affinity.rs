@@ -39,10 +39,15 @@ impl NodeDemand {
     /// Reduces a pod's demands.
     pub fn of(selector: Option<&BTreeMap<String, String>>, affinity: Option<&Affinity>) -> Self {
         let affinity = affinity.and_then(|a| a.node_affinity.as_ref());
-        let required =
-            affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+        let required = affinity.and_then(|a| {
+            a.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
         let preferred = affinity
-            .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref())
+            .and_then(|a| {
+                a.preferred_during_scheduling_ignored_during_execution
+                    .as_ref()
+            })
             .into_iter()
             .flatten();
         let preferred = preferred.map(|p| (i64::from(p.weight), NodeTerm::of(&p.preference)));

@@ -129,7 +129,8 @@ fn near<'a>(shape: &'a Shape, snapshot: &'a Snapshot) -> Vec<Domains<'a>> {
     for entry in about(snapshot, first) {
         let matches = |term: &Term| term.matches(&entry.shape, &snapshot.namespaces);
         if terms[1..].iter().all(matches) {
-            near.iter_mut().for_each(|domains| domains.add_all_of(entry));
+            near.iter_mut()
+                .for_each(|domains| domains.add_all_of(entry));
         }
     }
     near

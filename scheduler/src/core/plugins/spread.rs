@@ -110,11 +110,7 @@ fn included(constraint: &Spread, shape: &Shape, node: &Node) -> bool {
 }
 
 /// How many live pods of the namespace match, by node.
-fn pods_by_node(
-    shape: &Shape,
-    snapshot: &Snapshot,
-    matches: impl Fn(&Shape) -> bool,
-) -> Vec<i64> {
+fn pods_by_node(shape: &Shape, snapshot: &Snapshot, matches: impl Fn(&Shape) -> bool) -> Vec<i64> {
     let mut pods = vec![0; snapshot.node_slots()];
     for entry in snapshot.shapes_in(&shape.namespace) {
         if matches(&entry.shape) {
@@ -217,7 +213,10 @@ fn included_in(constraint: &Spread, shape: &Shape, snapshot: &Snapshot, id: Node
 /// The fewest becomes the highest score; nodes that take no part get none.
 fn normalized(sums: &[f64], takes_part: &[bool]) -> Vec<i64> {
     let rounded = sums.iter().map(|sum| sum.round() as i64).zip(takes_part);
-    let taking = rounded.clone().filter(|(_, part)| **part).map(|(sum, _)| sum);
+    let taking = rounded
+        .clone()
+        .filter(|(_, part)| **part)
+        .map(|(sum, _)| sum);
     let (min, max) = (taking.clone().min().unwrap_or(0), taking.max().unwrap_or(0));
     let score = |(sum, part): (i64, &bool)| match (part, max) {
         (false, _) => 0,
