@@ -26,7 +26,9 @@ pub mod config;
 pub mod shell;
 
 pub mod deployment;
+pub mod ipblock;
 pub mod replicaset;
+pub mod service_account;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +70,8 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     tasks.spawn("events", events.run());
     deployment::start(&ctx, &mut tasks);
     replicaset::start(&ctx, &mut tasks);
+    service_account::start(&ctx, &mut tasks);
+    ipblock::start(&ctx, &mut tasks);
     ctx.watch(&mut tasks);
     tasks
 }

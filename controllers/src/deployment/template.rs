@@ -54,10 +54,9 @@ fn labels_match(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
 /// (an empty map and a missing one mean the same).
 fn canonical(template: &PodTemplateSpec) -> Value {
     let mut value = merge::to_value(template);
-    if let Some(labels) = value.pointer_mut("/metadata/labels") {
-        if let Some(labels) = labels.as_object_mut() {
-            labels.remove(POD_TEMPLATE_HASH);
-        }
+    let labels = value.pointer_mut("/metadata/labels");
+    if let Some(labels) = labels.and_then(Value::as_object_mut) {
+        labels.remove(POD_TEMPLATE_HASH);
     }
     if let Some(meta) = value
         .pointer_mut("/metadata")

@@ -164,11 +164,6 @@ impl<K: Kind> Informer<K> {
         self.cache.read().objects.values().cloned().collect()
     }
 
-    /// The number of objects.
-    pub fn len(&self) -> usize {
-        self.cache.read().objects.len()
-    }
-
     /// The objects of a namespace.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let cache = self.cache.read();
@@ -217,7 +212,7 @@ impl<K: Kind> Informer<K> {
                 }
                 Ok(watcher::Event::InitDone) => {
                     self.replace(std::mem::take(&mut listed));
-                    debug!(%kind, objects = self.len(), "synced");
+                    debug!(%kind, objects = self.cache.read().objects.len(), "synced");
                     self.synced.send_replace(true);
                 }
                 Ok(watcher::Event::Apply(object)) => self.apply(self.trimmed(object)),
