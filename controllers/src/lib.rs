@@ -1,7 +1,7 @@
 //! One file or folder per control loop, all of one skeleton.
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
-//! ([`replicaset`]). It owns nothing that is not in the API, and must not know the other
+
 //! parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
@@ -26,6 +26,8 @@ pub mod config;
 pub mod shell;
 
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 pub mod ipblock;
 pub mod replicaset;
 pub mod service_account;
@@ -72,6 +74,8 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     replicaset::start(&ctx, &mut tasks);
     service_account::start(&ctx, &mut tasks);
     ipblock::start(&ctx, &mut tasks);
+    endpointslice::start(&ctx, &mut tasks);
+    endpoints::start(&ctx, &mut tasks);
     ctx.watch(&mut tasks);
     tasks
 }
