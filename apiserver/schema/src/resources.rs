@@ -1,57 +1,33 @@
-//! The resources of the published API, from the table `resources.tsv`: their names, verbs,
-//! abbreviations and categories. A subresource is a row of its own, as `pods/log`.
+//! The built-in resources: names, scope, verbs and subresources of the published API, read from
+//! `resources.tsv`.
 
 const RESOURCES: &str = include_str!("../data/resources.tsv");
 
-/// A row of the table.
-#[derive(Clone, Copy, Debug)]
+/// A resource or subresource of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Group; empty for core.
     pub group: &'static str,
-    /// Version.
+    /// Version, as `v1`.
     pub version: &'static str,
-    /// Plural name, with its subresource if it is one: `pods`, `pods/log`.
+    /// Plural name, with its subresource: `pods`, `pods/status`.
     pub resource: &'static str,
-    /// Kind of what it speaks; another group's kind is written `policy/Eviction`.
+    /// Kind of the objects; for a subresource that speaks another group's, `group/Kind`.
     pub kind: &'static str,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
-    /// Singular name; empty for a subresource.
-    pub singular: &'static str,
     verbs: &'static str,
     short_names: &'static str,
     categories: &'static str,
 }
 
-impl Row {
-    /// What may be done, in order of the alphabet.
-    pub fn verbs(&self) -> impl Iterator<Item = &'static str> {
-        words(self.verbs)
-    }
-
-    /// Abbreviations.
-    pub fn short_names(&self) -> impl Iterator<Item = &'static str> {
-        words(self.short_names)
-    }
-
-    /// Categories.
-    pub fn categories(&self) -> impl Iterator<Item = &'static str> {
-        words(self.categories)
-    }
-}
-
-fn words(cell: &'static str) -> impl Iterator<Item = &'static str> {
-    cell.split(',').filter(|word| !word.is_empty())
-}
-
-/// All rows.
+/// All rows, in the order of the table.
 pub fn all() -> impl Iterator<Item = Row> {
-    let lines = RESOURCES.lines().skip(1);
-    lines.filter(|line| !line.is_empty()).map(|line| {
+    let lines = RESOURCES.lines().skip(1).filter(|line| !line.is_empty());
+    lines.map(|line| {
         let mut cells = line.split('\t');
-        let mut cell = || cells.next().unwrap_or("");
-        let (group, version, resource, kind, scope, verbs) =
-            (cell(), cell(), cell(), cell(), cell(), cell());
+        let [group, version, resource, kind, scope, verbs, short_names, categories] =
+            std::array::from_fn(|_| cells.next().unwrap_or(""));
         Row {
             group: if group == "core" { "" } else { group },
             version,
@@ -59,11 +35,31 @@ pub fn all() -> impl Iterator<Item = Row> {
             kind,
             namespaced: scope == "Namespaced",
             verbs,
-            short_names: cell(),
-            categories: cell(),
-            singular: cell(),
+            short_names,
+            categories,
         }
     })
+}
+
+impl Row {
+    /// What may be done: `create`, `delete`, ...
+    pub fn verbs(&self) -> impl Iterator<Item = &'static str> {
+        parts(self.verbs)
+    }
+
+    /// Abbreviations for the command line.
+    pub fn short_names(&self) -> impl Iterator<Item = &'static str> {
+        parts(self.short_names)
+    }
+
+    /// Groups of kinds for the command line.
+    pub fn categories(&self) -> impl Iterator<Item = &'static str> {
+        parts(self.categories)
+    }
+}
+
+fn parts(cell: &'static str) -> impl Iterator<Item = &'static str> {
+    cell.split(',').filter(|part| !part.is_empty())
 }
 
 #[cfg(test)]
@@ -71,13 +67,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_are_in_the_table() {
-        let pods = all().find(|row| row.resource == "pods").unwrap();
-        assert_eq!((pods.group, pods.version, pods.kind), ("", "v1", "Pod"));
-        assert!(pods.namespaced && pods.verbs().any(|verb| verb == "watch"));
+    fn reads_the_table() {
+        let find = |name| all().find(|row| row.resource == name).unwrap();
+        let pods = find("pods");
+        assert_eq!((pods.group, pods.kind, pods.namespaced), ("", "Pod", true));
         assert_eq!(pods.short_names().collect::<Vec<_>>(), ["po"]);
-        assert_eq!(pods.categories().collect::<Vec<_>>(), ["all"]);
-        let eviction = all().find(|row| row.resource == "pods/eviction").unwrap();
-        assert_eq!(eviction.kind, "policy/Eviction");
+        assert!(pods.verbs().any(|verb| verb == "watch"));
+        assert_eq!(find("deployments/scale").verbs().count(), 3);
+        assert!(!find("nodes").namespaced);
     }
 }
