@@ -10,7 +10,7 @@
 //! - [`default`]: literal defaults and the empty values of required fields;
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch;
 //! - [`apply`]: server-side apply and the ownership of fields;
-//! - `openapi`: the documents that describe it all to clients.
+//! - [`openapi`]: the documents that describe it all to clients.
 //!
 //! Everything here is a pure function of its arguments. The crate knows no kind's rules (those
 //! are the registry's), no HTTP, no store, no clock and no Kubernetes types in Rust.
@@ -21,6 +21,7 @@ pub mod check;
 pub mod decode;
 pub mod default;
 pub mod graph;
+pub mod openapi;
 pub mod patch;
 mod path;
 pub mod resources;

@@ -26,8 +26,16 @@ pub fn all() -> impl Iterator<Item = Row> {
     let lines = RESOURCES.lines().skip(1).filter(|line| !line.is_empty());
     lines.map(|line| {
         let mut cells = line.split('\t');
-        let [group, version, resource, kind, scope, verbs, short_names, categories] =
-            std::array::from_fn(|_| cells.next().unwrap_or(""));
+        let [
+            group,
+            version,
+            resource,
+            kind,
+            scope,
+            verbs,
+            short_names,
+            categories,
+        ] = std::array::from_fn(|_| cells.next().unwrap_or(""));
         Row {
             group: if group == "core" { "" } else { group },
             version,

@@ -1,8 +1,6 @@
 //! Strategic merge by a folder of cases, the other patches by a table.
 
-mod common;
-
-use common::{cases, schema};
+use crate::golden::{cases, schema};
 use peapod_schema::patch::{self, PatchError};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,10 +1,8 @@
 //! Server-side apply and the managers of other writes: a folder of scripts, and properties.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{cases, schema};
+use crate::golden::{cases, schema};
 use peapod_schema::Schema;
 use peapod_schema::apply::{self, ApplyError, FieldSet, Writer};
 use proptest::prelude::*;

@@ -1,0 +1,7 @@
+//! What the crate promises, on the built-in kinds.
+
+mod documents;
+mod golden;
+mod ownership;
+mod patches;
+mod shapes;
