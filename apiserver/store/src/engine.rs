@@ -6,6 +6,7 @@
 //! of several stores over a shared, remote engine are the same code.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -150,11 +151,20 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// later, and keeps the newest entry of every key.
     fn compact(&self, floor: Revision);
 
-    /// Tells that a durable copy of everything at `revision` exists outside of the engine, so that
-    /// whatever it keeps for recovery from an older copy may go.
+    /// The directory into which a copy of everything should be [exported](crate::export) now, if
+    /// the engine wants one. Asked after every batch.
+    fn export_due(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Tells that such a copy, of everything at `revision`, is on disk, so that what the engine kept for
+    /// recovery from older ones may go.
     fn exported(&self, revision: Revision) {
         let _ = revision;
     }
+
+    /// Finishes what was asked for, and releases what it holds. Commits are refused from now on.
+    async fn close(&self);
 }
 
 // === impl Write ===

@@ -31,21 +31,39 @@ pub(crate) struct Slot {
 pub(crate) struct Decision {
     /// What it does.
     pub change: Change,
+    /// For each of its writes, what it replaces.
+    pub replaced: Vec<Option<Slot>>,
 }
 
 /// The revision of the store and of every key in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ledger {
     head: Revision,
+    /// The time of the newest change: times, like revisions, never go back.
+    time: SystemTime,
     slots: HashMap<Key, Slot>,
 }
 
 // === impl Ledger ===
 
 impl Ledger {
+    /// A ledger of no keys whose next change follows `head`.
+    pub fn at(head: Revision) -> Self {
+        Self {
+            head,
+            time: SystemTime::UNIX_EPOCH,
+            slots: HashMap::new(),
+        }
+    }
+
     /// The newest revision that was given.
     pub fn head(&self) -> Revision {
         self.head
+    }
+
+    /// How many keys are present.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Takes over a write that was decided earlier, by whoever: the past, being loaded. Returns
@@ -61,6 +79,12 @@ impl Ledger {
         }
     }
 
+    /// Moves counter and clock on to where the past ended.
+    pub fn advance(&mut self, head: Revision, time: SystemTime) {
+        self.head = self.head.max(head);
+        self.time = self.time.max(time);
+    }
+
     /// Decides `txn`, which must be valid, and remembers the outcome.
     ///
     /// # Errors
@@ -73,18 +97,20 @@ impl Ledger {
             });
         }
         let revision = self.head.next();
+        self.time = self.time.max(time);
         let mut change = Change {
             revision,
-            time,
+            time: self.time,
             writes: Vec::with_capacity(txn.ops.len()),
         };
+        let mut replaced = Vec::with_capacity(txn.ops.len());
         for op in &txn.ops {
             let write = match &op.action {
                 Action::Put(draft) => Write::Put(self.record(&op.key, draft, revision)),
                 Action::Delete if self.slots.contains_key(&op.key) => Write::Delete(op.key.clone()),
                 Action::Delete | Action::Check => continue,
             };
-            self.learn(&write, change.writes.len() as u16);
+            replaced.push(self.learn(&write, change.writes.len() as u16));
             change.writes.push(write);
         }
         if change.writes.is_empty() {
@@ -92,7 +118,7 @@ impl Ledger {
         } else {
             self.head = revision;
         }
-        Ok(Decision { change })
+        Ok(Decision { change, replaced })
     }
 
     fn holds(&self, key: &Key, compare: Compare) -> bool {
@@ -155,7 +181,7 @@ mod tests {
 
     #[test]
     fn one_revision_for_all_writes_of_a_transaction() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::at(Revision::ZERO);
         let both = Txn::new().put(key("a"), Compare::Absent, draft()).put(
             key("b"),
             Compare::Absent,
@@ -175,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_failed_comparison_changes_nothing() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::at(Revision::ZERO);
         decide(&mut ledger, Txn::new().put(key("a"), Compare::Any, draft())).unwrap();
         for compare in [Compare::Absent, Compare::At(Revision(7))] {
             let txn = Txn::new()
@@ -194,10 +220,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_takes_no_revision() {
-        let mut ledger = Ledger {
-            head: Revision(9),
-            ..Ledger::default()
-        };
+        let mut ledger = Ledger::at(Revision(9));
         let txn = Txn::new()
             .delete(key("a"), Compare::Any)
             .check(key("b"), Compare::Absent);
@@ -206,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_created_anew() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::at(Revision::ZERO);
         let put = || Txn::new().put(key("a"), Compare::Absent, draft());
         decide(&mut ledger, put()).unwrap();
         let gone = Txn::new().delete(key("a"), Compare::At(Revision(1)));

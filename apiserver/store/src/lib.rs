@@ -8,15 +8,22 @@
 //!
 //! - [`Store`]: the front. [`Key`], [`Revision`], [`Txn`], [`Entry`], [`Event`]: its words.
 //! - [`Snapshot`]: one resource at one revision. [`Watch`]: what happens to an [`Interest`].
-//! - [`engine`]: the seam to what is durable. [`MemoryEngine`]: one that is not, for tests.
+//! - [`engine`]: the seam to what is durable. [`SledEngine`]: the embedded one. [`MemoryEngine`]: one
+//!   that keeps nothing, for tests.
+//! - [`export`]: everything at one revision in a file: backup, and what a damaged store is restored from.
 
+mod codec;
 pub mod engine;
 mod entry;
+pub mod export;
+mod exporter;
+mod frame;
 mod history;
 mod key;
 mod ledger;
 mod memory;
 mod revision;
+mod sled_engine;
 mod store;
 mod txn;
 mod watch;
@@ -27,6 +34,7 @@ pub use history::{Compacted, HistoryLimits};
 pub use key::{BadKey, Key, MAX_KEY_BYTES, Resource};
 pub use memory::MemoryEngine;
 pub use revision::Revision;
+pub use sled_engine::{OpenError, Recovery, SledConfig, SledEngine};
 pub use store::{AtError, CommitError, Committed, Limits, Store};
 pub use txn::{Action, BadTxn, Compare, Draft, MAX_OPS, MAX_VALUE_BYTES, Op, Txn};
 pub use watch::{Interest, Watch, WatchEnd, WatchError};

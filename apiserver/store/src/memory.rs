@@ -23,7 +23,8 @@ pub struct MemoryEngine {
 #[derive(Debug)]
 struct Writer {
     ledger: Ledger,
-    events: mpsc::Sender<Vec<Delivery>>,
+    /// Gone once the engine is closed.
+    events: Option<mpsc::Sender<Vec<Delivery>>>,
 }
 
 // === impl MemoryEngine ===
@@ -33,8 +34,8 @@ impl MemoryEngine {
     pub fn new() -> Self {
         let (sender, receiver) = mpsc::channel(EVENT_BATCHES);
         let writer = Writer {
-            ledger: Ledger::default(),
-            events: sender,
+            ledger: Ledger::at(Revision::ZERO),
+            events: Some(sender),
         };
         Self {
             writer: AsyncMutex::new(writer),
@@ -62,12 +63,8 @@ impl Engine for MemoryEngine {
     async fn commit(&self, txn: Txn) -> Result<Arc<Change>, Refusal> {
         let mut writer = self.writer.lock().await;
         // A place in the channel first: a commit that is dropped while it waits has done nothing.
-        let place = writer
-            .events
-            .clone()
-            .reserve_owned()
-            .await
-            .map_err(|_| Refusal::Closed)?;
+        let events = writer.events.clone().ok_or(Refusal::Closed)?;
+        let place = events.reserve().await.map_err(|_| Refusal::Closed)?;
         let change = Arc::new(writer.ledger.decide(&txn, SystemTime::now())?.change);
         if change.writes.is_empty() {
             return Ok(change);
@@ -86,4 +83,8 @@ impl Engine for MemoryEngine {
     }
 
     fn compact(&self, _floor: Revision) {}
+
+    async fn close(&self) {
+        self.writer.lock().await.events = None;
+    }
 }

@@ -8,16 +8,19 @@
 //!   snapshot, at, watch <---------------------------------------- Feed: world, history, hub
 //! ```
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Change, Delivery, Engine, EngineError, Loaded, Refusal, Write};
 use crate::entry::{Describe, Entry, Meta};
+use crate::export::ExportError;
+use crate::exporter;
 use crate::history::{Compacted, History, HistoryLimits};
 use crate::key::{Key, Resource};
 use crate::revision::Revision;
@@ -49,7 +52,8 @@ struct Inner<M: Meta> {
     engine: Arc<dyn Engine>,
     feed: Arc<Feed<M>>,
     applied: watch::Receiver<Revision>,
-    applier: JoinHandle<()>,
+    /// The tasks that end with the store.
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 /// A transaction that happened: durable, and seen by every read that begins from now on.
@@ -142,13 +146,16 @@ impl<M: Meta> Store<M> {
         let events = engine.events(revision)?;
         let feed = Arc::new(restore(loaded, limits, describe));
         let (applied, receiver) = watch::channel(revision);
-        let applier = tokio::spawn(apply(engine.clone(), events, feed.clone(), applied));
+        let due = Arc::new(Notify::new());
+        let applier = apply(engine.clone(), events, feed.clone(), applied, due.clone());
+        let exporter = exporter::run(engine.clone(), feed.clone(), due);
+        let tasks = [tokio::spawn(applier), tokio::spawn(exporter)].map(AbortOnDropHandle::new);
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
                 feed,
                 applied: receiver,
-                applier,
+                _tasks: tasks,
             }),
         })
     }
@@ -266,6 +273,20 @@ impl<M: Meta> Store<M> {
         self.inner.feed.floor()
     }
 
+    /// Writes a copy of everything as it is now to `path`, for keeping, and returns its revision.
+    ///
+    /// # Errors
+    /// [`ExportError`] when the file cannot be written; there is none then.
+    pub async fn export(&self, path: PathBuf) -> Result<Revision, ExportError> {
+        exporter::write(self.inner.feed.world(), path).await
+    }
+
+    /// Finishes the commits that wait and closes the engine's files. From then on commits are
+    /// refused and watches end; reads go on.
+    pub async fn close(&self) {
+        self.inner.engine.close().await;
+    }
+
     /// How many watches are open.
     pub fn watches(&self) -> usize {
         self.inner.feed.watches()
@@ -282,7 +303,6 @@ impl<M: Meta> Clone for Store<M> {
 
 impl<M: Meta> Drop for Inner<M> {
     fn drop(&mut self) {
-        self.applier.abort();
         self.feed.close();
     }
 }
@@ -309,6 +329,7 @@ async fn apply<M: Meta>(
     mut events: mpsc::Receiver<Vec<Delivery>>,
     feed: Arc<Feed<M>>,
     applied: watch::Sender<Revision>,
+    export_due: Arc<Notify>,
 ) {
     while let Some(batch) = events.recv().await {
         let Some(newest) = batch.iter().map(|delivery| delivery.change.revision).max() else {
@@ -319,6 +340,9 @@ async fn apply<M: Meta>(
             engine.compact(floor);
         }
         applied.send_replace(newest);
+        if engine.export_due().is_some() {
+            export_due.notify_one();
+        }
         for Delivery { change, committer } in batch {
             // A committer that is gone does not want to know.
             let _ = committer.map(|committer| committer.send(Ok(change)));

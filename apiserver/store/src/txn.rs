@@ -11,6 +11,9 @@ use crate::revision::Revision;
 /// The largest value, in bytes. An API server refuses bigger requests already; this is the store's own bound.
 pub const MAX_VALUE_BYTES: usize = 3 << 20;
 
+/// The most bytes of keys and values in one transaction.
+pub const MAX_TXN_BYTES: usize = 16 << 20;
+
 /// The most operations of one transaction.
 pub const MAX_OPS: usize = 1024;
 
@@ -79,6 +82,9 @@ pub enum BadTxn {
     /// There are too many operations, or none.
     #[error("a transaction of {0} operations: 1 to {MAX_OPS} are allowed; split it")]
     Size(usize),
+    /// All values together are too large.
+    #[error("a transaction of {0} bytes: at most {MAX_TXN_BYTES} are allowed; split it")]
+    TooLarge(usize),
     /// Two operations name the same key.
     #[error("the transaction names {0} twice")]
     KeyTwice(Key),
@@ -187,6 +193,10 @@ impl Txn {
     pub fn validate(&self) -> Result<(), BadTxn> {
         if self.ops.is_empty() || self.ops.len() > MAX_OPS {
             return Err(BadTxn::Size(self.ops.len()));
+        }
+        let bytes = self.bytes();
+        if bytes > MAX_TXN_BYTES {
+            return Err(BadTxn::TooLarge(bytes));
         }
         if let Some(key) = self.repeated_key() {
             return Err(BadTxn::KeyTwice(key.clone()));

@@ -65,6 +65,18 @@ impl<M> Default for World<M> {
 }
 
 impl<M: Meta> World<M> {
+    /// Every entry, by resource and key.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry<M>>> {
+        self.tables
+            .values()
+            .flat_map(|table| table.entries.values())
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.tables.values().map(|table| table.entries.len()).sum()
+    }
+
     pub fn snapshot(&self, resource: &Resource) -> Snapshot<M> {
         let table = self.tables.get(resource).cloned().unwrap_or_default();
         Snapshot {

@@ -1,11 +1,12 @@
 //! A describer of test values, and short words for what the tests do over and over.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use peapod_store::{
     Compare, Describe, Draft, Event, EventKind, IndexId, Interest, Key, Limits, MemoryEngine,
-    Resource, Scope, Snapshot, Store, Txn, Watch,
+    OpenError, Recovery, Resource, Scope, SledConfig, SledEngine, Snapshot, Store, Txn, Watch,
 };
 
 /// The node that a test value names: `on=n1 rv=42` is found under `n1`.
@@ -96,4 +97,31 @@ pub fn names(snapshot: &Snapshot<Meta>) -> Vec<String> {
 
 pub fn all_pods() -> Interest {
     Interest::new(pods())
+}
+
+/// Opens the store in `dir` over sled.
+pub async fn sled_store(dir: &Path) -> (TestStore, Option<Recovery>) {
+    open_with(SledConfig::new(dir), Limits::default())
+        .await
+        .unwrap()
+}
+
+pub async fn open_with(
+    config: SledConfig,
+    limits: Limits,
+) -> Result<(TestStore, Option<Recovery>), OpenError> {
+    let engine = SledEngine::open(config)?;
+    let recovery = engine.recovery().cloned();
+    let store = Store::open(Arc::new(engine), Arc::new(Nodes), limits).await;
+    Ok((store.unwrap(), recovery))
+}
+
+/// Every pod with its value: what must survive.
+pub fn content(store: &TestStore) -> Vec<(String, String)> {
+    let snapshot = store.snapshot(&pods());
+    let shown = snapshot.range(Scope::All, None).map(|entry| {
+        let value = String::from_utf8_lossy(&entry.value).into_owned();
+        (entry.key.to_string(), value)
+    });
+    shown.collect()
 }

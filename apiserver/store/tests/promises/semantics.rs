@@ -1,10 +1,8 @@
 //! What the store promises its users, over the engine in memory.
 
-mod common;
-
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use peapod_store::{
     AtError, CommitError, Compacted, Compare, Draft, Key, Limits, Resource, Revision, Scope, Txn,
     WatchEnd, WatchError,

@@ -1,0 +1,5 @@
+//! What the store promises, tested from outside.
+
+mod common;
+mod durability;
+mod semantics;
