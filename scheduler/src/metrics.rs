@@ -19,6 +19,8 @@ pub struct Metrics {
     attempt_duration: Family<Attempt, Histogram, fn() -> Histogram>,
     algorithm_duration: Histogram,
     pending: Family<Place, Gauge<f64, AtomicU64>>,
+    preemptions: Counter,
+    victims: Histogram,
     dropped_events: Counter,
 }
 
@@ -56,6 +58,8 @@ impl Default for Metrics {
             attempt_duration: Family::new_with_constructor(seconds),
             algorithm_duration: seconds(),
             pending: Family::default(),
+            preemptions: Counter::default(),
+            victims: Histogram::new((0..7).map(|power| f64::from(1 << power))),
             dropped_events: Counter::default(),
         }
     }
@@ -85,6 +89,16 @@ impl Metrics {
             self.pending.clone(),
         );
         registry.register(
+            "scheduler_preemption_attempts",
+            "Total preemption attempts in the cluster till now",
+            self.preemptions.clone(),
+        );
+        registry.register(
+            "scheduler_preemption_victims",
+            "Number of selected preemption victims",
+            self.victims.clone(),
+        );
+        registry.register(
             "scheduler_dropped_events",
             "Number of events that were not written because too many were waiting",
             self.dropped_events.clone(),
@@ -108,6 +122,11 @@ impl Metrics {
 
     pub(crate) fn decided(&self, took: Duration) {
         self.algorithm_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn preempted(&self, victims: usize) {
+        self.preemptions.inc();
+        self.victims.observe(victims as f64);
     }
 
     pub(crate) fn event_dropped(&self) {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::{Timestamp, Unit};
+use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::core::queue::Pending;
+use crate::core::snapshot::PodKey;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::requests::{self, Patch, split};
+use crate::requests::{self, Patch, now, split};
 
 /// How many reports may wait.
 const WAITING: usize = 4096;
@@ -32,6 +33,15 @@ pub enum Report {
     Scheduled(Arc<Pending>, Arc<str>),
     /// No node can take it.
     Failed(Arc<Pending>, String),
+    /// The pod with this name and uid goes, for the sake of another, from this node.
+    Preempted {
+        /// Who goes.
+        victim: (PodKey, Arc<str>),
+        /// For whom.
+        by: Arc<Pending>,
+        /// From where.
+        node: Arc<str>,
+    },
     /// Its condition `PodScheduled` is false, for this reason and with this message.
     Condition(Arc<Pending>, &'static str, String),
 }
@@ -110,8 +120,13 @@ impl Writer {
             Report::Condition(pod, reason, message) => condition(&pod, reason, &message),
             Report::Scheduled(pod, node) => {
                 let message = format!("Successfully assigned {} to {node}", pod.key);
-                let name = self.event_name(&pod);
-                self.event(&pod, &name, ("Normal", "Scheduled", "Binding"), &message)
+                let kind = ("Normal", "Scheduled", "Binding");
+                self.event(&pod.key, &pod.uid, &event_name(&pod.key), kind, &message)
+            }
+            Report::Preempted { victim, by, node } => {
+                let message = format!("Preempted by pod {} on node {node}", by.uid);
+                let kind = ("Normal", "Preempted", "Preempting");
+                self.event(&victim.0, &victim.1, &event_name(&victim.0), kind, &message)
             }
             Report::Failed(pod, message) => self.failed(&pod, message),
         }
@@ -126,25 +141,26 @@ impl Writer {
         if self.remembered.len() >= REMEMBERED {
             self.remembered.clear();
         }
-        let name = self.event_name(pod);
+        let name = event_name(&pod.key);
         let kind = ("Warning", "FailedScheduling", "Scheduling");
-        let request = self.event(pod, &name, kind, &key.1);
+        let request = self.event(&pod.key, &pod.uid, &name, kind, &key.1);
         self.remembered.insert(key, Remembered { name, count: 1 });
         request
     }
 
-    fn event_name(&self, pod: &Pending) -> String {
-        let (_, name) = split(&pod.key);
-        let stamp = Timestamp::now().as_nanosecond() as u64;
-        format!("{name}.{stamp:x}")
-    }
-
-    fn event(&self, pod: &Pending, name: &str, kind: (&str, &str, &str), message: &str) -> Request {
-        let (namespace, pod_name) = split(&pod.key);
+    fn event(
+        &self,
+        pod: &str,
+        uid: &str,
+        name: &str,
+        kind: (&str, &str, &str),
+        message: &str,
+    ) -> Request {
+        let (namespace, pod_name) = split(pod);
         let now = now();
         let (kind, reason, action) = kind;
         Request {
-            what: format!("write an event of pod {}", pod.key),
+            what: format!("write an event of pod {pod}"),
             path: format!("/api/v1/namespaces/{namespace}/events"),
             patch: None,
             body: json!({
@@ -156,7 +172,7 @@ impl Writer {
                     "kind": "Pod",
                     "namespace": namespace,
                     "name": pod_name,
-                    "uid": &*pod.uid,
+                    "uid": uid,
                 },
                 "type": kind,
                 "reason": reason,
@@ -171,6 +187,12 @@ impl Writer {
             }),
         }
     }
+}
+
+fn event_name(pod: &str) -> String {
+    let (_, name) = split(pod);
+    let stamp = Timestamp::now().as_nanosecond() as u64;
+    format!("{name}.{stamp:x}")
 }
 
 fn repeated(pod: &Pending, known: &Remembered) -> Request {
@@ -200,11 +222,6 @@ fn condition(pod: &Pending, reason: &str, message: &str) -> Request {
             }]},
         }),
     }
-}
-
-fn now() -> String {
-    let now = Timestamp::now();
-    now.round(Unit::Second).unwrap_or(now).to_string()
 }
 
 fn log(ended: Option<Result<Result<(), Error>, tokio::task::JoinError>>) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::{Method, Request};
+use jiff::{Timestamp, Unit};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -59,6 +60,56 @@ pub async fn bind(client: &Client, pod: &Pending, node: &str) -> Result<(), Erro
     });
     let what = format!("bind pod {} to {node}", pod.key);
     post(client, &what, &path, &body).await
+}
+
+/// Deletes a pod, if it is still the one with this uid, and says on it for whom.
+pub async fn preempt(
+    client: &Client,
+    key: &str,
+    uid: &str,
+    preemptor: &Pending,
+) -> Result<(), Error> {
+    let message = "default-scheduler: preempting to accommodate a higher priority pod";
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": message,
+        "lastTransitionTime": now(),
+    });
+    patch_status(client, key, json!({"conditions": [condition]})).await?;
+    let (namespace, name) = split(key);
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {"uid": uid},
+    });
+    let what = format!("delete pod {key} in favour of {}", preemptor.key);
+    send(
+        client,
+        &what,
+        Method::DELETE,
+        &path,
+        "application/json",
+        &body,
+    )
+    .await
+}
+
+/// The time as the API writes it.
+pub fn now() -> String {
+    let now = Timestamp::now();
+    now.round(Unit::Second).unwrap_or(now).to_string()
+}
+
+/// Patches a pod's status.
+pub async fn patch_status(client: &Client, key: &str, status: Value) -> Result<(), Error> {
+    let (namespace, name) = split(key);
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/status");
+    let what = format!("write the status of pod {key}");
+    let body = json!({"status": status});
+    patch(client, &what, &path, Patch::Strategic, &body).await
 }
 
 async fn send(

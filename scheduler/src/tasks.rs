@@ -1,7 +1,7 @@
 //! The scheduler's tasks and how they are wired.
 //!
 //! ```text
-//!  watches (6) ──inputs──▶ ┌───────────┐ ──actions──▶ bindings (at most max_binds)
+//!  watches (7) ──inputs──▶ ┌───────────┐ ──actions──▶ requests (at most max_binds)
 //!                          │   loop    │                   │
 //!   deadlines ───────────▶ │ (core)    │ ◀──Bound/NotBound─┘
 //!                          └───────────┘ ──reports──▶ writer ──▶ events, conditions
@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::core::input::Input;
+use crate::core::preempt::Preemption;
 use crate::core::queue::Pending;
 use crate::core::scheduler::{Action, Novelty, Scheduler};
 use crate::core::snapshot::PodKey;
@@ -62,7 +63,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         inbox,
         reports,
         metrics: config.metrics,
-        bindings: JoinSet::new(),
+        requests: JoinSet::new(),
         max_binds: config.max_binds.max(1),
         unsynced: WATCHES,
         began: Instant::now(),
@@ -76,17 +77,20 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
     }
 }
 
-/// How a binding ended.
+/// How a request ended.
 struct Ended {
-    key: PodKey,
     outcome: Result<Done, Error>,
+    /// What the core is told if it failed.
+    otherwise: Option<Input>,
     took: Duration,
 }
 
 /// What succeeded.
 enum Done {
-    Pod(Arc<Pending>, Arc<str>),
-    ClaimsAsked,
+    /// The pod is bound to the node.
+    Bound(Arc<Pending>, Arc<str>),
+    /// Something was written whose effect comes as an input.
+    Noted,
 }
 
 struct Loop {
@@ -95,7 +99,7 @@ struct Loop {
     inbox: mpsc::Receiver<Message>,
     reports: Reports,
     metrics: Metrics,
-    bindings: JoinSet<Ended>,
+    requests: JoinSet<Ended>,
     max_binds: usize,
     /// How many watches have not yet said all; nothing is decided before.
     unsynced: usize,
@@ -108,7 +112,7 @@ impl Loop {
     }
 
     fn may_decide(&self) -> bool {
-        self.unsynced == 0 && self.bindings.len() < self.max_binds
+        self.unsynced == 0 && self.requests.len() < self.max_binds
     }
 
     /// Runs until all watches are gone.
@@ -125,7 +129,7 @@ impl Loop {
             }
             let deadline = self.deadline();
             tokio::select! {
-                Some(ended) = self.bindings.join_next() => self.ended(ended),
+                Some(ended) = self.requests.join_next() => self.ended(ended),
                 count = self.inbox.recv_many(&mut messages, INPUTS_AT_ONCE) => {
                     if count == 0 {
                         return;
@@ -139,7 +143,7 @@ impl Loop {
     }
 
     fn take_what_is_there(&mut self) {
-        while let Some(ended) = self.bindings.try_join_next() {
+        while let Some(ended) = self.requests.try_join_next() {
             self.ended(ended);
         }
         for _ in 0..INPUTS_AT_ONCE {
@@ -200,6 +204,10 @@ impl Loop {
                         reports.condition(pod, "Unschedulable", message).await;
                     }
                 }
+                Action::Preempt(pod, preemption, disappointed) => {
+                    self.preempt(pod, preemption, disappointed);
+                }
+                Action::Unnominate(pod) => self.write_nomination(pod.key.clone(), None),
                 Action::Gated(pod) => {
                     let message = "Scheduling is blocked due to non-empty scheduling gates";
                     let reports = &self.reports;
@@ -212,54 +220,97 @@ impl Loop {
     }
 
     fn bind_pod(&mut self, pod: Arc<Pending>, node: Arc<str>) {
-        let (client, began) = (self.client.clone(), Instant::now());
-        self.bindings.spawn(async move {
-            let bound = requests::bind(&client, &pod, &node).await;
-            Ended {
-                key: pod.key.clone(),
-                outcome: bound.map(|()| Done::Pod(pod, node)),
-                took: began.elapsed(),
-            }
+        let client = self.client.clone();
+        let otherwise = Some(Input::NotBound(pod.key.clone()));
+        self.spawn(otherwise, async move {
+            requests::bind(&client, &pod, &node).await?;
+            Ok(Done::Bound(pod, node))
         });
     }
 
     fn bind_claims(&mut self, pod: Arc<Pending>, node: Arc<str>, binds: Vec<Bind>) {
-        let (client, began) = (self.client.clone(), Instant::now());
-        self.bindings.spawn(async move {
-            let mut outcome = Ok(Done::ClaimsAsked);
+        let client = self.client.clone();
+        let otherwise = Some(Input::NotBound(pod.key.clone()));
+        self.spawn(otherwise, async move {
             for bind in &binds {
-                if let Err(error) = ask_for(&client, bind, &node).await {
-                    outcome = Err(error);
-                    break;
-                }
+                ask_for(&client, bind, &node).await?;
             }
+            Ok(Done::Noted)
+        });
+    }
+
+    /// Has the victims deleted, each apart, and writes the nominations down.
+    fn preempt(&mut self, pod: Arc<Pending>, preemption: Preemption, disappointed: Vec<PodKey>) {
+        let (node, victims) = (preemption.node, preemption.victims);
+        info!(pod = %pod.key, %node, victims = victims.len(), "pods of lower priority make room");
+        self.metrics.preempted(victims.len());
+        for victim in victims {
+            self.reports.event(Report::Preempted {
+                victim: victim.clone(),
+                by: pod.clone(),
+                node: node.clone(),
+            });
+            let client = self.client.clone();
+            let otherwise = Some(Input::NotPreempted(victim.0.clone()));
+            let preemptor = pod.clone();
+            self.spawn(otherwise, async move {
+                requests::preempt(&client, &victim.0, &victim.1, &preemptor).await?;
+                Ok(Done::Noted)
+            });
+        }
+        for key in disappointed {
+            self.write_nomination(key, None);
+        }
+        self.write_nomination(pod.key.clone(), Some(node));
+    }
+
+    fn write_nomination(&mut self, pod: PodKey, node: Option<Arc<str>>) {
+        let client = self.client.clone();
+        self.spawn(None, async move {
+            let status = json!({"nominatedNodeName": node.as_deref()});
+            requests::patch_status(&client, &pod, status).await?;
+            Ok(Done::Noted)
+        });
+    }
+
+    /// Starts a request; `otherwise` is what the core is told if it fails.
+    fn spawn(
+        &mut self,
+        otherwise: Option<Input>,
+        request: impl Future<Output = Result<Done, Error>> + Send + 'static,
+    ) {
+        let began = Instant::now();
+        self.requests.spawn(async move {
             Ended {
-                key: pod.key.clone(),
-                outcome,
+                outcome: request.await,
+                otherwise,
                 took: began.elapsed(),
             }
         });
     }
 
     fn ended(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        // Bindings are never aborted; one that panicked has said so on stderr, and its pod is
+        // Requests are never aborted; one that panicked has said so on stderr, and its pod is
         // taken up again when its watch or the scheduler restarts.
         let Ok(ended) = ended else {
             return;
         };
         let now = self.now();
-        match ended.outcome {
-            Ok(Done::Pod(pod, node)) => {
+        match (ended.outcome, ended.otherwise) {
+            (Ok(Done::Bound(pod, node)), _) => {
                 debug!(pod = %pod.key, %node, "bound");
                 self.metrics.attempt(Outcome::Scheduled, ended.took);
-                self.scheduler.handle(Input::Bound(ended.key), now);
+                let bound = Input::Bound(pod.key.clone());
+                self.scheduler.handle(bound, now);
                 self.reports.event(Report::Scheduled(pod, node));
             }
-            Ok(Done::ClaimsAsked) => {}
-            Err(error) => {
-                warn!(pod = %ended.key, %error, "the pod is tried again");
+            (Ok(Done::Noted), _) => {}
+            (Err(error), otherwise) => {
+                warn!(%error, "a request failed; what it was for is tried again");
                 self.metrics.attempt(Outcome::Error, ended.took);
-                self.scheduler.handle(Input::NotBound(ended.key), now);
+                if let Some(input) = otherwise {
+                    self.scheduler.handle(input, now);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::hash::Hash;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -16,6 +17,7 @@ use tracing::warn;
 
 use crate::core::input::{Input, PodUpdate, key};
 use crate::core::node::NodeSpec;
+use crate::core::preempt::Budget;
 use crate::core::volumes::{Claim, Class, Volume};
 use crate::view;
 
@@ -29,7 +31,7 @@ pub enum Message {
 }
 
 /// How many watches there are; each says once that it is synced.
-pub const WATCHES: usize = 6;
+pub const WATCHES: usize = 7;
 
 /// One kind: how its objects become inputs.
 struct Kind<K, I> {
@@ -98,6 +100,14 @@ pub fn start(client: &Client, into: &mpsc::Sender<Message>, tasks: &mut JoinSet<
         deleted: |name| Input::Namespace(name, None),
         all: None,
     };
+    let budgets = Kind::<PodDisruptionBudget, _> {
+        config: config(),
+        id: object_key,
+        applied: |budget| Input::Budget(object_key(&budget), Some(Budget::of(&budget))),
+        deleted: |key| Input::Budget(key, None),
+        all: None,
+    };
+    tasks.spawn(watch(client.clone(), budgets, into.clone()));
     tasks.spawn(watch(client.clone(), pods, into.clone()));
     tasks.spawn(watch(client.clone(), nodes, into.clone()));
     tasks.spawn(watch(client.clone(), claims, into.clone()));
@@ -140,7 +150,12 @@ where
                     messages.push(Message::Synced);
                 }
             }
-            Err(error) => warn!(kind = %K::kind(&()), %error, "the watch failed; it is retried"),
+            Err(error) => {
+                warn!(kind = %K::kind(&()), %error, "the watch failed; it is retried");
+                if not_served(&error) && !std::mem::replace(&mut synced, true) {
+                    messages.push(Message::Synced);
+                }
+            }
         }
         for message in messages {
             if into.send(message).await.is_err() {
@@ -149,6 +164,15 @@ where
         }
     }
     "watches"
+}
+
+/// Whether the API server does not know the kind: then there are none of it.
+fn not_served(error: &watcher::Error) -> bool {
+    let cause = match error {
+        watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause) => cause,
+        _ => return false,
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 404)
 }
 
 /// Which objects there are, to find what vanished while the watch was broken. For kinds whose

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
-use peapod_scheduler::core::decide::{Candidate, decide};
+use peapod_scheduler::core::decide::{Candidate, Diagnosis, decide};
 use peapod_scheduler::core::node::NodeSpec;
+use peapod_scheduler::core::preempt::{Budget, preempt};
 use peapod_scheduler::core::shape::Shape;
 use peapod_scheduler::core::snapshot::{Facts, Snapshot};
 use peapod_scheduler::core::volumes::{Bind, Claim, Class, Volume};
@@ -29,6 +31,8 @@ struct Case {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     #[serde(default)]
     pods: Vec<PodCase>,
+    #[serde(default)]
+    budgets: Vec<PodDisruptionBudget>,
     #[serde(default)]
     claims: Vec<PersistentVolumeClaim>,
     #[serde(default)]
@@ -72,6 +76,10 @@ struct PodCase {
     #[serde(default)]
     deleting: bool,
     #[serde(default)]
+    priority: i32,
+    #[serde(default)]
+    started: i64,
+    #[serde(default)]
     spec: Value,
 }
 
@@ -89,6 +97,17 @@ struct Expect {
     binds: Vec<String>,
     #[serde(default)]
     message: String,
+    /// What preemption says when it does nothing.
+    preemption: Option<String>,
+    /// The node that preemption clears, and who has to go.
+    preempts: Option<Preempts>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Preempts {
+    node: String,
+    victims: Vec<String>,
 }
 
 /// Numbers may be written as numbers.
@@ -162,11 +181,15 @@ impl Case {
         for pod in &self.pods {
             let facts = Facts {
                 uid: Arc::from(pod.name.as_str()),
-                priority: 0,
-                started: 0,
+                priority: pod.priority,
+                started: pod.started,
                 terminating: pod.deleting,
             };
             snapshot.place(&pod.key().into(), &pod.shape(), &pod.node, facts);
+        }
+        for budget in &self.budgets {
+            let name = budget.metadata.name.clone().unwrap();
+            snapshot.budgets.insert(name, Budget::of(budget));
         }
         let name = |meta: &kube::core::ObjectMeta| meta.name.clone().unwrap();
         for claim in &self.claims {
@@ -190,7 +213,7 @@ impl Case {
         let candidate = Candidate {
             key: &key,
             shape: &shape,
-            priority: 0,
+            priority: self.pod.priority,
             nominated: None,
         };
         // A tie may fall either way; what is expected must hold for every seed.
@@ -204,8 +227,32 @@ impl Case {
                     let binds: Vec<_> = choice.binds.iter().map(bind_text).collect();
                     assert_eq!(binds, self.expect.binds);
                 }
-                Err(why) => assert_eq!(why.to_string(), self.expect.message),
+                Err(why) => {
+                    assert_eq!(why.to_string(), self.expect.message);
+                    self.check_preemption(candidate, &why, &mut snapshot, &mut rng);
+                }
             }
+        }
+    }
+
+    fn check_preemption(
+        &self,
+        pod: Candidate<'_>,
+        why: &Diagnosis,
+        snapshot: &mut Snapshot,
+        rng: &mut StdRng,
+    ) {
+        if self.expect.preempts.is_none() && self.expect.preemption.is_none() {
+            return;
+        }
+        match preempt(pod, why, snapshot, rng) {
+            Ok(preemption) => {
+                let expected = self.expect.preempts.as_ref().unwrap();
+                assert_eq!(*preemption.node, *expected.node);
+                let victims: Vec<_> = preemption.victims.iter().map(|(_, uid)| &**uid).collect();
+                assert_eq!(victims, expected.victims);
+            }
+            Err(why) => assert_eq!(Some(why.to_string()), self.expect.preemption),
         }
     }
 }

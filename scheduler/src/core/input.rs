@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::node::NodeSpec;
+use super::preempt::Budget;
 use super::shape::Shape;
 use super::snapshot::PodKey;
 use super::volumes::{Claim, Class, Volume};
@@ -32,10 +33,14 @@ pub enum Input {
     Class(String, Option<Box<Class>>),
     /// A namespace's labels, or that it is gone.
     Namespace(String, Option<BTreeMap<String, String>>),
+    /// A PodDisruptionBudget (`namespace/name`) is there or changed, or is gone.
+    Budget(String, Option<Budget>),
     /// The pod was bound.
     Bound(PodKey),
     /// The pod could not be bound, or its claims could not.
     NotBound(PodKey),
+    /// The pod could not be preempted.
+    NotPreempted(PodKey),
 }
 
 /// A pod, as far as the core is concerned.

@@ -5,6 +5,7 @@ pub mod events;
 pub mod input;
 pub mod node;
 pub mod plugins;
+pub mod preempt;
 pub mod queue;
 pub mod reason;
 pub mod resources;

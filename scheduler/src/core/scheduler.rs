@@ -13,9 +13,10 @@ use rand::Rng;
 use super::decide::{Candidate, Diagnosis, decide};
 use super::events::{Change, could_help};
 use super::input::{Input, PodUpdate};
+use super::preempt::{NoPreemption, Preemption, preempt};
 use super::queue::{Counts, Pending, Queue};
 use super::shape::Shape;
-use super::snapshot::{Facts, PodKey, Snapshot};
+use super::snapshot::{Facts, Nomination, PodKey, Snapshot};
 use super::volumes::Bind;
 
 /// How long a decided pod waits for its claims to be bound.
@@ -30,6 +31,11 @@ pub enum Action {
     BindClaims(Arc<Pending>, Arc<str>, Vec<Bind>),
     /// Say that no node can take the pod, and why.
     Unschedulable(Arc<Pending>, String, Novelty),
+    /// Delete these pods to make room for the pod on this node; answer failures with
+    /// [`Input::NotPreempted`]. The last are pods that had hoped for the node.
+    Preempt(Arc<Pending>, Preemption, Vec<PodKey>),
+    /// No node is kept for the pod any more.
+    Unnominate(Arc<Pending>),
     /// Say that the pod's gates hold it.
     Gated(Arc<Pending>),
 }
@@ -129,6 +135,10 @@ impl<R: Rng> Scheduler<R> {
                 set(&mut self.snapshot.namespaces, name, labels.map(Arc::new));
                 self.wake(Change::Namespace, now);
             }
+            Input::Budget(key, budget) => match budget {
+                Some(budget) => drop(self.snapshot.budgets.insert(key, budget)),
+                None => drop(self.snapshot.budgets.remove(&key)),
+            },
             Input::Bound(key) => {
                 self.queue.remove(&key);
                 self.said.remove(&key);
@@ -137,6 +147,7 @@ impl<R: Rng> Scheduler<R> {
                 }
             }
             Input::NotBound(key) => self.take_back(&key, now),
+            Input::NotPreempted(key) => self.set_leaving(&key, false),
         }
     }
 
@@ -145,13 +156,7 @@ impl<R: Rng> Scheduler<R> {
         let Some(pod) = self.queue.pop(now) else {
             return false;
         };
-        let candidate = Candidate {
-            key: &pod.key,
-            shape: &pod.shape,
-            priority: pod.priority,
-            nominated: pod.nominated.as_deref(),
-        };
-        match decide(candidate, &mut self.snapshot, &mut self.rng) {
+        match decide(candidate(&pod), &mut self.snapshot, &mut self.rng) {
             Ok(choice) => self.assume(pod.clone(), choice.node, choice.binds, now),
             Err(diagnosis) => self.reject(&pod, &diagnosis, now),
         }
@@ -207,7 +212,6 @@ impl<R: Rng> Scheduler<R> {
         let key = pod.key.clone();
         self.queue.remove(&key);
         self.said.remove(&key);
-        self.snapshot.nominations.remove(&key);
         self.end_assumption(&key);
         let shape = self.shared(pod.shape);
         let facts = Facts {
@@ -220,6 +224,7 @@ impl<R: Rng> Scheduler<R> {
         let before = before.map(|p| self.snapshot.shape(p.shape).shape.clone());
         let node = pod.node.as_deref().unwrap_or_default();
         self.snapshot.place(&key, &shape, node, facts);
+        self.unnominate(&key, now);
         if before.as_ref() != Some(&shape) {
             self.wake(Change::PodPlaced(&shape), now);
         }
@@ -245,7 +250,21 @@ impl<R: Rng> Scheduler<R> {
         if !pending.gates.is_empty() {
             self.say_gated(&pending);
         }
+        self.keep_nomination(&pending);
         self.queue.set(pending, now);
+    }
+
+    /// What an earlier run, or a stale cache, knew of a nomination is read from the pod.
+    fn keep_nomination(&mut self, pod: &Pending) {
+        if let Some(node) = &pod.nominated {
+            let nomination = Nomination {
+                node: Arc::from(node.as_str()),
+                priority: pod.priority,
+                shape: pod.shape.clone(),
+            };
+            let nominations = &mut self.snapshot.nominations;
+            nominations.insert(pod.key.clone(), nomination);
+        }
     }
 
     fn say_gated(&mut self, pod: &Pending) {
@@ -259,8 +278,8 @@ impl<R: Rng> Scheduler<R> {
     fn forget(&mut self, key: &str, now: Duration) {
         self.queue.remove(key);
         self.said.remove(key);
-        self.snapshot.nominations.remove(key);
         self.end_assumption(key);
+        self.unnominate(key, now);
         if let Some((placed, shape)) = self.snapshot.remove_pod(key) {
             self.wake(Change::PodLeft(placed.node, &shape), now);
         }
@@ -312,7 +331,7 @@ impl<R: Rng> Scheduler<R> {
         };
         self.snapshot.place(&pod.key, &pod.shape, &node, facts);
         self.snapshot.volumes.reserve(&binds);
-        self.snapshot.nominations.remove(&pod.key);
+        self.unnominate(&pod.key, now);
         let (action, stage) = if binds.is_empty() {
             (Action::BindPod(pod.clone(), node.clone()), Stage::Binding)
         } else {
@@ -333,7 +352,19 @@ impl<R: Rng> Scheduler<R> {
     }
 
     fn reject(&mut self, pod: &Arc<Pending>, diagnosis: &Diagnosis, now: Duration) {
-        let message = diagnosis.to_string();
+        let mut message = diagnosis.to_string();
+        if diagnosis.nodes > 0 {
+            let (snapshot, rng) = (&mut self.snapshot, &mut self.rng);
+            match preempt(candidate(pod), diagnosis, snapshot, rng) {
+                Ok(preemption) => self.nominate(pod, preemption),
+                Err(why) => {
+                    message = format!("{message} {why}");
+                    if why != NoPreemption::Awaiting && self.unnominate(&pod.key, now) {
+                        self.actions.push(Action::Unnominate(pod.clone()));
+                    }
+                }
+            }
+        }
         let before = self.said.insert(pod.key.clone(), message.clone());
         let novelty = match before {
             Some(before) if before == message => Novelty::Repeated,
@@ -342,6 +373,52 @@ impl<R: Rng> Scheduler<R> {
         self.queue.park(&pod.key, diagnosis.plugins, now);
         let action = Action::Unschedulable(pod.clone(), message, novelty);
         self.actions.push(action);
+    }
+
+    /// Keeps the node for the pod, and has its victims go.
+    fn nominate(&mut self, pod: &Arc<Pending>, preemption: Preemption) {
+        for (victim, _) in &preemption.victims {
+            self.set_leaving(victim, true);
+        }
+        let nominations = &mut self.snapshot.nominations;
+        let disappointed = nominations
+            .iter()
+            .filter(|(_, other)| other.node == preemption.node && other.priority < pod.priority);
+        let disappointed: Vec<PodKey> = disappointed.map(|(key, _)| key.clone()).collect();
+        for key in &disappointed {
+            nominations.remove(key);
+        }
+        let nomination = Nomination {
+            node: preemption.node.clone(),
+            priority: pod.priority,
+            shape: pod.shape.clone(),
+        };
+        nominations.insert(pod.key.clone(), nomination);
+        let action = Action::Preempt(pod.clone(), preemption, disappointed);
+        self.actions.push(action);
+    }
+
+    /// Keeps a node for the pod no longer; others may have waited for what it would have taken.
+    fn unnominate(&mut self, key: &str, now: Duration) -> bool {
+        let Some(nomination) = self.snapshot.nominations.remove(key) else {
+            return false;
+        };
+        if let Some(id) = self.snapshot.find_node(&nomination.node) {
+            self.wake(Change::Node(id), now);
+        }
+        true
+    }
+
+    /// Notes that a pod is about to go, before its own change says so.
+    fn set_leaving(&mut self, key: &PodKey, leaving: bool) {
+        if let Some((placed, shape)) = self.snapshot.remove_pod(key) {
+            let node = self.snapshot.node(placed.node).name.clone();
+            let facts = Facts {
+                terminating: leaving,
+                ..placed.facts
+            };
+            self.snapshot.place(key, &shape, &node, facts);
+        }
     }
 
     fn take_back(&mut self, key: &str, now: Duration) {
@@ -387,6 +464,15 @@ impl<R: Rng> Scheduler<R> {
         let snapshot = &self.snapshot;
         let helped = |pod: &Pending, by| could_help(change, pod, by, snapshot);
         self.queue.wake(now, helped);
+    }
+}
+
+fn candidate(pod: &Pending) -> Candidate<'_> {
+    Candidate {
+        key: &pod.key,
+        shape: &pod.shape,
+        priority: pod.priority,
+        nominated: pod.nominated.as_deref(),
     }
 }
 

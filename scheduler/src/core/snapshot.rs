@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::node::{Node, NodeId, NodeSpec};
+use super::preempt::Budget;
 use super::resources::Resources;
 use super::shape::{Namespaces, Shape};
 use super::topology::Topologies;
@@ -85,6 +86,7 @@ pub struct Snapshot {
     shape_ids: HashMap<Arc<Shape>, ShapeId>,
     free_shapes: Vec<ShapeId>,
     by_namespace: HashMap<String, BTreeSet<ShapeId>>,
+    by_owner: HashMap<String, BTreeSet<ShapeId>>,
     with_terms: BTreeSet<ShapeId>,
     images: HashMap<Arc<str>, BTreeMap<NodeId, i64>>,
     claim_users: HashMap<String, usize>,
@@ -93,6 +95,8 @@ pub struct Snapshot {
     pub namespaces: Namespaces,
     /// Claims, volumes and classes.
     pub volumes: Volumes,
+    /// PodDisruptionBudgets, by `namespace/name`.
+    pub budgets: BTreeMap<String, Budget>,
     /// Pods that wait for their victims to leave.
     pub nominations: BTreeMap<PodKey, Nomination>,
     /// Where in the order the next decision starts to look.
@@ -129,6 +133,8 @@ impl Snapshot {
         let old = std::mem::take(&mut node.spec);
         node.known = false;
         self.order_stale = true;
+        self.nominations
+            .retain(|_, nomination| *nomination.node != *name);
         self.replace_images(id, &old);
         self.topologies.update(id, &self.nodes);
         self.release_node(id);
@@ -385,6 +391,12 @@ impl Snapshot {
         ids.map(|&id| self.shape(id))
     }
 
+    /// The shapes that an owner's pods have.
+    pub fn shapes_of(&self, owner: &str) -> impl Iterator<Item = &ShapeEntry> {
+        let ids = self.by_owner.get(owner).into_iter().flatten();
+        ids.map(|&id| self.shape(id))
+    }
+
     /// All shapes.
     pub fn shapes(&self) -> impl Iterator<Item = &ShapeEntry> {
         self.shapes.iter().flatten()
@@ -423,6 +435,9 @@ impl Snapshot {
         self.shape_ids.insert(shape.clone(), id);
         let siblings = self.by_namespace.entry(shape.namespace.clone());
         siblings.or_default().insert(id);
+        if let Some(owner) = &shape.owner {
+            self.by_owner.entry(owner.clone()).or_default().insert(id);
+        }
         if shape.has_terms() {
             self.with_terms.insert(id);
         }
@@ -434,11 +449,18 @@ impl Snapshot {
         self.free_shapes.push(id);
         self.shape_ids.remove(shape);
         self.with_terms.remove(&id);
-        if let Some(siblings) = self.by_namespace.get_mut(&shape.namespace) {
-            siblings.remove(&id);
-            if siblings.is_empty() {
-                self.by_namespace.remove(&shape.namespace);
-            }
+        remove_from(&mut self.by_namespace, &shape.namespace, id);
+        if let Some(owner) = &shape.owner {
+            remove_from(&mut self.by_owner, owner, id);
+        }
+    }
+}
+
+fn remove_from(index: &mut HashMap<String, BTreeSet<ShapeId>>, key: &str, id: ShapeId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
         }
     }
 }

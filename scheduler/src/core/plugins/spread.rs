@@ -10,7 +10,7 @@ use super::{MAX_SCORE, taints};
 use crate::core::node::{Node, NodeId};
 use crate::core::reason::{Plugin, Reason, Refusal};
 use crate::core::shape::{Shape, Spread};
-use crate::core::snapshot::Snapshot;
+use crate::core::snapshot::{ShapeEntry, Snapshot};
 use crate::core::topology::{NOWHERE, Topology};
 
 /// The hard constraints, prepared for one decision.
@@ -111,13 +111,14 @@ fn included(constraint: &Spread, shape: &Shape, node: &Node) -> bool {
 
 /// How many live pods of the namespace match, by node.
 fn pods_by_node(shape: &Shape, snapshot: &Snapshot, matches: impl Fn(&Shape) -> bool) -> Vec<i64> {
+    let shapes = snapshot.shapes_in(&shape.namespace);
+    live_pods(snapshot, shapes.filter(|entry| matches(&entry.shape)))
+}
+
+fn live_pods<'a>(snapshot: &Snapshot, shapes: impl Iterator<Item = &'a ShapeEntry>) -> Vec<i64> {
     let mut pods = vec![0; snapshot.node_slots()];
-    for entry in snapshot.shapes_in(&shape.namespace) {
-        if matches(&entry.shape) {
-            for (node, tally) in &entry.placement {
-                pods[*node] += i64::from(tally.live);
-            }
-        }
+    for (node, tally) in shapes.flat_map(|entry| &entry.placement) {
+        pods[*node] += i64::from(tally.live);
     }
     pods
 }
@@ -143,8 +144,7 @@ pub fn score(shape: &Shape, snapshot: &Snapshot, nodes: &[NodeId]) -> Option<Vec
         let soft: Vec<_> = soft.collect();
         return (!soft.is_empty()).then(|| score_soft(&soft, true, shape, snapshot, nodes));
     }
-    shape.owner.as_ref()?;
-    let pods = pods_by_node(shape, snapshot, |other| other.owner == shape.owner);
+    let pods = live_pods(snapshot, snapshot.shapes_of(shape.owner.as_ref()?));
     let soft = |key, max_skew| Soft {
         key,
         max_skew,
