@@ -1,7 +1,7 @@
 //! Conditions of a status: found by type, changed with their transition time kept true.
 
 use k8s_openapi::api::apps::v1::DeploymentCondition;
-use k8s_openapi::api::core::v1::{NodeCondition, PodCondition};
+use k8s_openapi::api::core::v1::{NamespaceCondition, NodeCondition, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What the condition types of the API have in common.
@@ -45,7 +45,12 @@ macro_rules! condition {
     )*};
 }
 
-condition!(PodCondition, NodeCondition, DeploymentCondition);
+condition!(
+    PodCondition,
+    NodeCondition,
+    NamespaceCondition,
+    DeploymentCondition
+);
 
 /// The condition of a type.
 pub fn find<'a, C: Condition>(conditions: &'a [C], kind: &str) -> Option<&'a C> {

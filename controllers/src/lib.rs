@@ -1,8 +1,10 @@
 //! One file or folder per control loop, all of one skeleton.
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
-
-//! parts: it meets them over a `kube::Client`.
+//! ([`deployment`], [`replicaset`]), what services point to ([`endpointslice`], [`endpoints`]),
+//! nodes and their addresses ([`ipblock`]), the life and death of objects ([`namespace`],
+//! [`gc`]), and what every namespace has ([`service_account`]). It owns nothing that is not in
+//! the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
 //!
@@ -28,7 +30,9 @@ pub mod shell;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod gc;
 pub mod ipblock;
+pub mod namespace;
 pub mod replicaset;
 pub mod service_account;
 
@@ -76,6 +80,8 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     ipblock::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);
+    let namespaces = namespace::start(&ctx, &mut tasks);
+    gc::start(&ctx, &mut tasks, namespaces);
     ctx.watch(&mut tasks);
     tasks
 }

@@ -11,6 +11,7 @@
 
 pub mod claims;
 pub mod context;
+pub mod discovery;
 pub mod error;
 pub mod events;
 pub mod expectations;
