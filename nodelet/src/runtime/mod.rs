@@ -11,7 +11,11 @@
 //! A runtime must not know what a pod's restart policy, probes or status are: it does what it is told,
 //! tells what is, and announces what changed.
 
+pub mod cgroups;
+pub mod containerd;
 pub mod hollow;
+pub mod spec;
+pub mod sys;
 pub mod types;
 
 use std::path::Path;

@@ -1,0 +1,216 @@
+//! The agent's end of the log writer: starts the process, tells it what to do, and starts it again when
+//! it dies.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::protocol::{LOG_RECORD, LogSpec, MESSAGE_MAX, Reply, Request};
+use super::writer::Args;
+use crate::runtime::{Error, Result, sys};
+
+/// A request is a few system calls; a disk that hangs is the exception.
+const REPLY_LIMIT: Duration = Duration::from_secs(30);
+/// Pause before a writer that died is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// How to start the writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Program and first arguments; the writer's own follow. Usually this program with
+    /// `log-writer`.
+    pub command: Vec<OsString>,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// What to do.
+    pub args: Args,
+}
+
+/// Speaks to the log writer of this node.
+pub struct LogWriter {
+    config: Config,
+    /// Held while the process is started, so that it is started once.
+    starting: Mutex<()>,
+}
+
+// === impl LogWriter ===
+
+impl LogWriter {
+    /// Nothing is started yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            starting: Mutex::new(()),
+        }
+    }
+
+    /// Lets the writer take care of a container. From then on it does so after any restart of its own, too.
+    pub async fn open(&self, spec: &LogSpec) -> Result<()> {
+        let record = spec.dir.join(LOG_RECORD);
+        let text = serde_json::to_vec(spec).map_err(io::Error::from);
+        text.and_then(|text| fs::write(&record, text))
+            .map_err(|error| Error::Failed {
+                what: format!("writing {}", record.display()),
+                reason: error.to_string(),
+            })?;
+        self.request(&Request::Open(spec.clone())).await
+    }
+
+    /// Waits until what the container wrote is in its file.
+    pub async fn flush(&self, id: &str) -> Result<()> {
+        self.request(&Request::Flush(id.to_owned())).await
+    }
+
+    /// The container's output is complete: waits until it is in its file, and ends the work.
+    pub async fn close(&self, id: &str, dir: &Path) -> Result<()> {
+        self.request(&Request::Close(id.to_owned())).await?;
+        let _ = fs::remove_file(dir.join(LOG_RECORD));
+        Ok(())
+    }
+
+    /// The container's output from now on, as frames
+    /// ([`super::protocol::read_frame`]).
+    pub async fn attach(&self, id: &str) -> Result<BufReader<UnixStream>> {
+        let mut stream = BufReader::new(self.connect().await?);
+        self.exchange(&mut stream, &Request::Attach(id.to_owned()))
+            .await?;
+        Ok(stream)
+    }
+
+    /// Ends the process, if it runs.
+    pub async fn shutdown(&self) -> Result<()> {
+        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
+            self.exchange(&mut BufReader::new(stream), &Request::Shutdown)
+                .await?;
+        }
+        let _ = fs::remove_file(&self.config.socket);
+        Ok(())
+    }
+
+    /// Keeps the writer running: starts it, waits for its end, starts it again. Never returns.
+    pub async fn keep_running(&self) {
+        loop {
+            if let Err(error) = self.watch().await {
+                tracing::warn!(%error, "the log writer cannot be reached");
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    /// Returns when the writer is gone.
+    async fn watch(&self) -> Result<()> {
+        let mut stream = BufReader::new(self.connect().await?);
+        self.send(&mut stream, &Request::Watch).await?;
+        let mut byte = [0; 1];
+        let _ = stream.read(&mut byte).await;
+        Ok(())
+    }
+
+    async fn request(&self, request: &Request) -> Result<()> {
+        let mut stream = BufReader::new(self.connect().await?);
+        self.exchange(&mut stream, request).await
+    }
+
+    async fn exchange(&self, stream: &mut BufReader<UnixStream>, request: &Request) -> Result<()> {
+        self.send(stream, request).await?;
+        let mut line = String::new();
+        let read = async { stream.take(MESSAGE_MAX as u64).read_line(&mut line).await };
+        match timeout(REPLY_LIMIT, read).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(self.unreachable(&error)),
+            Err(_) => {
+                let what = "the log writer's work".to_owned();
+                return Err(Error::Timeout {
+                    what,
+                    limit: REPLY_LIMIT,
+                });
+            }
+        }
+        match serde_json::from_str(&line) {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Failed(reason)) => Err(Error::Failed {
+                what: "the log writer".to_owned(),
+                reason,
+            }),
+            Err(error) => Err(self.unreachable(&error)),
+        }
+    }
+
+    async fn send(&self, stream: &mut BufReader<UnixStream>, request: &Request) -> Result<()> {
+        let mut text = serde_json::to_vec(request).map_err(|error| self.unreachable(&error))?;
+        text.push(b'\n');
+        stream
+            .write_all(&text)
+            .await
+            .map_err(|error| self.unreachable(&error))
+    }
+
+    async fn connect(&self) -> Result<UnixStream> {
+        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
+            return Ok(stream);
+        }
+        let _starting = self.starting.lock().await;
+        // Another task may have started it in the meantime.
+        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
+            return Ok(stream);
+        }
+        self.start().map_err(|error| self.unreachable(&error))?;
+        UnixStream::connect(&self.config.socket)
+            .await
+            .map_err(|error| self.unreachable(&error))
+    }
+
+    /// The process gets the listening socket as its standard input, so that we can connect at
+    /// once and never wait for it to come up.
+    fn start(&self) -> io::Result<()> {
+        let Config {
+            command,
+            socket,
+            args,
+        } = &self.config;
+        let (program, first) = command
+            .split_first()
+            .ok_or_else(|| io::Error::other("no program is configured for it"))?;
+        for dir in [socket.parent(), Some(args.containers.as_path())]
+            .into_iter()
+            .flatten()
+        {
+            fs::create_dir_all(dir)?;
+        }
+        let _ = fs::remove_file(socket);
+        let listener = UnixListener::bind(socket)?;
+        let log = socket.with_extension("log");
+        let log: File = OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = Command::new(program);
+        command
+            .args(first)
+            .args(args.to_words())
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(log);
+        let mut child = sys::own_session(&mut command).spawn()?;
+        tracing::info!(pid = child.id(), "started the log writer");
+        // So that it leaves no zombie if it ends before us.
+        std::thread::Builder::new()
+            .name("log-writer-reaper".into())
+            .stack_size(64 * 1024)
+            .spawn(move || child.wait())?;
+        Ok(())
+    }
+
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
+        Error::Unavailable(format!(
+            "cannot reach the log writer at {}: {error}",
+            self.config.socket.display()
+        ))
+    }
+}

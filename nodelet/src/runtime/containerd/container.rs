@@ -1,0 +1,306 @@
+//! Making containers and telling where they stand.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use containerd_client::services::v1::container::Runtime as RuntimeOption;
+use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
+use containerd_client::services::v1::snapshots::{MountsRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::{
+    Container as ContainerdContainer, CreateContainerRequest, DeleteContainerRequest,
+    ListTasksRequest,
+};
+use containerd_client::types::Mount;
+use containerd_client::types::v1::{Process, Status};
+use jiff::Timestamp;
+
+use super::client::SNAPSHOTTER;
+use super::state::{Record, RootfsMount, State};
+use super::{Shared, host, options};
+use crate::images::Resolved;
+use crate::runtime::spec::{self, Surroundings, user};
+use crate::runtime::{
+    Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, ExitReason, NamespaceMode,
+    Result, Sandbox, Seccomp, sys,
+};
+
+/// Keeps a snapshot that nothing refers to yet.
+const GC_ROOT: &str = "containerd.io/gc.root";
+/// Label of our containers in containerd: UID of the pod.
+const POD_UID: &str = "peapod.dev/pod-uid";
+/// Label of our containers in containerd: name in the pod.
+const NAME: &str = "peapod.dev/container";
+
+impl Shared {
+    /// Makes a container's file system, specification and record.
+    pub(super) async fn create(self: &Arc<Self>, spec: &ContainerSpec) -> Result<ContainerId> {
+        let id = ContainerId::derive(&spec.pod_uid, &spec.name, spec.attempt);
+        let _lock = self.lock(&id).await;
+        let state = self.states.of(&id);
+        let sandbox = self.sandbox(&spec.pod_uid)?;
+        if !sandbox.alive {
+            return Err(Error::Invalid(format!(
+                "the sandbox of pod {} lost its namespaces; make it anew first",
+                spec.pod_uid
+            )));
+        }
+        let image = self.images.resolve(&spec.image).await?;
+        let rootfs = self.prepare_rootfs(&id, &image.chain_id).await?;
+        let around = self.surroundings(&id, spec, &sandbox, &image, &rootfs)?;
+        let oci = spec::build(spec, &around, &self.host)?;
+        let process = oci.process().clone().unwrap_or_default();
+        let now = Timestamp::now();
+        let record = Record::new(spec, &image.image, around.cgroup, rootfs, process, now);
+        state.create(&record)?;
+        self.record_container(&id, spec, &image, &oci).await?;
+        Ok(id)
+    }
+
+    async fn record_container(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        image: &Resolved,
+        oci: &oci_spec::runtime::Spec,
+    ) -> Result<()> {
+        let oci_runtime = spec
+            .runtime_handler
+            .as_deref()
+            .unwrap_or(&self.config.oci_runtime);
+        let labels = HashMap::from([
+            (POD_UID.to_owned(), spec.pod_uid.clone()),
+            (NAME.to_owned(), spec.name.clone()),
+        ]);
+        let container = ContainerdContainer {
+            id: id.0.clone(),
+            labels,
+            image: image.image.id.clone(),
+            runtime: Some(RuntimeOption {
+                name: options::SHIM.to_owned(),
+                options: Some(options::shim_options(oci_runtime)),
+            }),
+            spec: Some(options::spec(oci)?),
+            snapshotter: SNAPSHOTTER.to_owned(),
+            snapshot_key: id.0.clone(),
+            ..ContainerdContainer::default()
+        };
+        let what = format!("making container {}", spec.name);
+        let request = CreateContainerRequest {
+            container: Some(container),
+        };
+        let mut containers = self.client.containers();
+        self.client
+            .call_create(&what, containers.create(request))
+            .await
+            .map(drop)
+    }
+
+    /// A writable snapshot on top of the image; the one of an earlier attempt will do.
+    async fn prepare_rootfs(&self, id: &ContainerId, parent: &str) -> Result<Vec<RootfsMount>> {
+        let what = format!("making the file system of container {id}");
+        let labels = HashMap::from([(GC_ROOT.to_owned(), Timestamp::now().to_string())]);
+        let request = PrepareSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.0.clone(),
+            parent: parent.to_owned(),
+            labels,
+        };
+        let mut snapshots = self.client.snapshots();
+        let made = self
+            .client
+            .call_create(&what, snapshots.prepare(request))
+            .await?;
+        let mounts = match made {
+            Some(reply) => reply.mounts,
+            None => {
+                let request = MountsRequest {
+                    snapshotter: SNAPSHOTTER.to_owned(),
+                    key: id.0.clone(),
+                };
+                self.client
+                    .call(&what, snapshots.mounts(request))
+                    .await?
+                    .mounts
+            }
+        };
+        let plain = |mount: Mount| RootfsMount {
+            kind: mount.r#type,
+            source: mount.source,
+            options: mount.options,
+        };
+        Ok(mounts.into_iter().map(plain).collect())
+    }
+
+    fn surroundings(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        sandbox: &Sandbox,
+        image: &Resolved,
+        rootfs: &[RootfsMount],
+    ) -> Result<Surroundings> {
+        let paths = self.sandboxes.paths(&spec.pod_uid);
+        let own = |mode: NamespaceMode, path| (mode != NamespaceMode::Host).then_some(path);
+        let pod = &sandbox.spec;
+        if pod.pid == NamespaceMode::Pod {
+            return Err(Error::Invalid(
+                "shareProcessNamespace is not supported by this runtime yet".to_owned(),
+            ));
+        }
+        let accounts = host::accounts(rootfs);
+        let user = user::resolve(&spec.user, &image.image.config.user, &accounts)?;
+        let devices = match spec.security.privileged {
+            true => host::all_devices(),
+            false => host::devices(&spec.devices)?,
+        };
+        let seccomp = match &spec.security.seccomp {
+            Seccomp::Localhost(path) => Some(host::seccomp_profile(path)?),
+            _ => None,
+        };
+        Ok(Surroundings {
+            netns: own(pod.network, paths.net()),
+            utsns: own(pod.network, paths.uts()),
+            ipcns: own(pod.ipc, paths.ipc()),
+            shm: own(pod.ipc, paths.shm()),
+            pid: pod.pid,
+            pidns: None,
+            hostname: pod.hostname.clone(),
+            cgroup: self.pod_group(pod).join(&id.0),
+            image: image.image.config.clone(),
+            user,
+            devices,
+            seccomp,
+        })
+    }
+
+    /// All containers.
+    pub(super) async fn list(&self) -> Result<Vec<Container>> {
+        let request = ListTasksRequest {
+            filter: String::new(),
+        };
+        let tasks = self
+            .client
+            .call("listing tasks", self.client.tasks().list(request))
+            .await?;
+        let tasks: HashMap<String, Process> = tasks
+            .tasks
+            .into_iter()
+            .map(|task| (task.container_id.clone(), task))
+            .collect();
+        let mut containers = Vec::new();
+        for id in self.states.ids() {
+            let state = self.states.of(&id);
+            if let Some(record) = state.record()? {
+                let standing = standing(&state, tasks.get(&id.0))?;
+                containers.push(state.container(record, standing));
+            }
+        }
+        Ok(containers)
+    }
+
+    /// One container.
+    pub(super) async fn get(&self, id: &ContainerId) -> Result<Container> {
+        let record = self.record(id)?;
+        let task = self.find_task(id).await?;
+        let state = self.states.of(id);
+        let standing = standing(&state, task.as_ref())?;
+        Ok(state.container(record, standing))
+    }
+
+    /// What does not change of a container.
+    pub(super) fn record(&self, id: &ContainerId) -> Result<Record> {
+        let missing = || Error::NotFound {
+            kind: "container",
+            id: id.to_string(),
+        };
+        self.states.of(id).record()?.ok_or_else(missing)
+    }
+
+    /// Removes what containerd has of a container that has no task any more.
+    pub(super) async fn delete_container(&self, id: &ContainerId) -> Result<()> {
+        let what = format!("removing container {id}");
+        let request = DeleteContainerRequest { id: id.0.clone() };
+        let mut containers = self.client.containers();
+        self.client
+            .call_gone_ok(&what, containers.delete(request))
+            .await?;
+        let request = RemoveSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.0.clone(),
+        };
+        let mut snapshots = self.client.snapshots();
+        self.client
+            .call_gone_ok(&what, snapshots.remove(request))
+            .await
+    }
+}
+
+/// Where a container stands, by its files and its task.
+pub(super) fn standing(state: &State, task: Option<&Process>) -> Result<ContainerState> {
+    if let Some(exit) = state.exit()? {
+        return Ok(ContainerState::Exited(exit));
+    }
+    let started = state.started()?;
+    let Some(task) = task else {
+        // Started, without an end and without a task: the machine went down under it.
+        return Ok(match started {
+            None => ContainerState::Created,
+            Some(started_at) => ContainerState::Exited(lost(Some(started_at))),
+        });
+    };
+    Ok(match task.status() {
+        Status::Stopped => ContainerState::Exited(exit_of(task, started, ExitReason::Exited)),
+        Status::Running | Status::Paused | Status::Pausing => {
+            let started_at = started.or_else(|| process_start(task.pid));
+            let started_at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
+            ContainerState::Running {
+                started_at,
+                pid: task.pid,
+            }
+        }
+        Status::Created | Status::Unknown => ContainerState::Created,
+    })
+}
+
+/// How a task ended, as containerd tells it.
+pub(super) fn exit_of(task: &Process, started: Option<Timestamp>, reason: ExitReason) -> Exit {
+    let finished_at = task
+        .exited_at
+        .as_ref()
+        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok())
+        .filter(|at| *at > Timestamp::UNIX_EPOCH)
+        .unwrap_or_else(Timestamp::now);
+    Exit {
+        code: task.exit_status as i32,
+        started_at: started,
+        finished_at,
+        reason,
+        message: String::new(),
+    }
+}
+
+/// The end of a container that nobody saw.
+pub(super) fn lost(started_at: Option<Timestamp>) -> Exit {
+    Exit {
+        code: 255,
+        started_at,
+        finished_at: Timestamp::now(),
+        reason: ExitReason::Unknown,
+        message: "the container was not there any more; its exit was not seen".to_owned(),
+    }
+}
+
+/// When a process started, by the kernel's account.
+fn process_start(pid: u32) -> Option<Timestamp> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; field 22 is the 20th behind it.
+    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
+    let boot = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot = boot
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .parse::<i64>()
+        .ok()?;
+    let seconds = ticks / sys::clock_ticks_per_second();
+    Timestamp::from_second(boot + i64::try_from(seconds).ok()?).ok()
+}

@@ -1,0 +1,231 @@
+//! Finding a containerd, or starting a private one.
+//!
+//! A private daemon has its own socket, state and content below the data directory. It survives
+//! the agent (its own session, no pipe to us), is found again by its socket, and is stopped
+//! only by [`stop`]. What its processes need from us is a small configuration file: the CRI and
+//! the snapshotters that we do not use are off, for their memory.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use crate::runtime::{Error, Result, sys};
+
+/// Where a distribution's containerd listens.
+pub const SYSTEM_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// A cold start on a busy machine takes a second or two.
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Longest path that fits into `sockaddr_un`.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Which containerd to use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The machine's, when one answers at [`SYSTEM_SOCKET`]; otherwise a private one.
+    #[default]
+    Auto,
+    /// The one at this socket; it must be there.
+    Socket(PathBuf),
+    /// A private one, whatever the machine has.
+    Private,
+}
+
+/// The socket of a containerd that answers. `dir` is where a private one lives
+/// (`DATA_DIR/containerd`).
+pub async fn find_or_start(choice: &Choice, dir: &Path) -> Result<PathBuf> {
+    match choice {
+        Choice::Socket(socket) => answers(socket).await.map(|()| socket.clone()),
+        Choice::Auto if answers(Path::new(SYSTEM_SOCKET)).await.is_ok() => {
+            Ok(PathBuf::from(SYSTEM_SOCKET))
+        }
+        Choice::Auto | Choice::Private => start(dir).await,
+    }
+}
+
+/// The socket of the private daemon in `dir`.
+pub fn private_socket(dir: &Path) -> PathBuf {
+    dir.join("containerd.sock")
+}
+
+async fn answers(socket: &Path) -> Result<()> {
+    Client::new(socket, "peapod")?.version().await.map(|_| ())
+}
+
+async fn start(dir: &Path) -> Result<PathBuf> {
+    let socket = private_socket(dir);
+    if answers(&socket).await.is_ok() {
+        return Ok(socket);
+    }
+    if socket.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(Error::Invalid(format!(
+            "the path {} is too long for a socket; choose a shorter data directory",
+            socket.display()
+        )));
+    }
+    let what = "starting a private containerd";
+    fs::create_dir_all(dir).map_err(|e| failed(what, dir, &e))?;
+    let config = dir.join("config.toml");
+    fs::write(&config, config_toml(dir)).map_err(|e| failed(what, &config, &e))?;
+    let log = dir.join("containerd.log");
+    let output = File::create(&log).map_err(|e| failed(what, &log, &e))?;
+
+    let mut command = Command::new("containerd");
+    command
+        .arg("--config")
+        .arg(&config)
+        // Two threads and an eager collector serve one node well and save tens of megabytes.
+        .env("GOMAXPROCS", "2")
+        .env("GOGC", "40")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(|e| failed(what, &log, &e))?)
+        .stderr(output);
+    let mut child = sys::own_session(&mut command)
+        .spawn()
+        .map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::Unavailable(
+                "no containerd answers, and there is none to start; install it \
+             (apt install containerd)"
+                    .into(),
+            ),
+            _ => failed(what, dir, &e),
+        })?;
+    let pid_file = dir.join("containerd.pid");
+    fs::write(&pid_file, child.id().to_string()).map_err(|e| failed(what, &pid_file, &e))?;
+
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if answers(&socket).await.is_ok() {
+            tracing::info!(pid = child.id(), socket = %socket.display(), "started containerd");
+            reap(child);
+            return Ok(socket);
+        }
+        let ended = child.try_wait().ok().flatten();
+        if ended.is_some() || Instant::now() > deadline {
+            let state = ended.map_or("does not answer".to_owned(), |s| format!("ended ({s})"));
+            return Err(Error::Unavailable(format!(
+                "the private containerd {state}; its last words in {}: {}",
+                log.display(),
+                last_line(&log)
+            )));
+        }
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+/// Waits for the daemon's end in the background, so that it leaves no zombie if it ends before
+/// us.
+fn reap(mut child: std::process::Child) {
+    let waiter = std::thread::Builder::new().name("containerd-reaper".into());
+    if let Err(error) = waiter.spawn(move || child.wait()) {
+        tracing::warn!(%error, "cannot wait for containerd");
+    }
+}
+
+/// Stops the private daemon of `dir`, if it runs. Containers run on.
+pub async fn stop(dir: &Path) -> Result<()> {
+    let Some(pid) = running_pid(dir) else {
+        return Ok(());
+    };
+    let _ = kill(pid, Signal::SIGTERM);
+    let deadline = Instant::now() + STOP_LIMIT;
+    while is_ours(pid, dir) {
+        if Instant::now() > deadline {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        sleep(CHECK_INTERVAL).await;
+    }
+    let _ = fs::remove_file(dir.join("containerd.pid"));
+    Ok(())
+}
+
+/// The private daemon's process, if it runs. A stale file may name a stranger's process.
+pub fn running_pid(dir: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(dir.join("containerd.pid")).ok()?;
+    let pid = Pid::from_raw(text.trim().parse().ok()?);
+    is_ours(pid, dir).then_some(pid)
+}
+
+/// Whether the process is alive and was started with our configuration file.
+fn is_ours(pid: Pid, dir: &Path) -> bool {
+    let config = dir.join("config.toml");
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+        line.split(|byte| *byte == 0)
+            .any(|arg| arg == config.as_os_str().as_encoded_bytes())
+    })
+}
+
+/// The daemon's configuration; everything of its own is below `dir`.
+fn config_toml(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.internal.v1.tracing",
+]
+[grpc]
+  address = "{dir}/containerd.sock"
+[ttrpc]
+  address = "{dir}/containerd.sock.ttrpc"
+[debug]
+  level = "warn"
+"#
+    )
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().unwrap_or("(nothing)").to_owned()
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
+    Error::Failed {
+        what: what.to_owned(),
+        reason: format!("{}: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_pid_file_names_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(running_pid(dir.path()), None);
+        fs::write(
+            dir.path().join("containerd.pid"),
+            std::process::id().to_string(),
+        )
+        .unwrap();
+        assert_eq!(running_pid(dir.path()), None, "this test is no containerd");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_asked_for_must_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("absent.sock");
+        let error = find_or_start(&Choice::Socket(socket), dir.path())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    }
+}

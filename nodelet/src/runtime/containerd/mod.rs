@@ -1,0 +1,397 @@
+//! Containers by containerd: its content, snapshot, container and task services, no CRI, no
+//! pause container.
+//!
+//! ```text
+//!               Containerd (the Runtime trait)
+//!      +-----------+------+-----+------------+-----------+
+//!   sandbox     container     task        exec, attach  images (crate::images)
+//!   namespaces  file system   start,      streams       blobs, layers
+//!   and /dev/   and record    signal,     over fifos
+//!   shm         (create,      settle, remove
+//!               list)           ^
+//!                             events <--- containerd's stream of exits and OOMs
+//! ```
+//!
+//! Everything that must outlive the agent is outside of it: namespaces are pinned by mounts,
+//! processes belong to the shims, output to the log writer, exit codes wait in the shim until they are
+//! settled, and records are files ([`state`]). So an agent may be killed at any point; a new
+//! one reads what is there.
+//!
+//! What `ctl` calls: [`launch::find_or_start`] for the socket, [`Containerd::start`], and for
+//! `down --purge` [`purge::purge`].
+
+pub mod client;
+mod container;
+mod events;
+mod exec;
+pub mod host;
+pub mod launch;
+pub mod lease;
+pub mod options;
+pub mod purge;
+pub mod sandbox;
+pub mod state;
+mod task;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use containerd_client::services::v1::{CreateNamespaceRequest, Namespace};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+use self::client::Client;
+use self::sandbox::Sandboxes;
+use self::state::States;
+use super::cgroups::{self, Cgroups};
+use super::spec::Host;
+use super::{
+    Container, ContainerId, ContainerSpec, Error, ExecOutput, ExecSpec, Images, Resources, Result,
+    Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec, Stats, Streams,
+};
+use crate::images::ContainerdImages;
+use crate::logs::client::{Config as LogConfig, LogWriter};
+use crate::logs::file::Limits;
+use crate::logs::writer::Args as LogArgs;
+
+/// Events that a slow listener may fall behind by before it has to list again.
+const EVENTS_MAX: usize = 4096;
+
+/// Where and how to run containers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// containerd's socket, from [`launch::find_or_start`].
+    pub address: PathBuf,
+    /// Our containerd namespace; several nodes on one machine have one each.
+    pub namespace: String,
+    /// Where the node keeps its sandboxes and the states of its containers; survives reboots.
+    pub state_dir: PathBuf,
+    /// Name of the cgroup below which all pods of this node are.
+    pub cgroup_parent: String,
+    /// OCI runtime, by name or path: `runc`, `crun`.
+    pub oci_runtime: String,
+    /// Program and first arguments of the log writer ([`crate::logs::writer_main`]).
+    pub log_writer: Vec<OsString>,
+    /// How much of each container's log is kept.
+    pub log_limits: Limits,
+}
+
+impl Config {
+    /// A node's configuration with the usual values; `log_writer` is this program with
+    /// `log-writer`.
+    pub fn new(address: PathBuf, namespace: &str, state_dir: PathBuf) -> Self {
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("peapod"));
+        Self {
+            address,
+            namespace: namespace.to_owned(),
+            state_dir,
+            cgroup_parent: namespace.to_owned(),
+            oci_runtime: "runc".to_owned(),
+            log_writer: vec![program.into(), "log-writer".into()],
+            log_limits: Limits::default(),
+        }
+    }
+
+    fn sandboxes(&self) -> Sandboxes {
+        Sandboxes::new(self.state_dir.join("sandboxes"))
+    }
+
+    fn containers_dir(&self) -> PathBuf {
+        self.state_dir.join("containers")
+    }
+
+    fn log_config(&self) -> LogConfig {
+        LogConfig {
+            command: self.log_writer.clone(),
+            socket: self.state_dir.join("log-writer.sock"),
+            args: LogArgs {
+                containers: self.containers_dir(),
+                limits: self.log_limits,
+            },
+        }
+    }
+}
+
+/// A node's containers in containerd. Dropping it leaves the containers alone.
+pub struct Containerd {
+    shared: Arc<Shared>,
+    images: Arc<ContainerdImages>,
+    _tasks: JoinSet<()>,
+}
+
+/// What the parts of this folder share.
+pub(crate) struct Shared {
+    config: Config,
+    client: Client,
+    images: Arc<ContainerdImages>,
+    sandboxes: Sandboxes,
+    states: States,
+    cgroups: Cgroups,
+    host: Host,
+    logs: LogWriter,
+    events: broadcast::Sender<RuntimeEvent>,
+    /// One step of a container's life at a time.
+    locks: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Containers in which the kernel has killed something for memory.
+    oom: Mutex<HashSet<ContainerId>>,
+    /// Clean-up after calls that were dropped half way.
+    chores: Mutex<JoinSet<()>>,
+}
+
+// === impl Containerd ===
+
+impl Containerd {
+    /// Connects and takes up what is there. Returns when containerd has answered; the events of a
+    /// listener that subscribes right afterwards begin with [`RuntimeEvent::Connected`] or later.
+    pub async fn start(config: Config) -> Result<Self> {
+        let client = Client::new(&config.address, &config.namespace)?;
+        ensure_namespace(&client).await?;
+        let cgroups = Cgroups::detect()?;
+        let host = host::detect(&cgroups);
+        let images = Arc::new(ContainerdImages::new(client.clone()));
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let shared = Arc::new(Shared {
+            sandboxes: config.sandboxes(),
+            states: States::new(config.containers_dir()),
+            logs: LogWriter::new(config.log_config()),
+            images: Arc::clone(&images),
+            config,
+            client,
+            cgroups,
+            host,
+            events,
+            locks: Mutex::default(),
+            oom: Mutex::default(),
+            chores: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(events::run(Arc::clone(&shared)));
+        let logs = Arc::clone(&shared);
+        tasks.spawn(async move { logs.logs.keep_running().await });
+        Ok(Self {
+            shared,
+            images,
+            _tasks: tasks,
+        })
+    }
+}
+
+async fn ensure_namespace(client: &Client) -> Result<()> {
+    let namespace = Namespace {
+        name: client.namespace().to_owned(),
+        labels: HashMap::new(),
+    };
+    let request = CreateNamespaceRequest {
+        namespace: Some(namespace),
+    };
+    let what = format!("making the containerd namespace {}", client.namespace());
+    client
+        .call_create(&what, client.namespaces().create(request))
+        .await
+        .map(drop)
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// That nobody listens is no error.
+    fn announce(&self, event: RuntimeEvent) {
+        let _ = self.events.send(event);
+    }
+
+    /// Cleans up in the background.
+    fn chore(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut chores = self.chores.lock();
+        while chores.try_join_next().is_some() {}
+        // At the very end there is no reactor left; what stays is cleaned up with the container.
+        if let Ok(reactor) = tokio::runtime::Handle::try_current() {
+            chores.spawn_on(work, &reactor);
+        }
+    }
+
+    /// Waits until nobody else works on this container.
+    async fn lock(&self, id: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = Arc::clone(self.locks.lock().entry(id.clone()).or_default());
+        lock.lock_owned().await
+    }
+
+    /// The cgroup of a pod.
+    fn pod_group(&self, sandbox: &SandboxSpec) -> PathBuf {
+        cgroups::pod_group(&self.config.cgroup_parent, sandbox.qos, &sandbox.pod.uid)
+    }
+
+    fn sandbox(&self, pod_uid: &str) -> Result<Sandbox> {
+        let missing = || Error::NotFound {
+            kind: "sandbox",
+            id: pod_uid.to_owned(),
+        };
+        self.sandboxes.get(pod_uid)?.ok_or_else(missing)
+    }
+
+    async fn create_sandbox(self: &Arc<Self>, spec: &SandboxSpec) -> Result<Sandbox> {
+        let shared = Arc::clone(self);
+        let spec = spec.clone();
+        // Threads that change namespaces, and files of the kernel: none of it for the reactor.
+        blocking("making a sandbox", move || {
+            shared
+                .cgroups
+                .apply(&shared.pod_group(&spec), &spec.resources)?;
+            shared.sandboxes.create(&spec, Timestamp::now())
+        })
+        .await
+    }
+
+    async fn remove_sandbox(self: &Arc<Self>, pod_uid: &str) -> Result<()> {
+        for container in self.list().await? {
+            if container.pod_uid == pod_uid {
+                self.remove(&container.id).await?;
+            }
+        }
+        let Some(sandbox) = self.sandboxes.get(pod_uid)? else {
+            return self.sandboxes.remove(pod_uid);
+        };
+        let shared = Arc::clone(self);
+        blocking("removing a sandbox", move || {
+            shared.cgroups.remove(&shared.pod_group(&sandbox.spec))?;
+            shared.sandboxes.remove(&sandbox.spec.pod.uid)
+        })
+        .await
+    }
+}
+
+/// Runs what blocks on a thread for such work.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Error::Failed {
+                what: what.to_owned(),
+                reason: error.to_string(),
+            })
+        })
+}
+
+#[async_trait]
+impl Runtime for Containerd {
+    async fn info(&self) -> Result<RuntimeInfo> {
+        let Config {
+            address,
+            oci_runtime,
+            ..
+        } = &self.shared.config;
+        // A private daemon's content is beside its socket, the machine's in its usual place.
+        let private = address
+            .parent()
+            .map(|dir| dir.join("root"))
+            .filter(|dir| dir.is_dir());
+        Ok(RuntimeInfo {
+            name: "containerd".to_owned(),
+            version: self.shared.client.version().await?,
+            oci_runtime: oci_runtime.clone(),
+            cgroup_v2: self.shared.cgroups.is_v2(),
+            image_dir: private.unwrap_or_else(|| Path::new("/var/lib/containerd").into()),
+        })
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.shared.client.version().await.map(drop)
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {
+        self.shared.create_sandbox(spec).await
+    }
+
+    async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        let shared = Arc::clone(&self.shared);
+        blocking("listing sandboxes", move || shared.sandboxes.list()).await
+    }
+
+    async fn update_sandbox(&self, pod_uid: &str, resources: &Resources) -> Result<()> {
+        let sandbox = self.shared.sandbox(pod_uid)?;
+        self.shared
+            .cgroups
+            .apply(&self.shared.pod_group(&sandbox.spec), resources)
+    }
+
+    async fn remove_sandbox(&self, pod_uid: &str) -> Result<()> {
+        self.shared.remove_sandbox(pod_uid).await
+    }
+
+    async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId> {
+        self.shared.create(spec).await
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<()> {
+        self.shared.start(id).await
+    }
+
+    async fn signal_container(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        self.shared.signal(id, signal).await
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        self.shared.remove(id).await
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>> {
+        self.shared.list().await
+    }
+
+    async fn container(&self, id: &ContainerId) -> Result<Container> {
+        self.shared.get(id).await
+    }
+
+    async fn update_container(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        self.shared.update(id, resources).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<RuntimeEvent> {
+        self.shared.events.subscribe()
+    }
+
+    async fn exec(&self, id: &ContainerId, spec: &ExecSpec, streams: Streams) -> Result<i32> {
+        self.shared.exec(id, spec, streams).await
+    }
+
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput> {
+        self.shared.exec_sync(id, command, timeout).await
+    }
+
+    async fn attach(&self, id: &ContainerId, streams: Streams) -> Result<Option<i32>> {
+        self.shared.attach(id, streams).await
+    }
+
+    async fn container_stats(&self, id: &ContainerId) -> Result<Stats> {
+        let record = self.shared.record(id)?;
+        self.shared.cgroups.stats(&record.cgroup)
+    }
+
+    async fn sandbox_stats(&self, pod_uid: &str) -> Result<Stats> {
+        let sandbox = self.shared.sandbox(pod_uid)?;
+        self.shared
+            .cgroups
+            .stats(&self.shared.pod_group(&sandbox.spec))
+    }
+
+    async fn flush_log(&self, id: &ContainerId) -> Result<()> {
+        self.shared.logs.flush(&id.0).await
+    }
+
+    fn images(&self) -> Arc<dyn Images> {
+        Arc::clone(&self.images) as Arc<dyn Images>
+    }
+}

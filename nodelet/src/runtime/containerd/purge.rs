@@ -1,0 +1,217 @@
+//! Removing everything that a node has left on its machine: for `down --purge`.
+
+use std::path::Path;
+
+use containerd_client::services::v1::DeleteContentRequest;
+use containerd_client::services::v1::snapshots::{ListSnapshotsRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::{
+    DeleteContainerRequest, DeleteImageRequest, DeleteNamespaceRequest, DeleteRequest,
+    DeleteTaskRequest, KillRequest, ListContainersRequest, ListContentRequest, ListImagesRequest,
+    ListRequest, ListTasksRequest, WaitRequest,
+};
+
+use super::Config;
+use super::client::{Client, SNAPSHOTTER};
+use crate::logs::client::LogWriter;
+use crate::runtime::Result;
+use crate::runtime::cgroups::{self, Cgroups};
+
+/// Where the shim lets the OCI runtime keep its state, a directory per namespace.
+const RUNC_ROOT: &str = "/run/containerd/runc";
+
+/// Stops and removes all containers of the node, its images, snapshots, blobs and leases, its containerd namespace,
+/// its pinned namespaces and mounts, its cgroups and its log writer. No agent may run on the
+/// node. What is gone already is no error, so a purge that was interrupted can be repeated.
+pub async fn purge(config: &Config) -> Result<()> {
+    let client = Client::new(&config.address, &config.namespace)?;
+    remove_tasks(&client).await?;
+    remove_containers(&client).await?;
+    LogWriter::new(config.log_config()).shutdown().await?;
+    let sandboxes = config.sandboxes();
+    for sandbox in sandboxes.list()? {
+        sandboxes.remove(&sandbox.spec.pod.uid)?;
+    }
+    remove_images(&client).await?;
+    remove_snapshots(&client).await?;
+    remove_content(&client).await?;
+    remove_namespace(&client).await?;
+    Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))?;
+    // The shim's directory for our namespace; others' stay, and ours if something is still in it.
+    let _ = std::fs::remove_dir(Path::new(RUNC_ROOT).join(&config.namespace));
+    remove_dir(&config.state_dir)
+}
+
+async fn remove_tasks(client: &Client) -> Result<()> {
+    let mut tasks = client.tasks();
+    let request = ListTasksRequest {
+        filter: String::new(),
+    };
+    let listed = client
+        .call("listing tasks", tasks.list(request))
+        .await?
+        .tasks;
+    for id in listed.into_iter().map(|task| task.container_id) {
+        let kill = KillRequest {
+            container_id: id.clone(),
+            exec_id: String::new(),
+            signal: 9,
+            all: true,
+        };
+        // One that has ended cannot be killed; the deletion tells what is wrong otherwise.
+        if tasks.kill(kill).await.is_ok() {
+            let wait = WaitRequest {
+                container_id: id.clone(),
+                exec_id: String::new(),
+            };
+            client
+                .call_gone_ok("waiting for a container's end", tasks.wait(wait))
+                .await?;
+        }
+        let request = DeleteTaskRequest { container_id: id };
+        client
+            .call_gone_ok("deleting a task", tasks.delete(request))
+            .await?;
+    }
+    Ok(())
+}
+
+async fn remove_containers(client: &Client) -> Result<()> {
+    let mut containers = client.containers();
+    let request = ListContainersRequest {
+        filters: Vec::new(),
+    };
+    let listed = client
+        .call("listing containers", containers.list(request))
+        .await?
+        .containers;
+    for container in listed {
+        let request = DeleteContainerRequest { id: container.id };
+        client
+            .call_gone_ok("removing a container", containers.delete(request))
+            .await?;
+    }
+    Ok(())
+}
+
+async fn remove_images(client: &Client) -> Result<()> {
+    let mut images = client.images();
+    let request = ListImagesRequest {
+        filters: Vec::new(),
+    };
+    let listed = client
+        .call("listing images", images.list(request))
+        .await?
+        .images;
+    for image in listed {
+        let request = DeleteImageRequest {
+            name: image.name,
+            ..DeleteImageRequest::default()
+        };
+        client
+            .call_gone_ok("removing an image", images.delete(request))
+            .await?;
+    }
+    let mut leases = client.leases();
+    let request = ListRequest {
+        filters: Vec::new(),
+    };
+    let listed = client
+        .call("listing leases", leases.list(request))
+        .await?
+        .leases;
+    for lease in listed {
+        let request = DeleteRequest {
+            id: lease.id,
+            sync: false,
+        };
+        client
+            .call_gone_ok("removing a lease", leases.delete(request))
+            .await?;
+    }
+    Ok(())
+}
+
+/// A snapshot can be removed when none stands on it: from the leaves to the roots, one layer a
+/// round.
+async fn remove_snapshots(client: &Client) -> Result<()> {
+    let mut snapshots = client.snapshots();
+    loop {
+        let names = list_snapshots(client).await?;
+        let mut removed = 0;
+        let mut refused = None;
+        for name in &names {
+            let request = RemoveSnapshotRequest {
+                snapshotter: SNAPSHOTTER.to_owned(),
+                key: name.clone(),
+            };
+            let removal = snapshots.remove(request);
+            match client.call_gone_ok("removing a snapshot", removal).await {
+                Ok(()) => removed += 1,
+                Err(error) => refused = Some(error),
+            }
+        }
+        match (refused, removed) {
+            (None, _) => return Ok(()),
+            (Some(error), 0) => return Err(error),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+async fn list_snapshots(client: &Client) -> Result<Vec<String>> {
+    let what = "listing snapshots";
+    let request = ListSnapshotsRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        filters: Vec::new(),
+    };
+    let mut stream = client.call(what, client.snapshots().list(request)).await?;
+    let mut names = Vec::new();
+    while let Some(part) = stream.message().await.map_err(|s| client.error(what, &s))? {
+        names.extend(part.info.into_iter().map(|info| info.name));
+    }
+    Ok(names)
+}
+
+async fn remove_content(client: &Client) -> Result<()> {
+    let what = "listing blobs";
+    let request = ListContentRequest {
+        filters: Vec::new(),
+    };
+    let mut stream = client.call(what, client.content().list(request)).await?;
+    let mut digests = Vec::new();
+    while let Some(part) = stream.message().await.map_err(|s| client.error(what, &s))? {
+        digests.extend(part.info.into_iter().map(|info| info.digest));
+    }
+    for digest in digests {
+        let request = DeleteContentRequest { digest };
+        client
+            .call_gone_ok("removing a blob", client.content().delete(request))
+            .await?;
+    }
+    Ok(())
+}
+
+async fn remove_namespace(client: &Client) -> Result<()> {
+    let request = DeleteNamespaceRequest {
+        name: client.namespace().to_owned(),
+    };
+    let mut namespaces = client.namespaces();
+    client
+        .call_gone_ok(
+            "removing the containerd namespace",
+            namespaces.delete(request),
+        )
+        .await
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(crate::runtime::Error::Failed {
+                what: format!("removing {}", dir.display()),
+                reason: error.to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
+}

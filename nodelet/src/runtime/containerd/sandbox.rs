@@ -1,0 +1,402 @@
+//! Sandboxes: the pinned namespaces, shared memory and cgroup of each pod.
+//!
+//! A sandbox is a directory, `sandboxes/UID`, with the namespaces mounted over the files `net`,
+//! `ipc` and `uts`, the pod's `/dev/shm` mounted at `shm`, and `sandbox.json`, written last. No
+//! process holds it. A reboot leaves the directory and takes the mounts: then the sandbox is
+//! not alive.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use nix::sched::CloneFlags;
+
+use crate::runtime::sys::{self, Pin};
+use crate::runtime::{Error, NamespaceMode, Result, Sandbox, SandboxSpec};
+
+/// Size of a pod's `/dev/shm`, as the other runtimes have it.
+const SHM_OPTIONS: &str = "mode=1777,size=65536k";
+
+/// The sandboxes below one directory.
+#[derive(Clone, Debug)]
+pub struct Sandboxes {
+    dir: PathBuf,
+}
+
+/// Where the parts of one sandbox are.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    dir: PathBuf,
+}
+
+// === impl Paths ===
+
+impl Paths {
+    /// The network namespace.
+    pub fn net(&self) -> PathBuf {
+        self.dir.join("net")
+    }
+
+    /// The IPC namespace.
+    pub fn ipc(&self) -> PathBuf {
+        self.dir.join("ipc")
+    }
+
+    /// The UTS namespace.
+    pub fn uts(&self) -> PathBuf {
+        self.dir.join("uts")
+    }
+
+    /// The pod's `/dev/shm`.
+    pub fn shm(&self) -> PathBuf {
+        self.dir.join("shm")
+    }
+
+    fn record(&self) -> PathBuf {
+        self.dir.join("sandbox.json")
+    }
+
+    fn mounts(&self) -> [PathBuf; 4] {
+        [self.net(), self.ipc(), self.uts(), self.shm()]
+    }
+}
+
+// === impl Sandboxes ===
+
+impl Sandboxes {
+    /// The sandboxes below `dir`.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The paths of a pod's sandbox.
+    pub fn paths(&self, pod_uid: &str) -> Paths {
+        Paths {
+            dir: self.dir.join(pod_uid),
+        }
+    }
+
+    /// Makes the sandbox, or gives the one that is there. Blocks for some milliseconds.
+    pub fn create(&self, spec: &SandboxSpec, now: Timestamp) -> Result<Sandbox> {
+        check(spec)?;
+        match self.get(&spec.pod.uid)? {
+            Some(sandbox) if sandbox.alive => return Ok(sandbox),
+            _ => self.remove(&spec.pod.uid)?,
+        }
+        let paths = self.paths(&spec.pod.uid);
+        let what = || {
+            format!(
+                "making the namespaces of pod {}/{}",
+                spec.pod.namespace, spec.pod.name
+            )
+        };
+        let failed = |error: io::Error| Error::Failed {
+            what: what(),
+            reason: error.to_string(),
+        };
+        fs::create_dir_all(&paths.dir).map_err(failed)?;
+        pin(spec, &paths).map_err(failed)?;
+        if spec.ipc != NamespaceMode::Host {
+            sys::mount_tmpfs(&paths.shm(), SHM_OPTIONS).map_err(failed)?;
+        }
+        let sandbox = Sandbox {
+            spec: spec.clone(),
+            created_at: now,
+            netns: (spec.network != NamespaceMode::Host).then(|| paths.net()),
+            alive: true,
+        };
+        write_record(&paths.record(), &sandbox).map_err(failed)?;
+        Ok(sandbox)
+    }
+
+    /// One sandbox, if it was completed.
+    pub fn get(&self, pod_uid: &str) -> Result<Option<Sandbox>> {
+        let paths = self.paths(pod_uid);
+        let text = match fs::read(paths.record()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&paths.record(), &error)),
+        };
+        let mut sandbox: Sandbox =
+            serde_json::from_slice(&text).map_err(|error| unreadable(&paths.record(), &error))?;
+        sandbox.alive = is_alive(&sandbox.spec, &paths);
+        Ok(Some(sandbox))
+    }
+
+    /// Every sandbox. One that a crash left half made is removed on the way: nobody was told of
+    /// it.
+    pub fn list(&self) -> Result<Vec<Sandbox>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(&self.dir, &error)),
+        };
+        let mut sandboxes = Vec::new();
+        for entry in entries.flatten() {
+            let Ok(pod_uid) = entry.file_name().into_string() else {
+                continue;
+            };
+            match self.get(&pod_uid) {
+                Ok(Some(sandbox)) => sandboxes.push(sandbox),
+                Ok(None) => self.remove(&pod_uid)?,
+                Err(error) => {
+                    tracing::warn!(pod.uid = pod_uid, %error, "removing a sandbox of which nothing is known");
+                    self.remove(&pod_uid)?;
+                }
+            }
+        }
+        Ok(sandboxes)
+    }
+
+    /// Unpins the namespaces and forgets the sandbox.
+    pub fn remove(&self, pod_uid: &str) -> Result<()> {
+        let paths = self.paths(pod_uid);
+        let failed = |error: io::Error| Error::Failed {
+            what: format!("removing the sandbox {}", paths.dir.display()),
+            reason: error.to_string(),
+        };
+        for mount in paths.mounts() {
+            sys::unmount(&mount).map_err(failed)?;
+        }
+        match fs::remove_dir_all(&paths.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The UID becomes a directory's name.
+fn check(spec: &SandboxSpec) -> Result<()> {
+    let uid = &spec.pod.uid;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if uid.is_empty() || uid.starts_with('.') || !uid.chars().all(plain) {
+        return Err(Error::Invalid(format!("{uid:?} is no pod UID")));
+    }
+    if spec.hostname.len() > 64 {
+        let hostname = &spec.hostname;
+        return Err(Error::Invalid(format!(
+            "the hostname {hostname} is longer than 64 bytes"
+        )));
+    }
+    spec.sysctls
+        .keys()
+        .try_for_each(|name| sysctl_path(name).map(drop))
+}
+
+fn pin(spec: &SandboxSpec, paths: &Paths) -> io::Result<()> {
+    let host_network = spec.network == NamespaceMode::Host;
+    let host_ipc = spec.ipc == NamespaceMode::Host;
+    let mut pins = Vec::new();
+    if !host_network {
+        pins.push(Pin {
+            flag: CloneFlags::CLONE_NEWNET,
+            name: "net",
+            path: paths.net(),
+        });
+        pins.push(Pin {
+            flag: CloneFlags::CLONE_NEWUTS,
+            name: "uts",
+            path: paths.uts(),
+        });
+    }
+    if !host_ipc {
+        pins.push(Pin {
+            flag: CloneFlags::CLONE_NEWIPC,
+            name: "ipc",
+            path: paths.ipc(),
+        });
+    }
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let hostname = spec.hostname.clone();
+    let sysctls = spec.sysctls.clone();
+    sys::pin_namespaces(pins, move || {
+        if !host_network {
+            sys::loopback_up()?;
+            nix::unistd::sethostname(&hostname)?;
+        }
+        for (name, value) in &sysctls {
+            let path = sysctl_path(name).map_err(io::Error::other)?;
+            fs::write(&path, value).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("setting sysctl {name} to {value}: {error}"),
+                )
+            })?;
+        }
+        Ok(())
+    })
+}
+
+fn is_alive(spec: &SandboxSpec, paths: &Paths) -> bool {
+    let network = spec.network == NamespaceMode::Host
+        || (sys::is_pinned(&paths.net()) && sys::is_pinned(&paths.uts()));
+    network && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
+}
+
+/// The file of a sysctl, written with dots or slashes. Only namespaced ones: the others would
+/// change the host.
+fn sysctl_path(name: &str) -> Result<PathBuf> {
+    let dotted = name.replace('/', ".");
+    let namespaced = ["net.", "kernel.shm", "kernel.msg", "fs.mqueue."]
+        .iter()
+        .any(|prefix| dotted.starts_with(prefix))
+        || dotted == "kernel.sem";
+    // With slashes, a dot belongs to a name (an interface `eth0.100`).
+    let relative = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
+    if !namespaced
+        || relative
+            .split('/')
+            .any(|part| part.is_empty() || part == "..")
+    {
+        return Err(Error::Invalid(format!(
+            "sysctl {name} is not namespaced; a pod may set net.*, kernel.shm*, kernel.msg*, \
+             kernel.sem and fs.mqueue.*"
+        )));
+    }
+    Ok(Path::new("/proc/sys").join(relative))
+}
+
+/// Appears whole or not at all.
+fn write_record(path: &Path, sandbox: &Sandbox) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    fs::write(&unfinished, serde_json::to_vec(sandbox)?)?;
+    fs::rename(unfinished, path)
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Failed {
+        what: format!("reading {}", path.display()),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::process::Command;
+
+    use peapod_api::attach::PodRef;
+
+    use super::*;
+    use crate::runtime::{QosClass, Resources};
+
+    fn spec(uid: &str) -> SandboxSpec {
+        SandboxSpec {
+            pod: PodRef {
+                namespace: "default".into(),
+                name: "web".into(),
+                uid: uid.into(),
+            },
+            hostname: "web-0".into(),
+            network: NamespaceMode::Pod,
+            ipc: NamespaceMode::Pod,
+            pid: NamespaceMode::Container,
+            sysctls: BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())]),
+            qos: QosClass::BestEffort,
+            resources: Resources::default(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn inside(sandbox: &Sandbox, paths: &Paths, command: &str) -> String {
+        let output = Command::new("nsenter")
+            .arg(format!(
+                "--net={}",
+                sandbox.netns.as_ref().unwrap().display()
+            ))
+            .arg(format!("--uts={}", paths.uts().display()))
+            .args(["sh", "-c", command])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn namespaces_are_pinned_prepared_and_unpinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        let made = sandboxes
+            .create(&spec("u1"), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        let paths = sandboxes.paths("u1");
+        assert_eq!(inside(&made, &paths, "hostname"), "web-0");
+        assert!(inside(&made, &paths, "ip -o link show lo").contains("UP"));
+        assert_eq!(
+            inside(
+                &made,
+                &paths,
+                "sysctl -n net.ipv4.ip_unprivileged_port_start"
+            ),
+            "0"
+        );
+
+        let again = sandboxes.create(&spec("u1"), Timestamp::MAX).unwrap();
+        assert_eq!(again, made, "creating what exists gives what exists");
+        assert_eq!(sandboxes.list().unwrap(), vec![made]);
+
+        sandboxes.remove("u1").unwrap();
+        sandboxes.remove("u1").unwrap();
+        assert_eq!(sandboxes.list().unwrap(), vec![]);
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(
+            !mounts.contains(&*dir.path().to_string_lossy()),
+            "a mount stayed behind"
+        );
+    }
+
+    #[test]
+    fn a_reboot_leaves_a_dead_sandbox_that_can_be_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        sandboxes
+            .create(&spec("u1"), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        for mount in sandboxes.paths("u1").mounts() {
+            sys::unmount(&mount).unwrap();
+        }
+        assert!(!sandboxes.list().unwrap()[0].alive);
+        assert!(sandboxes.create(&spec("u1"), Timestamp::MAX).unwrap().alive);
+        sandboxes.remove("u1").unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_half_made_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        sandboxes
+            .create(&spec("u1"), Timestamp::UNIX_EPOCH)
+            .unwrap();
+        fs::remove_file(sandboxes.paths("u1").record()).unwrap();
+        assert_eq!(sandboxes.list().unwrap(), vec![]);
+        assert!(!dir.path().join("u1").exists());
+    }
+
+    #[test]
+    fn bad_input_is_refused() {
+        let sandboxes = Sandboxes::new(PathBuf::from("/nonexistent"));
+        for uid in ["", "..", "a/b", ".hidden"] {
+            let error = sandboxes
+                .create(&spec(uid), Timestamp::UNIX_EPOCH)
+                .unwrap_err();
+            assert!(matches!(error, Error::Invalid(_)), "{uid}: {error:?}");
+        }
+        for sysctl in [
+            "vm.swappiness",
+            "kernel.panic",
+            "net.ipv4/../../kernel/panic",
+            "net..x",
+        ] {
+            let mut spec = spec("u1");
+            spec.sysctls = BTreeMap::from([(sysctl.into(), "1".into())]);
+            let error = sandboxes.create(&spec, Timestamp::UNIX_EPOCH).unwrap_err();
+            assert!(matches!(error, Error::Invalid(_)), "{sysctl}: {error:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The system calls that std and nix have no safe form for, and the threads that change their
+//! own namespaces.
+//!
+//! A thread that has left its namespaces must not serve anyone else afterwards, so each such
+//! job gets a thread of its own that ends with the job.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::statfs::{FsType, statfs};
+
+/// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
+const NSFS: FsType = FsType(0x6e73_6673);
+
+/// A namespace to make and where to pin it.
+pub struct Pin {
+    /// Which kind.
+    pub flag: CloneFlags,
+    /// Its file under `/proc/thread-self/ns`.
+    pub name: &'static str,
+    /// The file to mount it over.
+    pub path: PathBuf,
+}
+
+/// Makes the namespaces of `pins` in a thread of its own, lets `inside` prepare them from
+/// within, and pins them.
+pub fn pin_namespaces(
+    pins: Vec<Pin>,
+    inside: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    in_thread("pin-namespaces", move || {
+        let flags = pins
+            .iter()
+            .fold(CloneFlags::empty(), |all, pin| all | pin.flag);
+        unshare(flags)?;
+        inside()?;
+        for pin in &pins {
+            File::create(&pin.path)?;
+            let source = format!("/proc/thread-self/ns/{}", pin.name);
+            mount(
+                Some(source.as_str()),
+                &pin.path,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `job` in the network namespace pinned at `netns`, in a thread of its own.
+pub fn in_netns<T: Send + 'static>(
+    netns: &Path,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let file = File::open(netns)?;
+    in_thread("in-netns", move || {
+        setns(&file, CloneFlags::CLONE_NEWNET)?;
+        job()
+    })
+}
+
+fn in_thread<T: Send + 'static>(
+    name: &str,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(job)?;
+    thread
+        .join()
+        .unwrap_or_else(|_| Err(io::Error::other(format!("the thread {name} panicked"))))
+}
+
+/// Whether a namespace is pinned at this path.
+pub fn is_pinned(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == NSFS)
+}
+
+/// Unmounts everything at this path, at once for us and for others when they let go.
+/// Succeeds when nothing is mounted there.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            Err(nix::Error::EINVAL | nix::Error::ENOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Mounts a memory file system.
+pub fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(
+        Some("shm"),
+        path,
+        Some("tmpfs"),
+        flags,
+        Some(options),
+    )?)
+}
+
+/// Brings up the loopback interface of the calling thread's network namespace.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: `ifreq` is plain old data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the descriptor is open, and the kernel reads one `ifreq`, which lives until the
+    // call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Puts the command's process into a session of its own, so that no terminal's hang-up and no
+/// signal to our process group reaches it.
+pub fn own_session(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only `setsid` runs, which is async-signal-safe.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) }
+}
+
+/// Clock ticks per second, the unit of times in `/proc/PID/stat`.
+pub fn clock_ticks_per_second() -> u64 {
+    // SAFETY: reads a constant of the system.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(100)
+}
