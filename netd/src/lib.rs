@@ -1,1 +1,21 @@
 //! The network of one node: addresses, links, routes, service maps, DNS.
+//!
+//! This crate owns the Kubernetes network model on a node: every pod has an address of its
+//! own, reached without translation; service addresses lead to endpoints by maps in the
+//! kernel; the cluster's names resolve at the cluster's DNS address, on the node itself. What
+//! decides is pure and lives in [`core`]; [`links`] and [`nat`] tell the kernel; `tasks` wires
+//! them to the API.
+//!
+//! It must not know how pods run: the node agent meets it over
+//! [`peapod_api::attach::PodNetwork`] only, and everything else over the API.
+
+mod config;
+pub mod core;
+pub mod links;
+pub mod nat;
+mod netd;
+pub mod pods;
+mod tasks;
+
+pub use config::{Config, DnsConfig};
+pub use netd::{Error, Netd};

@@ -1,0 +1,308 @@
+//! The part of the tables that does not depend on services: sets, hooks, and their rules.
+
+use ipnet::IpNet;
+use peapod_nft::{
+    Base, BaseChain, ChainKind, CmpOp, CtKey, DataType, Expr, FibResult, Hook, MetaKey, Policy,
+    Reg, Reject, Rule, Set, Transaction, Verdict,
+};
+
+use super::Ip;
+use super::chains::{Keyed, LOCAL, translate};
+use super::codec::address_bytes;
+
+/// The chain that tells a client that nobody serves there.
+pub(crate) const REFUSE: &str = "refuse";
+/// Pods' and nodes' addresses of the whole cluster.
+pub(crate) const CLUSTER: &str = "cluster";
+/// Pods' addresses of this node.
+pub(crate) const BLOCKS: &str = "blocks";
+/// Pairs of a pod's own address, for the pods attached here.
+pub(crate) const HAIRPIN: &str = "hairpin";
+/// `hostPort`s on every address.
+pub(crate) const HOST_PORTS: &str = "hostports";
+/// `hostPort`s on one address.
+pub(crate) const HOST_IP_PORTS: &str = "hostip-ports";
+/// Where both hooks look destinations up.
+const DISPATCH: &str = "dispatch";
+/// Ports of the node's own addresses.
+const LOCAL_PORTS: &str = "local-ports";
+
+/// Clients that are remembered for session affinity; further ones are balanced at random.
+const AFFINITY_CLIENTS: u32 = 262_144;
+/// Default life of an affinity; every rule gives its own.
+const AFFINITY_MS: u64 = 10_800_000;
+/// `IPS_DST_NAT`.
+const CT_DNAT: u32 = 1 << 5;
+const TCP: u8 = 6;
+
+pub(crate) fn load_source(ip: Ip, dreg: Reg) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: ip.source_offset(),
+        len: ip.address_len(),
+        dreg,
+    }
+}
+
+pub(crate) fn load_destination(ip: Ip, dreg: Reg) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: ip.destination_offset(),
+        len: ip.address_len(),
+        dreg,
+    }
+}
+
+pub(crate) fn if_address_in_set(load: Expr, set: &str, inverted: bool) -> Vec<Expr> {
+    let contains = Expr::Contains {
+        set: set.to_owned(),
+        key: Reg::R0,
+        inverted,
+    };
+    vec![load, contains]
+}
+
+fn if_address_type(result: FibResult, op: CmpOp) -> [Expr; 2] {
+    let data = LOCAL.to_ne_bytes().to_vec();
+    [
+        Expr::Fib {
+            result,
+            dreg: Reg::R0,
+        },
+        Expr::Cmp {
+            op,
+            sreg: Reg::R0,
+            data,
+        },
+    ]
+}
+
+fn if_translated() -> [Expr; 3] {
+    [
+        Expr::Ct {
+            key: CtKey::Status,
+            dreg: Reg::R0,
+        },
+        Expr::Mask {
+            reg: Reg::R0,
+            mask: CT_DNAT.to_ne_bytes().to_vec(),
+        },
+        Expr::Cmp {
+            op: CmpOp::Ne,
+            sreg: Reg::R0,
+            data: vec![0; 4],
+        },
+    ]
+}
+
+fn if_address_within(load: Expr, range: IpNet) -> [Expr; 3] {
+    [
+        load,
+        Expr::Mask {
+            reg: Reg::R0,
+            mask: address_bytes(range.netmask()),
+        },
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: address_bytes(range.network()),
+        },
+    ]
+}
+
+pub(crate) fn sets(ip: Ip) -> Vec<Set> {
+    use DataType::{InetProto, InetService, Mark};
+    let address = ip.address_type();
+    let endpoint = vec![address, InetService];
+    let map = |name: &str, key: Vec<DataType>, data: &[DataType]| Set {
+        name: name.to_owned(),
+        key,
+        data: data.to_vec(),
+        verdicts: data.is_empty(),
+        ..Set::default()
+    };
+    let set = |name: &str, key: Vec<DataType>| Set {
+        name: name.to_owned(),
+        key,
+        ..Set::default()
+    };
+    let mut sets = vec![
+        map(HOST_PORTS, vec![InetProto, InetService], &endpoint),
+        map(
+            HOST_IP_PORTS,
+            vec![address, InetProto, InetService],
+            &endpoint,
+        ),
+        set(HAIRPIN, vec![address, address]),
+    ];
+    for name in [BLOCKS, CLUSTER] {
+        sets.push(Set {
+            interval: true,
+            ..set(name, vec![address])
+        });
+    }
+    for keyed in [Keyed::Address, Keyed::NodePort] {
+        let mut key = match keyed {
+            Keyed::Address => vec![address],
+            Keyed::NodePort => vec![],
+        };
+        key.extend([InetProto, InetService]);
+        sets.push(map(keyed.services(), key.clone(), &[]));
+        key.push(Mark);
+        sets.push(map(keyed.endpoints(), key.clone(), &endpoint));
+        key.insert(0, address);
+        sets.push(Set {
+            dynamic_timeout_ms: Some(AFFINITY_MS),
+            size: Some(AFFINITY_CLIENTS),
+            ..set(keyed.affinity(), key)
+        });
+    }
+    sets
+}
+
+/// Base chains, each with the hook it is attached to and its rules.
+pub(crate) fn hooks(ip: Ip) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
+    let nat = |hook, priority| BaseChain {
+        kind: ChainKind::Nat,
+        hook,
+        priority,
+        policy: Policy::Accept,
+    };
+    let dispatch = Rule::new([Expr::Verdict(Verdict::Jump(DISPATCH.to_owned()))]);
+    vec![
+        (
+            "prerouting",
+            nat(Hook::Prerouting, -100),
+            vec![dispatch.clone()],
+        ),
+        ("output", nat(Hook::Output, -100), vec![dispatch]),
+        ("postrouting", nat(Hook::Postrouting, 100), masquerade(ip)),
+    ]
+}
+
+/// Regular chains and their rules.
+pub(crate) fn chains(ip: Ip, service_cidrs: &[IpNet]) -> Vec<(&'static str, Vec<Rule>)> {
+    vec![
+        (REFUSE, refuse(ip)),
+        (LOCAL_PORTS, local_ports(ip)),
+        (DISPATCH, dispatch(ip, service_cidrs)),
+    ]
+}
+
+fn refuse(ip: Ip) -> Vec<Rule> {
+    let port_unreachable = if ip.v4 { 3 } else { 4 };
+    let tcp = [
+        Expr::Meta {
+            key: MetaKey::L4Proto,
+            dreg: Reg::R0,
+        },
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: vec![TCP],
+        },
+        Expr::Reject(Reject::TcpReset),
+    ];
+    let other = Expr::Reject(Reject::IcmpUnreachable(port_unreachable));
+    vec![Rule::new(tcp), Rule::new([other])]
+}
+
+fn dispatch(ip: Ip, service_cidrs: &[IpNet]) -> Vec<Rule> {
+    let (mut service, _) = Keyed::Address.load(ip, Reg::R0);
+    service.push(Expr::VerdictMap {
+        map: Keyed::Address.services().to_owned(),
+        key: Reg::R0,
+    });
+    let (mut host_ip, _) = Keyed::Address.load(ip, Reg::R0);
+    host_ip.extend(translate(ip, HOST_IP_PORTS, Reg::R0));
+    let mut rules = vec![Rule::new(service), Rule::new(host_ip)];
+    let mut local = if_address_type(FibResult::DestinationType, CmpOp::Eq).to_vec();
+    local.push(Expr::Verdict(Verdict::Goto(LOCAL_PORTS.to_owned())));
+    rules.push(Rule::new(local));
+    for range in service_cidrs.iter().filter(|r| r.addr().is_ipv4() == ip.v4) {
+        let mut unused = if_address_within(load_destination(ip, Reg::R0), range.trunc()).to_vec();
+        unused.push(Expr::Verdict(Verdict::Goto(REFUSE.to_owned())));
+        rules.push(Rule::new(unused).comment("no such service"));
+    }
+    rules
+}
+
+fn local_ports(ip: Ip) -> Vec<Rule> {
+    let (mut host_port, _) = Keyed::NodePort.load(ip, Reg::R0);
+    host_port.extend(translate(ip, HOST_PORTS, Reg::R0));
+    let (mut service, _) = Keyed::NodePort.load(ip, Reg::R0);
+    service.push(Expr::VerdictMap {
+        map: Keyed::NodePort.services().to_owned(),
+        key: Reg::R0,
+    });
+    vec![Rule::new(host_port), Rule::new(service)]
+}
+
+fn masquerade(ip: Ip) -> Vec<Rule> {
+    let hairpin = vec![
+        load_source(ip, Reg::R0),
+        load_destination(ip, ip.behind(Reg::R0)),
+        Expr::Contains {
+            set: HAIRPIN.to_owned(),
+            key: Reg::R0,
+            inverted: false,
+        },
+    ];
+    let mut outwards = if_address_in_set(load_source(ip, Reg::R0), BLOCKS, false);
+    let destination = load_destination(ip, Reg::R0);
+    outwards.extend(if_address_in_set(destination, CLUSTER, true));
+    let mut inwards = if_translated().to_vec();
+    inwards.extend(if_address_in_set(load_source(ip, Reg::R0), BLOCKS, true));
+    let destination = load_destination(ip, Reg::R0);
+    inwards.extend(if_address_in_set(destination, BLOCKS, true));
+    inwards.extend(if_address_type(FibResult::SourceType, CmpOp::Ne));
+    [
+        (hairpin, "a pod reaches itself through a service"),
+        (outwards, "a pod reaches out of the cluster"),
+        (inwards, "answers of an endpoint elsewhere come back here"),
+    ]
+    .into_iter()
+    .map(|(mut exprs, why)| {
+        exprs.push(Expr::Masquerade);
+        Rule::new(exprs).comment(why)
+    })
+    .collect()
+}
+
+/// Writes the whole base of one family's table, which must not exist.
+pub(crate) fn write(
+    transaction: &mut Transaction,
+    ip: Ip,
+    service_cidrs: &[IpNet],
+    fingerprint: &[u8],
+) {
+    let table = ip.table();
+    transaction.add_table_with_data(&table, fingerprint);
+    for set in sets(ip) {
+        transaction.add_set(&table, &set);
+    }
+    for (name, rules) in chains(ip, service_cidrs) {
+        transaction.add_chain(&table, name);
+        for rule in rules {
+            transaction.append_rule(&table, name, &rule);
+        }
+    }
+    for (name, base, rules) in hooks(ip) {
+        transaction.add_base_chain(&table, name, base);
+        for rule in rules {
+            transaction.append_rule(&table, name, &rule);
+        }
+    }
+}
+
+/// What tells one base from another: written with the table, and compared at start.
+pub(crate) fn fingerprint(ip: Ip, service_cidrs: &[IpNet]) -> Vec<u8> {
+    let text = format!(
+        "{:?} {:?} {:?}",
+        sets(ip),
+        chains(ip, service_cidrs),
+        hooks(ip)
+    );
+    let hash = crate::links::alias::fnv1a(text.as_bytes());
+    format!("peapod {hash:016x}").into_bytes()
+}

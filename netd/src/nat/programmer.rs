@@ -1,0 +1,509 @@
+//! Writes the maps, and knows what is in them.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use peapod_api::attach::{HostPort, Protocol};
+use peapod_nft::{Data, Element, Error, Nft, Transaction};
+
+use super::base::{self, BLOCKS, CLUSTER, HAIRPIN, HOST_IP_PORTS, HOST_PORTS};
+use super::chains::{Chain, Keyed};
+use super::codec::{self, Elements};
+use super::{Ip, TABLE};
+use crate::core::services::{Change, Dispatch, Frontend};
+
+/// What the tables are made for.
+#[derive(Clone, Debug)]
+pub struct NatConfig {
+    /// Ranges of service addresses: what is in them and no service's is refused.
+    pub service_cidrs: Vec<IpNet>,
+    /// Whether there is a table for IPv6.
+    pub ipv6: bool,
+}
+
+/// What the maps say of one pod.
+#[derive(Clone, Debug)]
+pub struct PodPorts<'a> {
+    /// Its addresses.
+    pub ips: &'a [IpAddr],
+    /// Ports of the node that lead to it.
+    pub host_ports: &'a [HostPort],
+}
+
+/// Elements about attached pods, by set and key; those of a set have no value.
+type PodElements = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
+
+/// The tables of this node.
+pub struct Nat {
+    nft: Nft,
+    tables: Vec<Mirror>,
+}
+
+/// What is in one family's table.
+struct Mirror {
+    ip: Ip,
+    chains: BTreeSet<Chain>,
+    /// How many frontends lead to a chain.
+    uses: BTreeMap<Chain, usize>,
+    intervals: BTreeMap<&'static str, BTreeSet<Element>>,
+    pods: PodElements,
+}
+
+impl Nat {
+    /// Makes the tables, or finds them as an earlier run left them; tells what services they
+    /// hold. Tables of another layout are replaced in one transaction, contents kept.
+    pub fn open(config: &NatConfig) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
+        let mut nft = Nft::open()?;
+        let families = [Some(Ip::V4), config.ipv6.then_some(Ip::V6)];
+        let mut tables = Vec::new();
+        let mut current = BTreeMap::new();
+        for ip in families.into_iter().flatten() {
+            let (mirror, found) = Mirror::open(&mut nft, ip, config)?;
+            tables.push(mirror);
+            current.extend(found);
+        }
+        Ok((Nat { nft, tables }, current))
+    }
+
+    /// Applies changes of services: one transaction for each family.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        for mirror in &mut self.tables {
+            mirror.apply(&mut self.nft, changes)?;
+        }
+        self.forget_stale_connections(changes)
+    }
+
+    /// Sets which addresses are this node's pods', and which are the cluster's.
+    pub fn set_addresses(&mut self, blocks: &[IpNet], cluster: &[IpNet]) -> Result<(), Error> {
+        for mirror in &mut self.tables {
+            let mut transaction = Transaction::new();
+            let mut replaced = Vec::new();
+            for (set, ranges) in [(BLOCKS, blocks), (CLUSTER, cluster)] {
+                let wanted = intervals(mirror.ip, ranges);
+                mirror.replace_intervals(&mut transaction, set, &wanted);
+                replaced.push((set, wanted));
+            }
+            self.nft.commit(transaction)?;
+            mirror.intervals.extend(replaced);
+        }
+        Ok(())
+    }
+
+    /// Adds a pod's host ports and its way to itself. Repeating it changes nothing.
+    pub fn attach(&mut self, pod: &PodPorts<'_>) -> Result<(), Error> {
+        self.set_pod(pod.ips, |ip| pod_elements(ip, pod))
+    }
+
+    /// Removes what [`attach`](Self::attach) added for these addresses.
+    pub fn detach(&mut self, ips: &[IpAddr]) -> Result<(), Error> {
+        self.set_pod(ips, |_| BTreeMap::new())
+    }
+
+    /// Removes what earlier runs left of pods that are gone.
+    pub fn retain_pods(&mut self, ips: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        for mirror in &mut self.tables {
+            let of_gone = |pod: Option<IpAddr>| pod.is_none_or(|pod| !ips.contains(&pod));
+            mirror.change_pods(&mut self.nft, &of_gone, BTreeMap::new())?;
+        }
+        Ok(())
+    }
+
+    fn set_pod(&mut self, ips: &[IpAddr], wanted: impl Fn(Ip) -> PodElements) -> Result<(), Error> {
+        for mirror in &mut self.tables {
+            let of_pod = |pod: Option<IpAddr>| pod.is_some_and(|pod| ips.contains(&pod));
+            mirror.change_pods(&mut self.nft, &of_pod, wanted(mirror.ip))?;
+        }
+        Ok(())
+    }
+
+    /// UDP has no end of a connection: the kernel would go on translating a client's packets
+    /// to an endpoint that is gone for as long as they keep coming.
+    fn forget_stale_connections(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let udp = codec::protocol_number(Protocol::Udp);
+        for mirror in &self.tables {
+            let stale = StaleUdp::of(changes, mirror.ip.v4);
+            if !stale.is_empty() {
+                let family = mirror.ip.family();
+                self.nft.delete_connections(family, udp, |connection| {
+                    stale.contains(connection.destination, connection.answered_by)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes the tables; what is not there is fine.
+pub fn remove() -> Result<(), Error> {
+    let mut nft = Nft::open()?;
+    for ip in [Ip::V4, Ip::V6] {
+        if nft.table(&ip.table())?.is_some() {
+            let mut transaction = Transaction::new();
+            transaction.delete_table(&ip.table());
+            nft.commit(transaction)?;
+        }
+    }
+    tracing::debug!(table = TABLE, "nftables tables removed");
+    Ok(())
+}
+
+impl Mirror {
+    fn open(
+        nft: &mut Nft,
+        ip: Ip,
+        config: &NatConfig,
+    ) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
+        let fingerprint = base::fingerprint(ip, &config.service_cidrs);
+        let found = nft.table(&ip.table())?;
+        let (mut mirror, current) = Self::read(nft, ip, found.is_some())?;
+        if found.as_ref() == Some(&fingerprint) {
+            return Ok((mirror, current));
+        }
+        let mut transaction = Transaction::new();
+        if found.is_some() {
+            transaction.delete_table(&ip.table());
+        }
+        base::write(&mut transaction, ip, &config.service_cidrs, &fingerprint);
+        mirror.write_all(&mut transaction, &current);
+        nft.commit(transaction)?;
+        Ok((mirror, current))
+    }
+
+    /// Reads a table; one that does not exist reads as empty, and so does a map that a table
+    /// of another layout lacks.
+    fn read(
+        nft: &mut Nft,
+        ip: Ip,
+        exists: bool,
+    ) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
+        let table = ip.table();
+        let mut list = |set: &str| match nft.elements(&table, set) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            other => other,
+        };
+        let mut mirror = Mirror {
+            ip,
+            chains: BTreeSet::new(),
+            uses: BTreeMap::new(),
+            intervals: BTreeMap::new(),
+            pods: BTreeMap::new(),
+        };
+        let mut current = BTreeMap::new();
+        if !exists {
+            return Ok((mirror, current));
+        }
+        for keyed in [Keyed::Address, Keyed::NodePort] {
+            let services = list(keyed.services())?;
+            let endpoints = list(keyed.endpoints())?;
+            current.extend(codec::decode(ip, keyed, &services, &endpoints));
+        }
+        for set in [BLOCKS, CLUSTER] {
+            let elements = list(set)?.into_iter().collect();
+            mirror.intervals.insert(set, elements);
+        }
+        for set in [HAIRPIN, HOST_PORTS, HOST_IP_PORTS] {
+            for element in list(set)? {
+                let value = match element.data {
+                    Some(Data::Value(bytes)) => Some(bytes),
+                    _ => None,
+                };
+                mirror.pods.insert((set, element.key), value);
+            }
+        }
+        for (frontend, dispatch) in &current {
+            mirror.count(frontend, Some(dispatch), 1);
+        }
+        let chains = nft.chains(Some(ip.family()))?;
+        let ours = chains.iter().filter(|chain| chain.table == table);
+        mirror.chains = ours.filter_map(|chain| Chain::parse(&chain.name)).collect();
+        Ok((mirror, current))
+    }
+
+    /// Writes all contents into a table that holds nothing but its base.
+    fn write_all(&mut self, transaction: &mut Transaction, current: &BTreeMap<Frontend, Dispatch>) {
+        self.chains.clear();
+        self.add_chains(transaction);
+        let mut elements = Elements::new();
+        for (frontend, dispatch) in current {
+            codec::encode(frontend, dispatch, &mut elements);
+        }
+        let table = self.ip.table();
+        add(transaction, self.ip, elements);
+        for (set, elements) in &self.intervals {
+            let elements: Vec<Element> = elements.iter().cloned().collect();
+            transaction.add_elements(&table, set, &elements);
+        }
+        for ((set, key), value) in &self.pods {
+            transaction.add_elements(&table, set, &[pod_element(key, value)]);
+        }
+    }
+
+    fn count(&mut self, frontend: &Frontend, dispatch: Option<&Dispatch>, by: isize) {
+        if let Some(Dispatch::Balance(balance)) = dispatch {
+            let chain = codec::chain(frontend, balance);
+            let uses = self.uses.entry(chain).or_default();
+            *uses = uses.saturating_add_signed(by);
+            if *uses == 0 {
+                self.uses.remove(&chain);
+            }
+        }
+    }
+
+    /// The chains in use, and those that they lead to.
+    fn needed(&self) -> BTreeSet<Chain> {
+        let mut needed = BTreeSet::new();
+        let mut queue: Vec<Chain> = self.uses.keys().copied().collect();
+        while let Some(chain) = queue.pop() {
+            if needed.insert(chain) {
+                queue.extend(chain.leads_to());
+            }
+        }
+        needed
+    }
+
+    /// Adds the chains that are missing.
+    fn add_chains(&mut self, transaction: &mut Transaction) {
+        let table = self.ip.table();
+        let needed = self.needed();
+        let missing: Vec<&Chain> = needed.difference(&self.chains).collect();
+        for chain in &missing {
+            transaction.add_chain(&table, &chain.name());
+        }
+        for chain in missing {
+            for rule in chain.rules(self.ip) {
+                transaction.append_rule(&table, &chain.name(), &rule);
+            }
+        }
+        self.chains.extend(needed);
+    }
+
+    /// Deletes the chains that nothing leads to any more.
+    fn delete_chains(&mut self, transaction: &mut Transaction) {
+        let table = self.ip.table();
+        let needed = self.needed();
+        let idle: Vec<Chain> = self.chains.difference(&needed).copied().collect();
+        for chain in &idle {
+            transaction.flush_chain(&table, &chain.name());
+        }
+        for chain in &idle {
+            transaction.delete_chain(&table, &chain.name());
+        }
+        self.chains = needed;
+    }
+
+    fn apply(&mut self, nft: &mut Nft, changes: &[Change]) -> Result<(), Error> {
+        let mut old = Elements::new();
+        let mut new = Elements::new();
+        let v4 = self.ip.v4;
+        for change in changes.iter().filter(|c| c.frontend.is_v4() == v4) {
+            if let Some(from) = &change.from {
+                codec::encode(&change.frontend, from, &mut old);
+            }
+            if let Some(to) = &change.to {
+                codec::encode(&change.frontend, to, &mut new);
+            }
+            self.count(&change.frontend, change.from.as_ref(), -1);
+            self.count(&change.frontend, change.to.as_ref(), 1);
+        }
+        let kept: Vec<_> = old
+            .iter()
+            .filter(|(key, data)| new.get(*key) == Some(data))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in kept {
+            old.remove(&key);
+            new.remove(&key);
+        }
+        let mut transaction = Transaction::new();
+        self.add_chains(&mut transaction);
+        delete(&mut transaction, self.ip, old);
+        add(&mut transaction, self.ip, new);
+        self.delete_chains(&mut transaction);
+        nft.commit(transaction)
+    }
+
+    fn replace_intervals(
+        &self,
+        transaction: &mut Transaction,
+        set: &'static str,
+        wanted: &BTreeSet<Element>,
+    ) {
+        let none = BTreeSet::new();
+        let present = self.intervals.get(set).unwrap_or(&none);
+        let table = self.ip.table();
+        let gone: Vec<Element> = present.difference(wanted).cloned().collect();
+        let new: Vec<Element> = wanted.difference(present).cloned().collect();
+        transaction.delete_elements(&table, set, &gone);
+        transaction.add_elements(&table, set, &new);
+    }
+
+    /// Makes `wanted` the elements of the pods that `selected` takes.
+    fn change_pods(
+        &mut self,
+        nft: &mut Nft,
+        selected: &dyn Fn(Option<IpAddr>) -> bool,
+        wanted: PodElements,
+    ) -> Result<(), Error> {
+        let table = self.ip.table();
+        let mut transaction = Transaction::new();
+        let mut after = self.pods.clone();
+        for (id, value) in &self.pods {
+            let keep = match wanted.get(id) {
+                Some(new) => new == value,
+                None => !selected(self.pod_of(id, value)),
+            };
+            if !keep {
+                let key = Element::key(id.1.clone());
+                transaction.delete_elements(&table, id.0, &[key]);
+                after.remove(id);
+            }
+        }
+        for (id, value) in wanted {
+            if let Entry::Vacant(place) = after.entry(id) {
+                let (set, key) = place.key();
+                transaction.add_elements(&table, set, &[pod_element(key, &value)]);
+                place.insert(value);
+            }
+        }
+        nft.commit(transaction)?;
+        self.pods = after;
+        Ok(())
+    }
+
+    /// The address of the pod that an element is about.
+    fn pod_of(&self, id: &(&'static str, Vec<u8>), value: &Option<Vec<u8>>) -> Option<IpAddr> {
+        let bytes = value.as_ref().unwrap_or(&id.1);
+        codec::read_endpoint(self.ip, bytes).map(|endpoint| endpoint.ip())
+    }
+}
+
+fn add(transaction: &mut Transaction, ip: Ip, elements: Elements) {
+    for (map, elements) in by_map(elements) {
+        transaction.add_elements(&ip.table(), map, &elements);
+    }
+}
+
+fn delete(transaction: &mut Transaction, ip: Ip, elements: Elements) {
+    for (map, elements) in by_map(elements) {
+        transaction.delete_elements(&ip.table(), map, &elements);
+    }
+}
+
+fn by_map(elements: Elements) -> BTreeMap<&'static str, Vec<Element>> {
+    let mut maps: BTreeMap<&'static str, Vec<Element>> = BTreeMap::new();
+    for ((map, key), data) in elements {
+        let elements = maps.entry(map).or_default();
+        elements.push(Element::entry(key, data));
+    }
+    maps
+}
+
+fn pod_element(key: &[u8], value: &Option<Vec<u8>>) -> Element {
+    Element {
+        key: key.to_vec(),
+        interval_end: false,
+        data: value.clone().map(Data::Value),
+    }
+}
+
+fn pod_elements(ip: Ip, pod: &PodPorts<'_>) -> PodElements {
+    let mut elements = BTreeMap::new();
+    let Some(own) = pod.ips.iter().find(|own| own.is_ipv4() == ip.v4) else {
+        return elements;
+    };
+    elements.insert((HAIRPIN, codec::address_bytes(*own).repeat(2)), None);
+    for port in pod.host_ports {
+        let target = SocketAddr::new(*own, port.container_port);
+        let key = codec::port_key(port.protocol, port.host_port);
+        let (set, key) = match port.host_ip {
+            Some(host) if host.is_ipv4() != ip.v4 => continue,
+            Some(host) if !host.is_unspecified() => {
+                let mut with_address = codec::address_bytes(host);
+                with_address.extend(key);
+                (HOST_IP_PORTS, with_address)
+            }
+            _ => (HOST_PORTS, key.to_vec()),
+        };
+        elements.insert((set, key), Some(codec::endpoint_bytes(target)));
+    }
+    elements
+}
+
+/// Ranges as the ends of intervals: the first address, and the first one behind.
+fn intervals(ip: Ip, ranges: &[IpNet]) -> BTreeSet<Element> {
+    let of_family = ranges
+        .iter()
+        .filter(|range| range.addr().is_ipv4() == ip.v4);
+    let merged = IpNet::aggregate(&of_family.copied().collect());
+    let mut elements = BTreeSet::new();
+    for range in merged {
+        elements.insert(Element::key(codec::address_bytes(range.network())));
+        if let Some(behind) = behind(range.broadcast()) {
+            elements.insert(Element {
+                interval_end: true,
+                ..Element::key(codec::address_bytes(behind))
+            });
+        }
+    }
+    elements
+}
+
+fn behind(ip: IpAddr) -> Option<IpAddr> {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| IpAddr::V6(n.into())),
+    }
+}
+
+/// Which UDP connections were led to where they would not be led now.
+#[derive(Default)]
+struct StaleUdp<'a> {
+    /// Endpoints that an address may lead to.
+    addresses: BTreeMap<(IpAddr, u16), BTreeSet<&'a SocketAddr>>,
+    /// Endpoints that a node port led to and does not any more.
+    node_ports: BTreeMap<u16, BTreeSet<&'a SocketAddr>>,
+}
+
+impl<'a> StaleUdp<'a> {
+    fn of(changes: &'a [Change], v4: bool) -> Self {
+        let mut stale = StaleUdp::default();
+        for change in changes {
+            let frontend = change.frontend;
+            if frontend.protocol() != Protocol::Udp || frontend.is_v4() != v4 {
+                continue;
+            }
+            let now: BTreeSet<&SocketAddr> = endpoints(&change.to).collect();
+            match frontend {
+                Frontend::Address { .. } if change.to == Some(Dispatch::Here) => {}
+                Frontend::Address { ip, port, .. } => {
+                    stale.addresses.insert((ip, port), now);
+                }
+                Frontend::NodePort { port, .. } => {
+                    let gone = endpoints(&change.from).filter(|e| !now.contains(e));
+                    stale.node_ports.insert(port, gone.collect());
+                }
+            }
+        }
+        stale.node_ports.retain(|_, gone| !gone.is_empty());
+        stale
+    }
+
+    fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.node_ports.is_empty()
+    }
+
+    fn contains(&self, destination: (IpAddr, u16), answered_by: (IpAddr, u16)) -> bool {
+        let endpoint = SocketAddr::from(answered_by);
+        if let Some(now) = self.addresses.get(&destination) {
+            return !now.contains(&endpoint);
+        }
+        let gone = self.node_ports.get(&destination.1);
+        gone.is_some_and(|gone| gone.contains(&endpoint))
+    }
+}
+
+fn endpoints(dispatch: &Option<Dispatch>) -> impl Iterator<Item = &SocketAddr> {
+    dispatch.iter().flat_map(Dispatch::endpoints)
+}

@@ -1,0 +1,195 @@
+//! The agent as its callers see it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use peapod_api::attach::{
+    AttachError, AttachReply, AttachRequest, DetachRequest, PodNetwork, PodRef,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::core::services::ServiceTable;
+use crate::links::pod::Connected;
+use crate::links::{self, node, sysctl};
+use crate::nat::{Nat, NatConfig};
+use crate::pods::{self, LinkSettings, Pods};
+use crate::tasks::{self, Shared};
+
+/// Links of detached pods that wait for their deletion, at most; further detachments wait.
+const DELETION_QUEUE: usize = 1024;
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Links, routes or kernel settings.
+    #[error("cannot prepare this node's network: {0}")]
+    Links(#[from] links::Error),
+    /// nftables.
+    #[error("cannot prepare the service maps: {0}")]
+    Maps(#[from] peapod_nft::Error),
+    /// What is attached already.
+    #[error("cannot read which pods are attached: {0}")]
+    Pods(#[from] pods::Error),
+    /// A thread of ours died.
+    #[error("preparing this node's network was cut short: {0}")]
+    Thread(#[from] JoinError),
+}
+
+/// What `ready` waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Readiness {
+    /// The node holds an address block.
+    pub(crate) block: bool,
+    /// The services of the API are in the maps.
+    pub(crate) services: bool,
+}
+
+/// The network agent of one node. It works in the network namespace of the threads that start
+/// it. Dropping it ends its tasks, and leaves the kernel as it is: pods keep their network.
+pub struct Netd {
+    pods: Arc<Pods>,
+    deletions: mpsc::Sender<Connected>,
+    readiness: watch::Receiver<Readiness>,
+    _tasks: JoinSet<()>,
+}
+
+impl Netd {
+    /// Prepares the node and starts the agent's tasks.
+    ///
+    /// # Errors
+    /// When the kernel refuses what the node needs. The API need not answer yet: the tasks
+    /// keep trying, and [`PodNetwork::ready`] waits for them.
+    pub async fn start(
+        client: kube::Client,
+        config: Config,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Netd>, Error> {
+        let config = Arc::new(config);
+        let for_thread = config.clone();
+        let prepared = tokio::task::spawn_blocking(move || prepare(&for_thread)).await??;
+        let (readiness, on_ready) = watch::channel(Readiness::default());
+        let (deletions, to_delete) = mpsc::channel(DELETION_QUEUE);
+        let shared = Arc::new(Shared {
+            client,
+            config,
+            pods: Arc::new(prepared.pods),
+            nat: prepared.nat,
+            mtu: prepared.mtu,
+            readiness,
+        });
+        let pods = shared.pods.clone();
+        let tasks = tasks::spawn(shared, prepared.services, to_delete, shutdown);
+        Ok(Arc::new(Netd {
+            pods,
+            deletions,
+            readiness: on_ready,
+            _tasks: tasks,
+        }))
+    }
+}
+
+struct Prepared {
+    pods: Pods,
+    nat: Arc<Mutex<Nat>>,
+    services: ServiceTable,
+    mtu: u32,
+}
+
+/// Everything that needs no API: forwarding, the tables, and what is attached already.
+fn prepare(config: &Config) -> Result<Prepared, Error> {
+    node::enable_forwarding(&config.state_dir)?;
+    let mtu = match config.mtu {
+        Some(mtu) => mtu,
+        None => node::uplink_mtu()?,
+    };
+    let (nat, current) = Nat::open(&nat_config(config))?;
+    let nat = Arc::new(Mutex::new(nat));
+    let settings = LinkSettings {
+        mtu,
+        node_ips: config.node_ips.clone(),
+    };
+    let pods = Pods::open(settings, nat.clone())?;
+    let dns = config.dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
+    let services = ServiceTable::new(&config.node_name, dns, current);
+    tracing::info!(
+        mtu,
+        pods = pods.attached().len(),
+        frontends = services.current().len(),
+        "network prepared"
+    );
+    Ok(Prepared {
+        pods,
+        nat,
+        services,
+        mtu,
+    })
+}
+
+pub(crate) fn nat_config(config: &Config) -> NatConfig {
+    NatConfig {
+        service_cidrs: config.service_cidrs.clone(),
+        ipv6: sysctl::has_ipv6(),
+    }
+}
+
+// === impl PodNetwork ===
+
+impl From<pods::Error> for AttachError {
+    fn from(error: pods::Error) -> Self {
+        AttachError {
+            // Blocks come, addresses are released, and the kernel may have had no memory for
+            // a moment: nothing here is for ever.
+            retriable: true,
+            message: error.to_string(),
+        }
+    }
+}
+
+fn interrupted(error: &JoinError) -> AttachError {
+    AttachError {
+        retriable: true,
+        message: format!("the network agent is going down: {error}"),
+    }
+}
+
+#[async_trait]
+impl PodNetwork for Netd {
+    async fn attach(&self, request: AttachRequest) -> Result<AttachReply, AttachError> {
+        let pods = self.pods.clone();
+        let attached = tokio::task::spawn_blocking(move || pods.attach(&request)).await;
+        Ok(attached.map_err(|error| interrupted(&error))??)
+    }
+
+    async fn detach(&self, request: DetachRequest) -> Result<(), AttachError> {
+        let pods = self.pods.clone();
+        let detached = tokio::task::spawn_blocking(move || pods.detach(&request)).await;
+        let gone = detached.map_err(|error| interrupted(&error))??;
+        if let Some(gone) = gone {
+            // Deleting a link takes tens of milliseconds, and nobody waits for it.
+            if let Err(mpsc::error::SendError(gone)) = self.deletions.send(gone).await {
+                self.pods.finish_detach(&gone);
+            }
+        }
+        Ok(())
+    }
+
+    async fn attached(&self) -> Result<Vec<PodRef>, AttachError> {
+        Ok(self.pods.attached())
+    }
+
+    async fn ready(&self) -> Result<(), AttachError> {
+        let mut readiness = self.readiness.clone();
+        let all = |now: &Readiness| now.block && now.services;
+        match readiness.wait_for(all).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(AttachError {
+                retriable: true,
+                message: "the network agent is going down".to_owned(),
+            }),
+        }
+    }
+}

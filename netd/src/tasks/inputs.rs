@@ -1,0 +1,126 @@
+//! The watches of the API, each a task that turns objects into facts.
+
+use std::net::IpAddr;
+
+use futures::StreamExt;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use peapod_api::k8s_openapi;
+use peapod_api::net::IpBlock;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::until;
+use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
+
+/// What happened in the API. `None` for facts: an object that says nothing to us, as good as
+/// deleted.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Service(watcher::Event<(ServiceKey, Option<ServiceFacts>)>),
+    /// With namespace and name.
+    Slice(watcher::Event<((String, String), Option<SliceFacts>)>),
+    /// With its name and addresses.
+    Node(watcher::Event<(String, Vec<IpAddr>)>),
+    /// With its name, the node that holds it, and the block.
+    Block(watcher::Event<(String, Option<(String, IpNet)>)>),
+}
+
+/// Starts a watch of each kind.
+pub(crate) fn spawn(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    inputs: &mpsc::Sender<Input>,
+    shutdown: &CancellationToken,
+) {
+    let services = watch(
+        client,
+        (Input::Service, inputs.clone()),
+        |service: Service| {
+            let key = ServiceKey {
+                namespace: service.namespace().unwrap_or_default(),
+                name: service.name_any(),
+            };
+            (key, ServiceFacts::of(&service).map(|(_, facts)| facts))
+        },
+    );
+    until(tasks, shutdown, services);
+    let slices = watch(
+        client,
+        (Input::Slice, inputs.clone()),
+        |slice: EndpointSlice| {
+            let id = (slice.namespace().unwrap_or_default(), slice.name_any());
+            (id, SliceFacts::of(&slice).map(|(_, facts)| facts))
+        },
+    );
+    until(tasks, shutdown, slices);
+    let nodes = watch(client, (Input::Node, inputs.clone()), |node: Node| {
+        (node.name_any(), node_addresses(&node))
+    });
+    until(tasks, shutdown, nodes);
+    let blocks = watch(client, (Input::Block, inputs.clone()), |block: IpBlock| {
+        let range: Option<IpNet> = block.spec.cidr.parse().ok();
+        let held = range.map(|range| (block.spec.node.clone(), range));
+        (block.name_any(), held)
+    });
+    until(tasks, shutdown, blocks);
+}
+
+/// Where events go, and as which input.
+type Sink<T> = (fn(watcher::Event<T>) -> Input, mpsc::Sender<Input>);
+
+/// Watches all objects of a kind for ever, and sends what `read` makes of them.
+fn watch<K, T>(
+    client: &Client,
+    (input, inputs): Sink<T>,
+    read: fn(K) -> T,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    T: Send + 'static,
+{
+    let api: Api<K> = Api::all(client.clone());
+    async move {
+        let config = watcher::Config::default().streaming_lists();
+        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => map(event, read),
+                Err(error) => {
+                    let kind = K::kind(&());
+                    tracing::warn!(%kind, %error, "a watch broke and begins again");
+                    continue;
+                }
+            };
+            if inputs.send(input(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn map<K, T>(event: watcher::Event<K>, read: fn(K) -> T) -> watcher::Event<T> {
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+    match event {
+        Init => Init,
+        InitApply(object) => InitApply(read(object)),
+        InitDone => InitDone,
+        Apply(object) => Apply(read(object)),
+        Delete(object) => Delete(read(object)),
+    }
+}
+
+fn node_addresses(node: &Node) -> Vec<IpAddr> {
+    let addresses = node.status.as_ref().and_then(|s| s.addresses.as_ref());
+    addresses
+        .into_iter()
+        .flatten()
+        .filter(|address| address.type_ == "InternalIP")
+        .filter_map(|address| address.address.parse().ok())
+        .collect()
+}

@@ -1,0 +1,133 @@
+//! Makes the kernel as the API says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+
+use super::Shared;
+use super::inputs::Input;
+use super::world::{Addresses, World};
+use crate::core::services::Change;
+use crate::links::{self, node};
+use crate::nat::Nat;
+use crate::netd::nat_config;
+
+/// Inputs taken at once, at most.
+const BATCH: usize = 4096;
+/// How long to wait before trying again what the kernel refused.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Links(#[from] links::Error),
+    #[error(transparent)]
+    Maps(#[from] peapod_nft::Error),
+    #[error("programming was cut short: {0}")]
+    Thread(#[from] JoinError),
+}
+
+/// What the kernel was last told.
+#[derive(Default)]
+struct Told {
+    addresses: Addresses,
+    services: bool,
+    /// Something failed: read the kernel back before telling it more.
+    failed: bool,
+}
+
+/// Takes inputs until there are no more.
+pub(crate) async fn run(shared: Arc<Shared>, mut world: World, mut inputs: mpsc::Receiver<Input>) {
+    let mut told = Told::default();
+    let mut batch = Vec::new();
+    loop {
+        let taken = if told.failed {
+            let more = inputs.recv_many(&mut batch, BATCH);
+            tokio::time::timeout(RETRY, more).await.ok()
+        } else {
+            Some(inputs.recv_many(&mut batch, BATCH).await)
+        };
+        if taken == Some(0) {
+            return;
+        }
+        batch.drain(..).for_each(|input| world.take(input));
+        match tell(&shared, &mut world, &mut told).await {
+            Ok(()) => told.failed = false,
+            Err(error) => {
+                tracing::error!(%error, "cannot program the network; trying again");
+                told.failed = true;
+            }
+        }
+    }
+}
+
+async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Result<(), Error> {
+    if told.failed {
+        reread(shared, world).await?;
+        *told = Told::default();
+    }
+    if let Some(addresses) = world.addresses().filter(|new| *new != told.addresses) {
+        tell_addresses(shared, addresses.clone()).await?;
+        told.addresses = addresses;
+    }
+    if world.knows_services() {
+        let changes = if told.services {
+            world.services.plan()
+        } else {
+            world.services.plan_all()
+        };
+        tell_services(shared, changes).await?;
+        told.services = true;
+    }
+    shared.readiness.send_if_modified(|now| {
+        let before = *now;
+        now.block = !told.addresses.blocks.is_empty();
+        now.services |= told.services;
+        *now != before
+    });
+    Ok(())
+}
+
+/// The kernel may be anywhere between before and after: finds out.
+async fn reread(shared: &Arc<Shared>, world: &mut World) -> Result<(), Error> {
+    let shared = shared.clone();
+    let read = move || {
+        let (nat, current) = Nat::open(&nat_config(&shared.config))?;
+        *shared.nat.lock() = nat;
+        Ok::<_, Error>(current)
+    };
+    let current = tokio::task::spawn_blocking(read).await??;
+    world.services.resync(current);
+    Ok(())
+}
+
+async fn tell_addresses(shared: &Arc<Shared>, addresses: Addresses) -> Result<(), Error> {
+    let shared = shared.clone();
+    let write = move || {
+        let routes = node::NodeRoutes {
+            blocks: addresses.blocks.clone(),
+            services: shared.config.service_cidrs.clone(),
+            node_ips: shared.config.node_ips.clone(),
+            mtu: shared.mtu,
+        };
+        node::ensure_routes(&routes)?;
+        let mut nat = shared.nat.lock();
+        nat.set_addresses(&addresses.blocks, &addresses.cluster)?;
+        drop(nat);
+        tracing::info!(blocks = ?addresses.blocks, "address blocks of this node");
+        shared.pods.set_blocks(addresses.blocks);
+        Ok(())
+    };
+    tokio::task::spawn_blocking(write).await?
+}
+
+async fn tell_services(shared: &Arc<Shared>, changes: Vec<Change>) -> Result<(), Error> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let nat = shared.nat.clone();
+    let apply = move || nat.lock().apply(&changes).map_err(Error::from);
+    tokio::task::spawn_blocking(apply).await?
+}
