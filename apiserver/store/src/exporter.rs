@@ -1,10 +1,11 @@
 //! The task that writes exports when the engine wants one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::entry::Meta;
@@ -16,26 +17,46 @@ use crate::world::World;
 /// How long to wait after an export failed, most likely for want of room on the disk.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Writes an export whenever `due` wakes it and the engine still wants one.
-pub(crate) async fn run<M: Meta>(engine: Arc<dyn Engine>, feed: Arc<Feed<M>>, due: Arc<Notify>) {
-    loop {
-        let Some(dir) = engine.export_due() else {
-            due.notified().await;
-            continue;
+/// Writes an export whenever `due` wakes it and the engine still wants one, until it is stopped:
+/// between exports, never within one.
+pub(crate) async fn run<M: Meta>(
+    engine: Arc<dyn Engine>,
+    feed: Arc<Feed<M>>,
+    due: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let pause = match engine.export_due() {
+            None => None,
+            Some(dir) => match export_into(&dir, &engine, &feed).await {
+                Ok(()) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot export; trying again in a minute");
+                    Some(RETRY_AFTER)
+                }
+            },
         };
-        let world = feed.world();
-        let path = export::path_of(&dir, world.revision);
-        match write(world, path).await {
-            Ok(revision) => {
-                tracing::debug!(%revision, dir = %dir.display(), "exported");
-                engine.exported(revision);
+        let woken = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => due.notified().await,
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot export; trying again in a minute");
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-        }
+        };
+        stop.run_until_cancelled(woken).await;
     }
+}
+
+async fn export_into<M: Meta>(
+    dir: &Path,
+    engine: &Arc<dyn Engine>,
+    feed: &Feed<M>,
+) -> Result<(), ExportError> {
+    let world = feed.world();
+    let path = export::path_of(dir, world.revision);
+    let revision = write(world, path).await?;
+    tracing::debug!(%revision, dir = %dir.display(), "exported");
+    engine.exported(revision);
+    Ok(())
 }
 
 /// Writes `world` to `path`, on a thread that may block, and returns its revision.

@@ -14,7 +14,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Change, Delivery, Engine, EngineError, Loaded, Refusal, Write};
@@ -52,8 +53,10 @@ struct Inner<M: Meta> {
     engine: Arc<dyn Engine>,
     feed: Arc<Feed<M>>,
     applied: watch::Receiver<Revision>,
-    /// The tasks that end with the store.
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _applier: AbortOnDropHandle<()>,
+    exporter: AsyncMutex<AbortOnDropHandle<()>>,
+    /// Stops the exporter.
+    closing: CancellationToken,
 }
 
 /// A transaction that happened: durable, and seen by every read that begins from now on.
@@ -148,14 +151,18 @@ impl<M: Meta> Store<M> {
         let (applied, receiver) = watch::channel(revision);
         let due = Arc::new(Notify::new());
         let applier = apply(engine.clone(), events, feed.clone(), applied, due.clone());
-        let exporter = exporter::run(engine.clone(), feed.clone(), due);
-        let tasks = [tokio::spawn(applier), tokio::spawn(exporter)].map(AbortOnDropHandle::new);
+        let closing = CancellationToken::new();
+        let exporter = exporter::run(engine.clone(), feed.clone(), due, closing.clone());
+        let [applier, exporter] =
+            [tokio::spawn(applier), tokio::spawn(exporter)].map(AbortOnDropHandle::new);
         Ok(Self {
             inner: Arc::new(Inner {
                 engine,
                 feed,
                 applied: receiver,
-                _tasks: tasks,
+                _applier: applier,
+                exporter: AsyncMutex::new(exporter),
+                closing,
             }),
         })
     }
@@ -284,7 +291,13 @@ impl<M: Meta> Store<M> {
     /// Finishes the commits that wait and closes the engine's files. From then on commits are
     /// refused and watches end; reads go on.
     pub async fn close(&self) {
+        self.inner.closing.cancel();
         self.inner.engine.close().await;
+        let mut exporter = self.inner.exporter.lock().await;
+        if !exporter.is_finished() {
+            // Only a panic could be told here, and it has been.
+            let _ = (&mut *exporter).await;
+        }
     }
 
     /// How many watches are open.

@@ -98,13 +98,14 @@ impl Disk {
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
         fs::create_dir_all(dir).map_err(DiskError::system("cannot create", dir))?;
         remove_half_snapshots(dir).map_err(DiskError::system("cannot tidy", dir))?;
+        let path = dir.join("db");
+        refuse_if_open(&path).map_err(DiskError::system("cannot open", &path))?;
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None);
         let db = contained("opening the database", || config.open())?
             .map_err(DiskError::sled("cannot open", dir))?;
-        let path = dir.join("db");
         let log = File::options().read(true).write(true).open(&path);
         let log = log.map_err(DiskError::system("cannot open", &path))?;
         let disk = Self {
@@ -114,6 +115,16 @@ impl Disk {
         };
         disk.sync_all()?;
         Ok(disk)
+    }
+
+    /// Closes it, and returns once sled's own threads have let go of its files.
+    pub fn close(self) {
+        let Self { db, log, .. } = self;
+        drop(db);
+        // sled holds this lock for as long as it has the file open.
+        if let Err(error) = log.lock() {
+            tracing::debug!(%error, "cannot wait for the database to close");
+        }
     }
 
     /// Reads and verifies everything.
@@ -208,6 +219,15 @@ fn contained<T>(what: &str, work: impl FnOnce() -> T) -> Result<T, DiskError> {
             text.unwrap_or("no reason given")
         ))
     })
+}
+
+/// sled reports a file that is in use as it reports a damaged one: ask first.
+fn refuse_if_open(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        Ok(file) => file.try_lock().map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// sled's snapshots are written under another name first; what has that name still is incomplete.

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -42,7 +43,8 @@ use writer::{Request, Shared, Writer};
 pub struct SledConfig {
     /// The store's directory. It is created if it is missing.
     pub dir: PathBuf,
-    /// What must remain free on its disk for a write to be taken.
+    /// What must remain free on its disk for a write to be taken. With 0 the disk is not asked, and
+    /// once it is full the store takes no writes until it is opened again.
     pub reserve_bytes: u64,
     /// An export is made when the changes since the last one take this many bytes, or as many as
     /// that export, whichever is more.
@@ -54,6 +56,10 @@ const QUEUE_BYTES: usize = 64 << 20;
 
 /// How the queue is counted: a transaction takes at least this, so their number is bounded too.
 const QUEUE_UNIT_BYTES: usize = 1 << 10;
+
+/// How long to wait for the database to be closed. After a failed write it may never be, until
+/// the process ends.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Exports that are kept. Two, so that one that cannot be read is no disaster.
 const EXPORTS_KEPT: usize = 2;
@@ -239,9 +245,11 @@ impl Engine for SledEngine {
         self.room.close();
         let _ = self.requests.send(Request::Stop);
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread {
-            // Joining blocks, for as long as the last batch takes.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let Some(thread) = thread else { return };
+        // Joining blocks, for as long as the last batch takes.
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(CLOSE_TIMEOUT, joined).await.is_err() {
+            tracing::warn!(store = %self.layout.root.display(), "the database does not close");
         }
     }
 }

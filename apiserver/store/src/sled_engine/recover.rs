@@ -328,7 +328,9 @@ fn rebuild(dir: &Path, entries: &[Record], head: Revision) -> Result<(), DiskErr
     for batch in changes.chunks(REBUILD_BATCH) {
         disk.commit(batch.iter(), &[], meta)?;
     }
-    disk.commit(std::iter::empty(), &[], meta)
+    disk.commit(std::iter::empty(), &[], meta)?;
+    disk.close();
+    Ok(())
 }
 
 /// Puts the rebuilt database in the place of the damaged one, which is kept.

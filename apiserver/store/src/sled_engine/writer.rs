@@ -105,6 +105,7 @@ impl Writer {
                 break;
             }
         }
+        self.disk.close();
     }
 
     /// What is waiting, as far as it fits a batch, and whether it ended in a stop.

@@ -169,8 +169,11 @@ impl<M: Meta> Feed<M> {
         position: Position,
     ) -> Result<Vec<Arc<Event<M>>>, Compacted> {
         let state = self.state.lock();
-        let missed = state.history.replay(&watcher.interest.resource, position);
         let oldest = state.history.floor();
+        // Whoever asked for the future, and it is the past by now, has missed nothing before it.
+        let asked = state.history.position_after(watcher.after);
+        let position = asked.map_or(position, |asked| asked.max(position));
+        let missed = state.history.replay(&watcher.interest.resource, position);
         let missed = missed.ok_or(Compacted {
             asked: watcher.after,
             oldest,

@@ -1,5 +1,11 @@
 //! What the store promises, tested from outside.
 
 mod common;
+mod damage;
 mod durability;
+mod full_disk;
+mod kill;
+mod model;
+mod mounts;
+mod power_cut;
 mod semantics;
