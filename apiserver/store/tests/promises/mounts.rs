@@ -14,15 +14,15 @@ pub struct Mount {
 impl Mount {
     /// A file system in memory of `mib` MiB.
     pub fn memory(at: &Path, mib: usize) -> Self {
-        Self::mount(at, &["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"])
+        Self::new(at, &["-t", "tmpfs", "-o", &format!("size={mib}m"), "none"])
     }
 
     /// The file system in `image`, through a loop device.
     pub fn image(at: &Path, image: &Path) -> Self {
-        Self::mount(at, &["-o", "loop", image.to_str().unwrap()])
+        Self::new(at, &["-o", "loop", image.to_str().unwrap()])
     }
 
-    fn mount(at: &Path, what: &[&str]) -> Self {
+    fn new(at: &Path, what: &[&str]) -> Self {
         std::fs::create_dir_all(at).unwrap();
         command("mount", &[what, &[at.to_str().unwrap()]].concat());
         Self { at: at.to_owned() }
