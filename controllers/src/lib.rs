@@ -2,8 +2,8 @@
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`]), what services point to ([`endpointslice`], [`endpoints`]),
-//! nodes and their addresses ([`ipblock`]), the life and death of objects ([`namespace`],
-//! [`gc`]), and what every namespace has ([`service_account`]). It owns nothing that is not in
+//! nodes, their health and addresses ([`node`], [`ipblock`]), the life and death of objects ([`namespace`],
+//! [`gc`], [`pod_gc`]), and what every namespace has ([`service_account`]). It owns nothing that is not in
 //! the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
@@ -33,6 +33,8 @@ pub mod endpointslice;
 pub mod gc;
 pub mod ipblock;
 pub mod namespace;
+pub mod node;
+pub mod pod_gc;
 pub mod replicaset;
 pub mod service_account;
 
@@ -80,6 +82,8 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     ipblock::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);
+    node::start(&ctx, &mut tasks);
+    pod_gc::start(&ctx, &mut tasks);
     let namespaces = namespace::start(&ctx, &mut tasks);
     gc::start(&ctx, &mut tasks, namespaces);
     ctx.watch(&mut tasks);

@@ -128,6 +128,11 @@ pub mod term {
         format!("node/{node}")
     }
 
+    /// Pods that have run to their end.
+    pub const FINISHED: &str = "finished";
+    /// Pods that have no node.
+    pub const UNSCHEDULED: &str = "unscheduled";
+
     /// Pods that use a claim.
     pub fn using_claim(claim: &Key) -> String {
         format!("claim/{claim}")
@@ -150,8 +155,12 @@ fn index_pod(pod: &Pod) -> Vec<String> {
         None => term::orphans_of(namespace),
     }];
     let node = pods::node_name(pod);
-    if !node.is_empty() {
-        terms.push(term::on_node(node));
+    terms.push(match node {
+        "" => term::UNSCHEDULED.to_owned(),
+        node => term::on_node(node),
+    });
+    if pods::is_finished(pod) {
+        terms.push(term::FINISHED.to_owned());
     }
     for claim in pods::claims(pod) {
         terms.push(term::using_claim(&claim));
