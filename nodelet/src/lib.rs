@@ -3,4 +3,7 @@
 pub mod core;
 pub mod images;
 pub mod logs;
+pub mod make;
+pub mod objects;
 pub mod runtime;
+pub mod volumes;

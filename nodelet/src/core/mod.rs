@@ -41,5 +41,5 @@ pub use event::{
     ProbeKind, Severity, StartFault, StopSignal,
 };
 pub use machine::Machine;
-pub use spec::{View, find, view};
+pub use spec::{View, find, find_container, full_name, of as spec_of, view};
 pub use status::{OWN_CONDITIONS, bare_id};

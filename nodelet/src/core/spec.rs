@@ -1,5 +1,7 @@
 //! One look at the three kinds of containers that a PodSpec has.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Lifecycle, Pod, PodSpec, Probe};
 use peapod_api::k8s_openapi;
 
@@ -114,4 +116,45 @@ pub fn full_name(pod: &Pod) -> String {
         meta.namespace.as_deref().unwrap_or_default(),
         meta.uid.as_deref().unwrap_or_default()
     )
+}
+
+/// The container of a name in full; an ephemeral one as the container that it becomes.
+pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let spec = of(pod);
+    let mut plain = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    if let Some(found) = plain.find(|container| container.name == name) {
+        return Some(Cow::Borrowed(found));
+    }
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+    ephemeral
+        .find(|container| container.name == name)
+        .map(|found| Cow::Owned(promote(found)))
+}
+
+fn promote(container: &EphemeralContainer) -> Container {
+    let container = container.clone();
+    Container {
+        args: container.args,
+        command: container.command,
+        env: container.env,
+        env_from: container.env_from,
+        image: container.image,
+        image_pull_policy: container.image_pull_policy,
+        name: container.name,
+        resources: container.resources,
+        security_context: container.security_context,
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        termination_message_path: container.termination_message_path,
+        termination_message_policy: container.termination_message_policy,
+        tty: container.tty,
+        volume_devices: container.volume_devices,
+        volume_mounts: container.volume_mounts,
+        working_dir: container.working_dir,
+        ..Container::default()
+    }
 }
