@@ -1,9 +1,31 @@
 //! Runs the pods of one node.
+//!
+//! The crate owns everything between a Pod bound to this node and its processes: the pod's
+//! lifecycle ([`core`], a pure machine), the shell that carries it out ([`pods`]), what a
+//! container is made from ([`make`], pure) and with ([`volumes`], [`objects`]), who runs it
+//! ([`runtime`], [`images`], [`logs`]), how it is asked ([`probes`]), the Node object ([`node`])
+//! and the kubelet's HTTPS API ([`server`]). [`run`] wires them.
+//!
+//! It must not know how the network connects a pod (it asks [`PodNetwork`]), nor who wrote a Pod
+//! or why: it meets the other parts only over the API.
+//!
+//! [`PodNetwork`]: peapod_api::attach::PodNetwork
 
+pub mod config;
 pub mod core;
+pub mod error;
 pub mod images;
 pub mod logs;
 pub mod make;
+pub mod node;
 pub mod objects;
+pub mod pods;
+pub mod probes;
 pub mod runtime;
+pub mod server;
+mod tasks;
 pub mod volumes;
+
+pub use config::{Config, ServerConfig};
+pub use error::Error;
+pub use tasks::run;

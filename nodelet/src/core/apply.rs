@@ -146,6 +146,9 @@ impl Machine {
                 hook: Hook::PostStart,
             });
         }
+        for exit in std::mem::take(&mut self.early) {
+            self.exited(exit);
+        }
     }
 
     fn start_failed(&mut self, name: &str, fault: StartFault, now: Timestamp) {
@@ -160,6 +163,10 @@ impl Machine {
             StartFault::Config(message) => ("CreateContainerConfigError", message),
             StartFault::Create(message) => ("CreateContainerError", message),
             StartFault::Run { id, message } => {
+                self.early.retain(|exit| exit.id != id);
+                let Some(container) = self.container(name) else {
+                    return;
+                };
                 container.last = before.or(container.last.take());
                 container.end(Exit {
                     id,
@@ -257,9 +264,14 @@ impl Machine {
         }
     }
 
+    /// A process may end before it is known that it started.
     fn exited(&mut self, exit: Exit) {
         if let Some(container) = self.running(&exit.id) {
-            container.end(exit);
+            return container.end(exit);
+        }
+        let starting = |c: &Container| matches!(c.state, State::Starting(_));
+        if self.containers.iter().any(starting) && self.early.len() < self.containers.len() {
+            self.early.push(exit);
         }
     }
 

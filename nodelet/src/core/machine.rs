@@ -9,7 +9,7 @@ use peapod_api::k8s_openapi;
 
 use super::backoff::Backoff;
 use super::container::Container;
-use super::event::{Action, Event, Note, Severity};
+use super::event::{Action, Event, Exit, Note, Severity};
 use super::spec::{self, view};
 
 /// Something the pod has once: its volumes, its namespaces, its release.
@@ -81,6 +81,8 @@ pub struct Machine {
     pub(super) ending: Option<Ending>,
     pub(super) verdict: Option<Verdict>,
     pub(super) conditions: Vec<PodCondition>,
+    /// Ends that were heard of before the start that they belong to.
+    pub(super) early: Vec<Exit>,
     pub(super) wake: Option<Timestamp>,
     pub(super) actions: Vec<Action>,
 }
@@ -108,6 +110,7 @@ impl Machine {
             start_time: now,
             ending: None,
             verdict: None,
+            early: Vec::new(),
             wake: None,
             actions: Vec::new(),
         };
@@ -164,14 +167,6 @@ impl Machine {
         !self.release.ready && self.verdict.is_none()
     }
 
-    /// The container that the runtime knows by this id.
-    pub fn container_of(&self, id: &str) -> Option<&str> {
-        let found = self.containers.iter().find(|c| {
-            c.run().is_some_and(|run| run.id == id) || c.exit().is_some_and(|exit| exit.id == id)
-        });
-        found.map(|c| c.name.as_str())
-    }
-
     /// The runtime's id of the present or last run of a container, and of the run before
     /// (`previous`).
     pub fn container_id(&self, name: &str, previous: bool) -> Option<&str> {
@@ -184,6 +179,12 @@ impl Machine {
             (true, _) => last,
         };
         found.filter(|id| !id.is_empty())
+    }
+
+    /// The restart count of a container.
+    pub fn attempt_of(&self, name: &str) -> u32 {
+        let container = self.containers.iter().find(|c| c.name == name);
+        container.map_or(0, |c| c.restarts)
     }
 
     /// Whether a container runs now.

@@ -163,6 +163,7 @@ impl Machine {
         self.wait_until(until);
         let container = &mut self.containers[index];
         let shown = container.waiting.as_ref().map(|waiting| waiting.reason);
+        let failed_pull = matches!(shown, Some("ErrImagePull" | "RegistryUnavailable"));
         if crash.is_some_and(|at| at > now) && shown != Some("CrashLoopBackOff") {
             let wait = go_seconds(container.crash.wait_s());
             let message =
@@ -173,20 +174,20 @@ impl Machine {
             });
             let text = format!("Back-off restarting failed container {name} in pod {full_name}");
             self.warn("BackOff", text, Some(&name));
-        } else if shown == Some("ErrImagePull") && now > started_waiting(container) {
+        } else if failed_pull && now > started_waiting(container) {
             let cause = container
                 .waiting
                 .take()
                 .map(|w| w.message)
                 .unwrap_or_default();
             let text = format!("Back-off pulling image \"{}\"", view.image);
-            let message = format!("{text}: ErrImagePull: {cause}");
+            let message = format!("{text}: {}: {cause}", shown.unwrap_or_default());
             container.waiting = Some(Waiting {
                 reason: "ImagePullBackOff",
                 message,
             });
             self.note("BackOff", text, Some(&name));
-        } else if shown == Some("ErrImagePull") {
+        } else if failed_pull {
             // The error itself is shown for a moment before the back-off.
             let soon = later(started_waiting(container), 1);
             self.wait_until(soon);

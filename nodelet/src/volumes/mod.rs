@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod ownership;
 pub mod payload;
 pub mod place;
+pub mod reclaim;
 pub mod subpath;
 pub mod token;
 

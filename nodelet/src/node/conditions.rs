@@ -1,0 +1,148 @@
+//! How a node is: Ready, and what it is short of.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::NodeCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use peapod_api::k8s_openapi;
+
+use super::facts::Left;
+
+/// Less memory than this is pressure, bytes.
+const MEMORY_LOW_BYTES: u64 = 100 << 20;
+/// Less free disk than this part is pressure, percent.
+const DISK_LOW_PERCENT: u64 = 10;
+/// Fewer processes left than this is pressure.
+const PIDS_LOW: u64 = 500;
+
+/// What the conditions stand on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is left.
+    pub left: Left,
+    /// Why the node is not ready, sentence by sentence; empty if it is.
+    pub faults: Vec<String>,
+}
+
+/// The conditions, with every time set to now; their transition times are the caller's to keep.
+pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
+    let left = &health.left;
+    let disk_low = left.disk_bytes * 100 < left.disk_size_bytes * DISK_LOW_PERCENT;
+    let pressure = |kind: &str, low: bool, [ok, bad]: [[&str; 2]; 2]| {
+        let ([reason, message], status) = if low { (bad, "True") } else { (ok, "False") };
+        condition(kind, status, reason, message.to_owned(), now)
+    };
+    let memory_low = left.memory_bytes < MEMORY_LOW_BYTES;
+    let ready = match health.faults.is_empty() {
+        true => {
+            let message = "kubelet is posting ready status".to_owned();
+            condition("Ready", "True", "KubeletReady", message, now)
+        }
+        false => {
+            let message = format!("[{}]", health.faults.join(", "));
+            condition("Ready", "False", "KubeletNotReady", message, now)
+        }
+    };
+    vec![
+        pressure(
+            "MemoryPressure",
+            memory_low,
+            [
+                [
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                ],
+                [
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                ],
+            ],
+        ),
+        pressure(
+            "DiskPressure",
+            disk_low,
+            [
+                ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+                ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+            ],
+        ),
+        pressure(
+            "PIDPressure",
+            left.pids < PIDS_LOW,
+            [
+                [
+                    "KubeletHasSufficientPID",
+                    "kubelet has sufficient PID available",
+                ],
+                [
+                    "KubeletHasInsufficientPID",
+                    "kubelet has insufficient PID available",
+                ],
+            ],
+        ),
+        ready,
+    ]
+}
+
+fn condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> NodeCondition {
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_heartbeat_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(left: Left, faults: &[&str]) -> Vec<String> {
+        let faults = faults.iter().map(|&fault| fault.to_owned()).collect();
+        let all = conditions(&Health { left, faults }, Timestamp::UNIX_EPOCH);
+        all.iter()
+            .map(|c| format!("{}={}", c.type_, c.status))
+            .collect()
+    }
+
+    #[test]
+    fn pressure_and_faults() {
+        let well = Left {
+            memory_bytes: 1 << 30,
+            disk_bytes: 50,
+            disk_size_bytes: 100,
+            pids: 10_000,
+        };
+        assert_eq!(
+            shown(well, &[]),
+            [
+                "MemoryPressure=False",
+                "DiskPressure=False",
+                "PIDPressure=False",
+                "Ready=True"
+            ]
+        );
+        let ill = Left {
+            memory_bytes: 1,
+            disk_bytes: 9,
+            disk_size_bytes: 100,
+            pids: 1,
+        };
+        assert_eq!(
+            shown(ill, &["network plugin is not ready"]),
+            [
+                "MemoryPressure=True",
+                "DiskPressure=True",
+                "PIDPressure=True",
+                "Ready=False"
+            ]
+        );
+    }
+}

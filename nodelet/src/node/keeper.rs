@@ -1,0 +1,267 @@
+//! Registers the node and keeps its object current.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use peapod_api::attach::PodNetwork;
+use peapod_api::{conditions, k8s_openapi};
+use serde_json::json;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::conditions::{Health, conditions};
+use super::{facts, lease, object};
+use crate::config::Config;
+use crate::pods::notes::seconds_of;
+use crate::runtime::RuntimeEvent;
+
+/// Between two renewals of the Lease, and two looks at what is left.
+const BEAT: Duration = Duration::from_secs(10);
+/// Longest time without a status.
+const STATUS_EVERY: Duration = Duration::from_secs(300);
+/// Longest time for the runtime to say that it is well.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failed registration.
+const REGISTER_AGAIN: Duration = Duration::from_secs(1);
+
+/// Keeps the Node.
+pub struct Keeper {
+    config: Config,
+    client: Client,
+    network: Arc<dyn PodNetwork>,
+    node: watch::Sender<Arc<Node>>,
+    runtime_fault: Option<String>,
+    network_fault: Option<String>,
+    reported: Option<(NodeStatus, Instant)>,
+}
+
+/// The node as it will be registered: what pods are admitted to until the API has it.
+pub async fn describe(config: &Config, port: Option<u16>) -> Node {
+    let facts = facts::facts(&config.data_dir);
+    let info = config.runtime.info().await.unwrap_or_default();
+    object::node(config, &facts, &info, port)
+}
+
+impl Keeper {
+    /// A keeper that tells of the node through `node`.
+    pub fn new(
+        config: Config,
+        client: Client,
+        network: Arc<dyn PodNetwork>,
+        node: watch::Sender<Arc<Node>>,
+    ) -> Self {
+        Self {
+            config,
+            client,
+            network,
+            node,
+            runtime_fault: None,
+            network_fault: Some(
+                "network plugin is not ready: no addresses for pods yet".to_owned(),
+            ),
+            reported: None,
+        }
+    }
+
+    /// Runs for ever.
+    pub async fn run(mut self) {
+        let own = self.node.borrow().clone();
+        while let Err(error) = self.register(&own).await {
+            tracing::warn!(%error, "cannot register the node; trying again");
+            tokio::time::sleep(REGISTER_AGAIN).await;
+        }
+        let runtime = self.config.runtime.clone();
+        let mut events = runtime.events();
+        let network = self.network.clone();
+        let mut network = std::pin::pin!(network_ready(network));
+        let mut network_known = false;
+        let mut watched = self.watch();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    self.check_runtime().await;
+                    self.renew().await;
+                }
+                () = &mut network, if !network_known => {
+                    network_known = true;
+                    self.network_fault = None;
+                }
+                () = runtime_changed(&mut events) => self.check_runtime().await,
+                event = watched.try_next() => {
+                    if let Ok(Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) = event {
+                        self.node.send_replace(Arc::new(node));
+                    }
+                    continue;
+                }
+            }
+            self.report().await;
+        }
+    }
+
+    fn api(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    fn watch(
+        &self,
+    ) -> impl futures::Stream<Item = watcher::Result<watcher::Event<Node>>> + Unpin + use<> {
+        let fields = format!("metadata.name={}", self.config.node_name);
+        let config = watcher::Config::default().fields(&fields).streaming_lists();
+        watcher(self.api(), config).default_backoff().boxed()
+    }
+
+    /// Makes the Node, or puts its labels right.
+    async fn register(&mut self, own: &Node) -> Result<(), kube::Error> {
+        match self.api().create(&PostParams::default(), own).await {
+            Ok(made) => {
+                self.node.send_replace(Arc::new(made));
+                return Ok(());
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
+        }
+        let labels = json!({"metadata": {"labels": own.metadata.labels}});
+        let patch = Patch::Merge(labels);
+        let name = &self.config.node_name;
+        self.api()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .map(drop)
+    }
+
+    async fn check_runtime(&mut self) {
+        let ready = self.config.runtime.ready();
+        self.runtime_fault = match tokio::time::timeout(RUNTIME_TIMEOUT, ready).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("container runtime is down: {error}")),
+            Err(_) => Some(format!(
+                "container runtime has not answered for {RUNTIME_TIMEOUT:?}"
+            )),
+        };
+    }
+
+    async fn renew(&self) {
+        let uid = self.node.borrow().uid();
+        let name = &self.config.node_name;
+        if let Err(error) = lease::renew(&self.client, name, uid.as_deref()).await {
+            tracing::debug!(%error, "cannot renew the node's lease");
+        }
+    }
+
+    /// Writes the status, if it has changed or is due.
+    async fn report(&mut self) {
+        let now = seconds_of(Timestamp::now());
+        let mut status = self.status(now).await;
+        let due = match &self.reported {
+            Some((reported, at)) => {
+                keep_transitions(&mut status, reported);
+                at.elapsed() >= STATUS_EVERY || differs(reported, &status)
+            }
+            None => {
+                if let Some(old) = &self.node.borrow().status {
+                    keep_transitions(&mut status, old);
+                }
+                true
+            }
+        };
+        if !due {
+            return;
+        }
+        let patch = Patch::Strategic(json!({"status": status}));
+        let name = &self.config.node_name;
+        match self
+            .api()
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await
+        {
+            Ok(_) => self.reported = Some((status, Instant::now())),
+            Err(kube::Error::Api(gone)) if gone.code == 404 => {
+                tracing::warn!("the node was deleted; registering it again");
+                let own = describe(&self.config, port_of(&status)).await;
+                if let Err(error) = self.register(&own).await {
+                    tracing::warn!(%error, "cannot register the node");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "cannot write the node's status"),
+        }
+    }
+
+    async fn status(&self, now: Timestamp) -> NodeStatus {
+        let before = self.reported.as_ref().map(|(status, _)| status.clone());
+        let own = before
+            .or_else(|| self.node.borrow().status.clone())
+            .unwrap_or_default();
+        let described = describe(&self.config, port_of(&own))
+            .await
+            .status
+            .unwrap_or_default();
+        let images = self.config.runtime.images().list().await;
+        let faults = [&self.runtime_fault, &self.network_fault];
+        let health = Health {
+            left: facts::left(&self.config.data_dir),
+            faults: faults.into_iter().flatten().cloned().collect(),
+        };
+        NodeStatus {
+            conditions: Some(conditions(&health, now)),
+            images: images.ok().map(object::images).or(own.images),
+            ..described
+        }
+    }
+}
+
+fn port_of(status: &NodeStatus) -> Option<u16> {
+    let endpoint = status
+        .daemon_endpoints
+        .as_ref()?
+        .kubelet_endpoint
+        .as_ref()?;
+    u16::try_from(endpoint.port).ok()
+}
+
+/// Conditions that have not changed keep the time since when they are so.
+fn keep_transitions(status: &mut NodeStatus, before: &NodeStatus) {
+    let mut kept = before.conditions.clone().unwrap_or_default();
+    for condition in status.conditions.take().unwrap_or_default() {
+        conditions::set(&mut kept, condition);
+    }
+    status.conditions = Some(kept);
+}
+
+/// Whether two statuses say different things, apart from when they were said.
+fn differs(before: &NodeStatus, now: &NodeStatus) -> bool {
+    let timeless = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    timeless(before) != timeless(now)
+}
+
+async fn network_ready(network: Arc<dyn PodNetwork>) {
+    while let Err(error) = network.ready().await {
+        tracing::warn!(%error, "the pod network is not ready");
+        tokio::time::sleep(REGISTER_AGAIN).await;
+    }
+}
+
+/// Waits until the runtime has come or gone.
+async fn runtime_changed(events: &mut broadcast::Receiver<RuntimeEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(RuntimeEvent::Connected | RuntimeEvent::Disconnected)
+            | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

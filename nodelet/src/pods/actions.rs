@@ -1,0 +1,289 @@
+//! Carries out the machine's actions; each ends in the event that answers it.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use peapod_api::attach::{AttachRequest, DetachRequest};
+
+use super::context::{PLACE_TIMEOUT, START_TIMEOUT};
+use super::{Context, Entry, images, signals, start};
+use crate::core::{Action, Event, Hook, StartFault, StopSignal, find_container, spec_of};
+use crate::make::sandbox;
+use crate::runtime::ContainerId;
+use crate::volumes::gather::{self, Sources};
+use crate::volumes::place::{self, Group};
+
+/// Longest time for a request to the runtime that only passes something on.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Carries out one action. Nothing comes back from what answers itself, or must be tried again
+/// by the machine's own timers.
+pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action) -> Option<Event> {
+    let (context, entry) = (context.as_ref(), entry.as_ref());
+    match action {
+        Action::SyncVolumes => {
+            let done = limited(PLACE_TIMEOUT, "volumes", sync_volumes(context, entry)).await;
+            Some(match done {
+                Ok(refresh_at) => Event::VolumesReady { refresh_at },
+                Err(message) => Event::VolumesFailed(message),
+            })
+        }
+        Action::CreateSandbox => {
+            let done = limited(PLACE_TIMEOUT, "namespaces", sandbox_ready(context, entry)).await;
+            Some(match done {
+                Ok((ips, fresh)) => Event::SandboxReady { ips, fresh },
+                Err(message) => Event::SandboxFailed(message),
+            })
+        }
+        Action::EnsureImage { container } => Some(images::ensure(context, entry, &container).await),
+        Action::StartContainer {
+            container,
+            attempt,
+            image,
+        } => {
+            let begun = start::start(context, entry, &container, attempt, &image);
+            let late = StartFault::Create(format!("not started within {START_TIMEOUT:?}"));
+            let timed = tokio::time::timeout(START_TIMEOUT, begun).await;
+            Some(timed.unwrap_or(Event::StartFailed {
+                container,
+                fault: late,
+            }))
+        }
+        Action::RunHook {
+            container,
+            id,
+            hook,
+        } => {
+            let result = run_hook(context, entry, &container, &id, hook).await;
+            Some(Event::HookDone { id, hook, result })
+        }
+        Action::Probe {
+            container,
+            id,
+            kind,
+        } => {
+            let pod = entry.pod();
+            let ip = pod_ip(context, entry);
+            let probe = context
+                .prober
+                .probe(context, &pod, ip, &container, &id, kind);
+            let outcome = probe.await;
+            Some(Event::Probed { id, kind, outcome })
+        }
+        Action::Signal {
+            container,
+            id,
+            signal,
+        } => {
+            let sent = send_signal(context, entry, &container, &id, signal);
+            if let Err(error) = limited(SIGNAL_TIMEOUT, "signal", sent).await {
+                tracing::warn!(%container, %id, %error, "cannot signal a container");
+            }
+            None
+        }
+        Action::RemoveContainer { id } => {
+            if let Err(error) = context
+                .runtime
+                .remove_container(&ContainerId(id.clone()))
+                .await
+            {
+                tracing::warn!(%id, %error, "cannot remove an old container");
+            }
+            None
+        }
+        Action::TearDown { purge } => {
+            let done = limited(PLACE_TIMEOUT, "release", tear_down(context, entry, purge)).await;
+            Some(match done {
+                Ok(()) => Event::TornDown,
+                Err(message) => Event::TearDownFailed(message),
+            })
+        }
+        // The worker's own.
+        Action::Finish | Action::Record(_) => None,
+    }
+}
+
+/// Runs something that must come to an end.
+async fn limited<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(format!(
+            "{what} not done within {limit:?}; is the node's disk or runtime hung?"
+        )),
+    }
+}
+
+/// The address at which a pod's containers are asked.
+pub fn pod_ip(context: &Context, entry: &Entry) -> Option<IpAddr> {
+    let pod = entry.pod();
+    let host_network = spec_of(&pod).host_network == Some(true);
+    let ips = entry.machine.lock().ips().to_vec();
+    let all = if host_network {
+        &context.config.node_ips
+    } else {
+        &ips
+    };
+    all.first().copied()
+}
+
+async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timestamp>, String> {
+    let pod = entry.pod();
+    let references = entry.references.lock().clone();
+    references.settled().await.map_err(|e| e.to_string())?;
+    let ips = entry.machine.lock().ips().to_vec();
+    let place = context.place(&pod, &ips);
+    let sources = Sources {
+        client: &context.client,
+        references: &references,
+        tokens: &entry.tokens,
+        place: &place,
+    };
+    let (volumes, refresh_at) = gather::gather(&pod, sources)
+        .await
+        .map_err(|e| e.to_string())?;
+    let (dir, group) = (context.pod_dir(&entry.uid), Group::of(&pod));
+    let stamp = Timestamp::now().as_nanosecond().to_string();
+    let placed =
+        tokio::task::spawn_blocking(move || place::place(&dir, &volumes, group, &stamp)).await;
+    let located = placed
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    *entry.located.lock() = located;
+    Ok(refresh_at)
+}
+
+async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>, bool), String> {
+    let pod = entry.pod();
+    let spec = sandbox::sandbox(&pod, &context.config.cluster_dns.domain);
+    let before = entry.sandbox.lock().clone();
+    let fresh = !before.as_ref().is_some_and(|sandbox| sandbox.alive);
+    if before.is_some() && fresh {
+        release_sandbox(context, entry).await?;
+    }
+    let made = context
+        .runtime
+        .create_sandbox(&spec)
+        .await
+        .map_err(|e| e.to_string())?;
+    *entry.sandbox.lock() = Some(made.clone());
+    let Some(netns) = made.netns else {
+        return Ok((context.config.node_ips.clone(), fresh));
+    };
+    let request = AttachRequest {
+        pod: sandbox::pod_ref(&pod),
+        netns,
+        host_ports: sandbox::host_ports(&pod),
+    };
+    let reply = context
+        .network
+        .attach(request)
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok((reply.ips, fresh))
+}
+
+/// Disconnects a pod and removes its namespaces.
+async fn release_sandbox(context: &Context, entry: &Entry) -> Result<(), String> {
+    let pod = sandbox::pod_ref(&entry.pod());
+    context
+        .network
+        .detach(DetachRequest { pod })
+        .await
+        .map_err(|e| e.to_string())?;
+    context
+        .runtime
+        .remove_sandbox(&entry.uid)
+        .await
+        .map_err(|e| e.to_string())?;
+    *entry.sandbox.lock() = None;
+    Ok(())
+}
+
+async fn tear_down(context: &Context, entry: &Entry, purge: bool) -> Result<(), String> {
+    release_sandbox(context, entry).await?;
+    let pod_dir = context.pod_dir(&entry.uid);
+    let dirs = match purge {
+        true => vec![pod_dir, context.log_dir(&entry.pod())],
+        false => vec![pod_dir.join("volumes"), pod_dir.join("volume-subpaths")],
+    };
+    let removed =
+        tokio::task::spawn_blocking(move || dirs.iter().try_for_each(|dir| place::remove(dir)));
+    entry.located.lock().clear();
+    removed
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())
+}
+
+async fn run_hook(
+    context: &Context,
+    entry: &Entry,
+    name: &str,
+    id: &str,
+    hook: Hook,
+) -> Result<(), String> {
+    let pod = entry.pod();
+    let container = find_container(&pod, name);
+    let lifecycle = container.as_ref().and_then(|c| c.lifecycle.as_ref());
+    let handler = lifecycle.and_then(|lifecycle| match hook {
+        Hook::PostStart => lifecycle.post_start.as_ref(),
+        Hook::PreStop => lifecycle.pre_stop.as_ref(),
+    });
+    let (Some(handler), Some(container)) = (handler, &container) else {
+        return Ok(());
+    };
+    let ip = pod_ip(context, entry);
+    context
+        .prober
+        .hook(context, container, ip, id, handler)
+        .await
+}
+
+async fn send_signal(
+    context: &Context,
+    entry: &Entry,
+    name: &str,
+    id: &str,
+    signal: StopSignal,
+) -> Result<(), String> {
+    let number = match signal {
+        StopSignal::Kill => signals::KILL,
+        StopSignal::Stop => stop_signal(context, entry, name).await,
+    };
+    let id = ContainerId(id.to_owned());
+    context
+        .runtime
+        .signal_container(&id, number)
+        .await
+        .map_err(|e| e.to_string())
+}
+
+/// The stop signal that the container declares, or its image, or SIGTERM.
+async fn stop_signal(context: &Context, entry: &Entry, name: &str) -> i32 {
+    let pod = entry.pod();
+    let Some(container) = find_container(&pod, name) else {
+        return signals::TERM;
+    };
+    let declared = container
+        .lifecycle
+        .as_ref()
+        .and_then(|l| l.stop_signal.clone());
+    let named = match declared {
+        Some(declared) => Some(declared),
+        None => {
+            let reference = container.image.as_deref().unwrap_or_default();
+            let image = context.images.get(reference).await.ok().flatten();
+            image.and_then(|image| image.config.stop_signal)
+        }
+    };
+    named
+        .and_then(|name| signals::number(&name))
+        .unwrap_or(signals::TERM)
+}

@@ -1,0 +1,90 @@
+//! The tasks of a node agent and how they are wired.
+//!
+//! ```text
+//!                        ┌───────────── API ─────────────┐
+//!            pods of this node │           │ Node, Lease    │ volumes being deleted
+//!                        ┌─────▼────┐ ┌────▼───┐       ┌────▼────┐
+//!   runtime events ────► │ manager  │ │ keeper │       │ reclaim │
+//!                        └─────┬────┘ └────────┘       └─────────┘
+//!                      Message │  (one worker for each pod)
+//!                        ┌─────▼────┐   Table    ┌────────┐
+//!                        │ workers  │ ─────────► │ server │ ◄── API server: logs, exec ...
+//!                        └──────────┘            └────────┘
+//! ```
+//!
+//! All end with the future of [`run`]; containers run on.
+
+use std::sync::Arc;
+
+use kube::Client;
+use peapod_api::attach::PodNetwork;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::node::keeper::{self, Keeper};
+use crate::objects::Objects;
+use crate::pods::context::Limits;
+use crate::pods::manager::Manager;
+use crate::pods::notes::Notes;
+use crate::pods::{Context, Table};
+use crate::probes::Prober;
+use crate::server::Server;
+use crate::volumes::reclaim;
+
+/// Runs a node agent until it is told to shut down. Containers run on after it.
+pub async fn run(
+    client: Client,
+    config: Config,
+    network: Arc<dyn PodNetwork>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    if config.node_ips.is_empty() {
+        return Err(Error::Config("it has no address; name one".to_owned()));
+    }
+    for dir in [&config.data_dir, &config.log_dir] {
+        std::fs::create_dir_all(dir).map_err(|source| Error::Directory {
+            path: dir.display().to_string(),
+            source,
+        })?;
+    }
+    let server = match &config.server {
+        Some(server) => Some(Server::bind(config.node_ips[0], server).await?),
+        None => None,
+    };
+    let port = server.as_ref().map(Server::port);
+    let (node, watched) = watch::channel(Arc::new(keeper::describe(&config, port).await));
+    let context = Arc::new(Context {
+        client: client.clone(),
+        runtime: config.runtime.clone(),
+        images: config.runtime.images(),
+        network: network.clone(),
+        objects: Objects::new(client.clone()),
+        notes: Notes::start(client.clone(), &config.node_name),
+        prober: Prober::new().map_err(Error::Prober)?,
+        node: watched,
+        limits: Limits::default(),
+        config: config.clone(),
+    });
+    let table = Table::default();
+    let mut tasks = JoinSet::new();
+    let folder = config.local_volumes_dir.clone();
+    tasks.spawn(reclaim::run(
+        client.clone(),
+        config.node_name.clone(),
+        folder,
+    ));
+    if let Some(server) = server {
+        tasks.spawn(server.run(context.clone(), table.clone()));
+    }
+    tasks.spawn(Keeper::new(config, client, network, node).run());
+    tasks.spawn(Manager::new(context, table).run());
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        Some(ended) = tasks.join_next() => tracing::error!(?ended, "a task of the node agent ended"),
+    }
+    tasks.shutdown().await;
+    Ok(())
+}
