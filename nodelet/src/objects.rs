@@ -35,10 +35,13 @@ struct Watched<K> {
     _task: AbortOnDropHandle<()>,
 }
 
+/// Namespace and name.
+type Key = (String, String);
+
 /// The watched objects of a kind.
 struct Cache<K> {
     client: Client,
-    entries: Mutex<HashMap<(String, String), Weak<Watched<K>>>>,
+    entries: Mutex<HashMap<Key, Weak<Watched<K>>>>,
 }
 
 impl<K> Cache<K>

@@ -131,7 +131,7 @@ impl Machine {
         ContainerStatus {
             name: container.name.clone(),
             state: Some(state),
-            last_state: last.map(|exit| terminated(exit)),
+            last_state: last.map(terminated),
             ready: container.ready(),
             started: Some(container.started()),
             restart_count: i32::try_from(container.restarts).unwrap_or(i32::MAX),
