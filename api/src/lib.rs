@@ -15,5 +15,6 @@ pub mod names;
 pub mod net;
 pub mod quantity;
 pub mod selector;
+pub mod storage;
 
 pub use k8s_openapi;
