@@ -13,6 +13,8 @@ const LABEL_1035_RULE: &str = "a DNS-1035 label must consist of lower case alpha
 const QUALIFIED_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const CONFIG_KEY_RULE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+
 /// Why a name is refused, in kube-apiserver's words.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -112,6 +114,25 @@ pub fn label_value(value: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// A key of a ConfigMap or a Secret.
+pub fn config_key(key: &str) -> Result<(), NameError> {
+    at_most(key, SUBDOMAIN_MAX)?;
+    if !key.is_empty()
+        && !key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    {
+        return refuse(CONFIG_KEY_RULE);
+    }
+    match key {
+        "" => refuse(CONFIG_KEY_RULE),
+        "." => refuse("must not be '.'"),
+        ".." => refuse("must not be '..'"),
+        _ if key.starts_with("..") => refuse("must not start with '..'"),
+        _ => Ok(()),
+    }
+}
+
 /// An IANA service name: the name of a container's port.
 pub fn port_name(name: &str) -> Result<(), NameError> {
     at_most(name, 15)?;
@@ -147,6 +168,9 @@ mod tests {
         assert!(qualified_name("UPPER/x").is_err());
         assert!(label_value("").is_ok());
         assert!(label_value("a b").is_err());
+        assert!(config_key("a_b.C").is_ok());
+        assert!(config_key("..a").is_err());
+        assert!(config_key("a/b").is_err());
         assert!(port_name("http-2").is_ok());
         assert!(port_name("80").is_err());
     }

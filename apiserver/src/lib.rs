@@ -1,1 +1,35 @@
-//! The API server: registry, REST, watch, authentication, admission.
+//! The API server: one generic path for every kind.
+//!
+//! It owns the wire contract: the registry of kinds, the verbs, watch, authentication,
+//! authorisation and admission, over the revisioned store. A request passes [`front`] (who asks,
+//! within which bounds), then [`rest`] (decode, default, admit, validate, commit, encode once);
+//! what is particular to a kind stands in its one file in [`registry::kinds`].
+//!
+//! It must not know the other parts of the system: they are its clients, over a socket or in
+//! this process ([`ApiServer::client`]), with no other way in.
+
+mod admission;
+mod api;
+pub mod auth;
+mod body;
+mod bootstrap;
+mod compress;
+mod config;
+mod discovery;
+mod front;
+mod metrics;
+mod paths;
+pub mod pki;
+mod pools;
+mod proxy;
+mod random;
+pub mod registry;
+mod rest;
+mod reviews;
+mod server;
+mod status;
+mod storage;
+mod subresources;
+
+pub use config::{Config, Engine};
+pub use server::{ApiServer, Error};

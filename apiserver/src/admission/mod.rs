@@ -1,0 +1,146 @@
+//! Admission: what changes or refuses a write after it is decoded and before it is stored.
+//!
+//! A chain of plugins, in upstream's order. Mutating ones run before validation, validating
+//! ones after; each sees what those before it made.
+
+mod default_tolerations;
+mod lifecycle;
+mod priority;
+mod service_account;
+mod storage_class;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::auth::user::User;
+use crate::registry::Resource;
+use crate::status::{Result, Status};
+use crate::storage;
+
+/// What is done to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It is changed.
+    Update,
+    /// It is deleted.
+    Delete,
+    /// Something is connected to it: exec, attach, port-forward.
+    Connect,
+}
+
+/// A write, as admission sees it; the object itself goes beside.
+#[derive(Clone, Copy)]
+pub struct Attributes<'a> {
+    /// What is done.
+    pub operation: Operation,
+    /// The kind.
+    pub resource: &'a Resource,
+    /// The namespace; empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// The name.
+    pub name: &'a str,
+    /// The subresource; empty for the object itself.
+    pub subresource: &'a str,
+    /// Who writes.
+    pub user: &'a User,
+    /// The object before, on updates and deletions.
+    pub old: Option<&'a Value>,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+}
+
+/// One step of admission.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    /// Changes the object, or refuses it.
+    async fn mutate(&self, _api: &Api, _write: &Attributes<'_>, _object: &mut Value) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses the object, or lets it pass.
+    async fn validate(&self, _api: &Api, _write: &Attributes<'_>, _object: &Value) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The plugins, in their order.
+pub struct Chain(Vec<Box<dyn Plugin>>);
+
+// === impl Attributes ===
+
+impl Attributes<'_> {
+    /// Whether this is a write of objects of a resource, not of a subresource.
+    pub fn is_on(&self, group: &str, plural: &str) -> bool {
+        let kind = &self.resource.kind;
+        self.subresource.is_empty() && kind.group == group && kind.plural == plural
+    }
+
+    /// Whether an object of a resource is being created.
+    pub fn creates(&self, group: &str, plural: &str) -> bool {
+        self.operation == Operation::Create && self.is_on(group, plural)
+    }
+
+    /// 403
+    pub fn forbid(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(self.resource.kind.group_resource(), self.name, why)
+    }
+}
+
+// === impl Chain ===
+
+impl Chain {
+    /// The plugins that a cluster relies on.
+    pub fn standard() -> Self {
+        Self(vec![
+            Box::new(lifecycle::NamespaceLifecycle),
+            Box::new(service_account::ServiceAccount),
+            Box::new(default_tolerations::DefaultTolerationSeconds),
+            Box::new(priority::Priority),
+            Box::new(storage_class::DefaultStorageClass),
+        ])
+    }
+
+    /// Runs the mutating steps.
+    pub async fn mutate(
+        &self,
+        api: &Api,
+        write: &Attributes<'_>,
+        object: &mut Value,
+    ) -> Result<()> {
+        for plugin in &self.0 {
+            plugin.mutate(api, write, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the validating steps.
+    pub async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
+        for plugin in &self.0 {
+            plugin.validate(api, write, object).await?;
+        }
+        Ok(())
+    }
+}
+
+/// An object of the store, decoded: what plugins look up.
+fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    let resource = api.registry.find(group, "v1", plural)?;
+    let key = storage::key(&resource.kind, namespace, name).ok()?;
+    let entry = api.store.get(&key)?;
+    serde_json::from_slice(&entry.value).ok()
+}
+
+/// All objects of a resource, decoded. For small collections: classes.
+fn all(api: &Api, group: &str, plural: &str) -> Vec<Value> {
+    let Some(resource) = api.registry.find(group, "v1", plural) else {
+        return Vec::new();
+    };
+    let snapshot = api.store.snapshot(&storage::range(&resource.kind));
+    let entries = snapshot.range(peapod_store::Scope::All, None);
+    entries
+        .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+        .collect()
+}

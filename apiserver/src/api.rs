@@ -1,0 +1,46 @@
+//! The API's heart: what every request handler works with.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission;
+use crate::auth::authorizer::Authorizer;
+use crate::auth::tokens::Tokens;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::proxy::Kubelets;
+use crate::registry::Registry;
+use crate::storage::Store;
+
+/// Everything that request handlers share.
+pub struct Api {
+    /// The kinds.
+    pub registry: Arc<Registry>,
+    /// The objects.
+    pub store: Store,
+    /// What changes or refuses writes.
+    pub admission: admission::Chain,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Service account tokens.
+    pub tokens: Tokens,
+    /// The way to the nodes' kubelet API.
+    pub kubelets: Kubelets,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+    /// Cancelled when the server stops: watches and streams end.
+    pub draining: CancellationToken,
+    /// The configuration.
+    pub config: Config,
+}
+
+// === impl Api ===
+
+impl Api {
+    /// The present time. Pure code gets it as an argument.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}

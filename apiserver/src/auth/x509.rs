@@ -1,0 +1,20 @@
+//! Users by client certificate: the subject's common name is the user, its organisations are the
+//! groups. That the certificate is signed by the cluster's CA is checked by TLS before.
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::parse_x509_certificate;
+
+use super::user::User;
+
+/// The user of a verified client certificate; `None` when it names none.
+pub fn user(certificate: &CertificateDer<'_>) -> Option<User> {
+    let (_, parsed) = parse_x509_certificate(certificate).ok()?;
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    if name.is_empty() {
+        return None;
+    }
+    let groups = subject.iter_organization();
+    let groups = groups.filter_map(|group| group.as_str().ok());
+    Some(User::authenticated(name, groups))
+}

@@ -1,0 +1,153 @@
+//! The objects that every cluster has: its namespaces, its priority classes, and the
+//! `kubernetes` service with the endpoints that lead here. Made through a client in the process,
+//! like any other's; what exists is left alone, but for the endpoints, which are put right.
+
+use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::server::Error;
+
+/// The namespaces.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Who writes here.
+const MANAGER: &str = "kube-apiserver";
+
+/// Makes what is missing.
+pub async fn run(client: kube::Client, config: &Config) -> Result<(), Error> {
+    for name in NAMESPACES {
+        let namespace = json!({"metadata": {"name": name}});
+        create(&client, "", "v1", "Namespace", namespace).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ] {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        create(&client, "scheduling.k8s.io", "v1", "PriorityClass", class).await?;
+    }
+    kubernetes_service(&client, config).await
+}
+
+async fn kubernetes_service(client: &kube::Client, config: &Config) -> Result<(), Error> {
+    let Some(address) = config.api_service_address() else {
+        return Ok(());
+    };
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let meta = json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let service = json!({
+        "metadata": meta,
+        "spec": {
+            "clusterIP": address.to_string(),
+            "clusterIPs": [address.to_string()],
+            "ipFamilyPolicy": "SingleStack",
+            "ipFamilies": [if address.is_ipv4() { "IPv4" } else { "IPv6" }],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
+        },
+    });
+    create(client, "", "v1", "Service", service).await?;
+    let advertised = config.advertise_address;
+    let mirror = "endpointslice.kubernetes.io/skip-mirror";
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {mirror: "true"}},
+        "subsets": [{
+            "addresses": [{"ip": advertised.to_string()}],
+            "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
+        }],
+    });
+    apply(client, "", "v1", "Endpoints", endpoints).await?;
+    let slice = json!({
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if advertised.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [advertised.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
+    });
+    apply(client, "discovery.k8s.io", "v1", "EndpointSlice", slice).await
+}
+
+fn interface(
+    client: &kube::Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &DynamicObject,
+) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+fn typed(group: &str, version: &str, kind: &str, object: Value) -> DynamicObject {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let mut out = DynamicObject::new("", &resource).data(object.clone());
+    out.metadata = serde_json::from_value(object["metadata"].clone()).unwrap_or(ObjectMeta {
+        name: None,
+        ..ObjectMeta::default()
+    });
+    if let Some(fields) = out.data.as_object_mut() {
+        fields.remove("metadata");
+    }
+    out
+}
+
+async fn create(
+    client: &kube::Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: Value,
+) -> Result<(), Error> {
+    let object = typed(group, version, kind, object);
+    let api = interface(client, group, version, kind, &object);
+    let params = PostParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&params, &object).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+        Err(source) => Err(failed(kind, &object, source)),
+    }
+}
+
+async fn apply(
+    client: &kube::Client,
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: Value,
+) -> Result<(), Error> {
+    let object = typed(group, version, kind, object);
+    let api = interface(client, group, version, kind, &object);
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let params = PatchParams::apply(MANAGER).force();
+    match api.patch(&name, &params, &Patch::Apply(&object)).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(failed(kind, &object, source)),
+    }
+}
+
+fn failed(kind: &str, object: &DynamicObject, source: kube::Error) -> Error {
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    Error::Bootstrap {
+        what: format!("{kind} {name}"),
+        source: Box::new(source),
+    }
+}

@@ -1,0 +1,92 @@
+//! What the API server is told at its start.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Where objects are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// In memory: they end with the process. For tests and simulation.
+    Memory,
+    /// In a sled database, in `store` under the data directory.
+    Sled,
+}
+
+/// The configuration of an API server. [`Config::new`] has the defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where state lives: keys and certificates in `pki`, objects in `store`.
+    pub data_dir: PathBuf,
+    /// Where objects are kept.
+    pub engine: Engine,
+    /// The ranges of service addresses, at most one of each family, the preferred one first.
+    pub service_cidrs: Vec<IpNet>,
+    /// The range of node ports.
+    pub node_ports: RangeInclusive<u16>,
+    /// The domain of the cluster's DNS names.
+    pub cluster_domain: String,
+    /// The address at which pods and nodes reach this server; the endpoint of the `kubernetes`
+    /// service.
+    pub advertise_address: IpAddr,
+    /// The port there.
+    pub secure_port: u16,
+    /// Further names and addresses in the serving certificate.
+    pub extra_sans: Vec<String>,
+    /// The issuer of service account tokens; their default audience too.
+    pub issuer: String,
+    /// Most requests in work at once, watches aside. More are answered with 429.
+    pub max_requests: usize,
+    /// How long a request may take, watches and streams aside.
+    pub request_timeout: Duration,
+    /// How long a stop waits for requests in work.
+    pub drain: Duration,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The defaults: objects in sled under `data_dir`, dual-stack service ranges, everything on
+    /// loopback.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let net = |text: &str| text.parse().expect("a constant network is well-formed");
+        Self {
+            data_dir: data_dir.into(),
+            engine: Engine::Sled,
+            service_cidrs: vec![net("10.96.0.0/16"), net("fd00:10:96::/112")],
+            node_ports: 30000..=32767,
+            cluster_domain: "cluster.local".to_owned(),
+            advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            secure_port: 6443,
+            extra_sans: Vec::new(),
+            issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            max_requests: 1000,
+            request_timeout: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+
+    /// The address of the `kubernetes` service: the first of the preferred range.
+    pub fn api_service_address(&self) -> Option<IpAddr> {
+        self.service_cidrs.first()?.hosts().next()
+    }
+
+    /// The directory of keys and certificates.
+    pub fn pki_dir(&self) -> PathBuf {
+        self.data_dir.join("pki")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_service_has_the_first_address() {
+        let config = Config::new("/nowhere");
+        assert_eq!(config.api_service_address(), "10.96.0.1".parse().ok());
+    }
+}

@@ -1,0 +1,252 @@
+//! Discovery: what is served, told in three forms: a document per level, the aggregated list,
+//! and the legacy `/api`.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::config::Config;
+use crate::registry::{Kind, Registry, Resource, Subresource};
+use crate::rest::call::Reply;
+use crate::rest::negotiate::{Accept, Form};
+use crate::rest::table;
+use crate::rest::target::Verb;
+use crate::status::{Result, Status};
+
+/// Answers a path of discovery; `None` when it is none.
+pub fn serve(
+    registry: &Registry,
+    config: &Config,
+    accept: Accept,
+    path: &str,
+) -> Option<Result<Reply>> {
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let aggregated = accept.form == Form::Discovery;
+    let found = match segments[..] {
+        ["api" | "apis"] if aggregated => {
+            return Some(aggregate(registry, accept, segments[0] == "api"));
+        }
+        ["api"] => Some(legacy_versions(config)),
+        ["apis"] => Some(groups(registry)),
+        ["api", version] => resources(registry, "", version),
+        ["apis", group] => group_of(registry, group),
+        ["apis", group, version] if !group.is_empty() => resources(registry, group, version),
+        _ => return None,
+    };
+    Some(found.ok_or_else(Status::no_such_path).and_then(|document| {
+        let body = table::encode(&document, accept.encoding)?;
+        let content_type = accept.encoding.content_type();
+        Ok(Reply::of(StatusCode::OK, content_type, body))
+    }))
+}
+
+fn legacy_versions(config: &Config) -> Value {
+    let address = format!("{}:{}", config.advertise_address, config.secure_port);
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    })
+}
+
+/// The named groups, each with its versions, the preferred one first.
+fn named_groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (group, version) in registry.versions() {
+        if group.is_empty() {
+            continue;
+        }
+        match groups.iter_mut().find(|(name, _)| name == group) {
+            Some((_, versions)) => versions.push(version),
+            None => groups.push((group, vec![version])),
+        }
+    }
+    groups
+}
+
+fn group(name: &str, versions: &[&str]) -> Value {
+    let shown =
+        |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    let versions: Vec<Value> = versions.iter().map(shown).collect();
+    json!({
+        "name": name,
+        "versions": versions,
+        "preferredVersion": versions.first(),
+    })
+}
+
+fn groups(registry: &Registry) -> Value {
+    let groups = named_groups(registry);
+    let groups = groups.iter().map(|(name, versions)| group(name, versions));
+    json!({
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": groups.collect::<Vec<_>>(),
+    })
+}
+
+fn group_of(registry: &Registry, name: &str) -> Option<Value> {
+    let groups = named_groups(registry);
+    let (name, versions) = groups.iter().find(|(group, _)| *group == name)?;
+    let mut document = group(name, versions);
+    document["kind"] = "APIGroup".into();
+    document["apiVersion"] = "v1".into();
+    Some(document)
+}
+
+fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let all: Vec<Value> = registry
+        .of_version(group, version)
+        .flat_map(|r| flat(r))
+        .collect();
+    let group_version = match group {
+        "" => version.to_owned(),
+        group => format!("{group}/{version}"),
+    };
+    (!all.is_empty()).then(|| {
+        json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": group_version,
+            "resources": all,
+        })
+    })
+}
+
+/// A resource and its subresources, as an `APIResourceList` has them.
+fn flat(resource: &Resource) -> Vec<Value> {
+    let kind = &resource.kind;
+    let mut own = json!({
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": kind.is_namespaced(),
+        "kind": kind.kind,
+        "verbs": verbs(&kind.verbs),
+    });
+    for (field, names) in [
+        ("shortNames", &kind.short_names),
+        ("categories", &kind.categories),
+    ] {
+        if !names.is_empty() {
+            own[field] = names.clone().into();
+        }
+    }
+    let mut all = vec![own];
+    for subresource in &kind.subresources {
+        let mut document = json!({
+            "name": format!("{}/{}", kind.plural, subresource.name()),
+            "singularName": "",
+            "namespaced": kind.is_namespaced(),
+            "kind": kind.kind,
+            "verbs": verbs(subresource.verbs()),
+        });
+        if let Some((group, version, name)) = subresource.kind() {
+            document["kind"] = name.into();
+            if group != kind.group || version != kind.version {
+                document["group"] = group.into();
+                document["version"] = version.into();
+            }
+        }
+        all.push(document);
+    }
+    all
+}
+
+fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
+    let mut names: Vec<_> = verbs.iter().map(|verb| verb.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn aggregate(registry: &Registry, accept: Accept, core: bool) -> Result<Reply> {
+    let names = match core {
+        true => vec![("", vec!["v1"])],
+        false => named_groups(registry),
+    };
+    let items = names.iter().map(|(group, versions)| {
+        let versions = versions.iter().map(|version| {
+            let resources = registry.of_version(group, version);
+            json!({
+                "version": version,
+                "freshness": "Current",
+                "resources": resources.map(|r| nested(&r.kind)).collect::<Vec<_>>(),
+            })
+        });
+        let mut meta = Map::new();
+        if !group.is_empty() {
+            meta.insert("name".into(), (*group).into());
+        }
+        json!({"metadata": meta, "versions": versions.collect::<Vec<_>>()})
+    });
+    let document = json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": "apidiscovery.k8s.io/v2",
+        "metadata": {},
+        "items": items.collect::<Vec<_>>(),
+    });
+    let body = table::encode(&document, accept.encoding)?;
+    let content_type = format!(
+        "{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        accept.encoding.content_type()
+    );
+    Ok(Reply::of(StatusCode::OK, &content_type, body))
+}
+
+/// A resource with its subresources inside, as the aggregated list has it.
+fn nested(kind: &Kind) -> Value {
+    let own = |name: &str| gvk(&kind.group, &kind.version, name);
+    let mut document = json!({
+        "resource": kind.plural,
+        "responseKind": own(&kind.kind),
+        "scope": if kind.is_namespaced() { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": verbs(&kind.verbs),
+    });
+    for (field, names) in [
+        ("shortNames", &kind.short_names),
+        ("categories", &kind.categories),
+    ] {
+        if !names.is_empty() {
+            document[field] = names.clone().into();
+        }
+    }
+    if !kind.subresources.is_empty() {
+        let all = kind.subresources.iter().map(|one| subresource(kind, one));
+        document["subresources"] = all.collect::<Vec<_>>().into();
+    }
+    document
+}
+
+fn subresource(kind: &Kind, subresource: &Subresource) -> Value {
+    let response = match subresource.kind() {
+        Some((group, version, name)) => gvk(group, version, name),
+        None => gvk(&kind.group, &kind.version, &kind.kind),
+    };
+    json!({
+        "subresource": subresource.name(),
+        "responseKind": response,
+        "verbs": verbs(subresource.verbs()),
+    })
+}
+
+fn gvk(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_with_subresources() {
+        let registry = Registry::builtin().unwrap();
+        let document = resources(&registry, "", "v1").unwrap();
+        let find = |name: &str| {
+            let all = document["resources"].as_array().unwrap();
+            all.iter().find(|one| one["name"] == name).cloned().unwrap()
+        };
+        assert_eq!(find("pods")["shortNames"], json!(["po"]));
+        assert_eq!(find("pods/eviction")["group"], "policy");
+        assert_eq!(find("namespaces")["namespaced"], false);
+        assert!(resources(&registry, "nosuch", "v1").is_none());
+    }
+}

@@ -1,0 +1,148 @@
+//! Paths that are no resources: health, version, metrics, discovery, OpenAPI, the keys of
+//! tokens.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::discovery;
+use crate::rest::call::Reply;
+use crate::rest::negotiate::Accept;
+use crate::rest::query::Query;
+use crate::status::{Result, Status};
+
+/// The Kubernetes version whose API this is.
+const MINOR: &str = "37";
+
+/// Answers a path that is no resource.
+pub async fn serve(
+    api: &Api,
+    method: &Method,
+    path: &str,
+    query: &Query,
+    accept: Result<Accept>,
+) -> Result<Reply> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Status::method_not_allowed());
+    }
+    let trimmed = path.trim_end_matches('/');
+    match trimmed {
+        "" => return Ok(json_reply(&json!({ "paths": root_paths(api) }))),
+        "/version" => return Ok(json_reply(&version())),
+        "/metrics" => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            return Ok(Reply::of(StatusCode::OK, kind, api.metrics.text()));
+        }
+        _ => {}
+    }
+    for probe in ["/livez", "/readyz", "/healthz"] {
+        if let Some(rest) = trimmed.strip_prefix(probe)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return health(api, probe, rest.trim_start_matches('/'), query).await;
+        }
+    }
+    let accept = accept?;
+    discovery::serve(&api.registry, &api.config, accept, path)
+        .unwrap_or_else(|| Err(Status::no_such_path()))
+}
+
+fn json_reply(document: &Value) -> Reply {
+    Reply::json(StatusCode::OK, document.to_string())
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": MINOR,
+        "gitVersion": format!("v1.{MINOR}.0+peapod-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
+    })
+}
+
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn root_paths(api: &Api) -> Vec<String> {
+    let versions = api.registry.versions().iter();
+    let mut paths: Vec<String> = versions
+        .map(|(group, version)| match group.as_str() {
+            "" => format!("/api/{version}"),
+            group => format!("/apis/{group}/{version}"),
+        })
+        .collect();
+    for path in [
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ] {
+        paths.push(path.to_owned());
+    }
+    paths.sort();
+    paths
+}
+
+/// The checks of a probe, each with its outcome.
+async fn checks(api: &Api, probe: &str) -> Vec<(&'static str, Result<(), String>)> {
+    let store = api.store.fence().await;
+    let mut all = vec![
+        ("ping", Ok(())),
+        ("etcd", store.map(drop).map_err(|fault| fault.to_string())),
+    ];
+    if probe == "/readyz" {
+        let stopping = api.draining.is_cancelled();
+        let outcome = if stopping {
+            Err("process is shutting down".to_owned())
+        } else {
+            Ok(())
+        };
+        all.push(("shutdown", outcome));
+    }
+    all
+}
+
+async fn health(api: &Api, probe: &str, one: &str, query: &Query) -> Result<Reply> {
+    let mut checks = checks(api, probe).await;
+    if !one.is_empty() {
+        checks.retain(|(name, _)| *name == one);
+        if checks.is_empty() {
+            return Err(Status::no_such_path());
+        }
+    }
+    checks.retain(|(name, _)| !query.all("exclude").any(|excluded| excluded == *name));
+    let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
+    let name = probe.trim_start_matches('/');
+    let mut text = String::new();
+    for (check, outcome) in &checks {
+        match outcome {
+            Ok(()) => text += &format!("[+]{check} ok\n"),
+            Err(why) => text += &format!("[-]{check} failed: {why}\n"),
+        }
+    }
+    let verbose = !query.get("verbose").is_empty() || query.flag("verbose")?;
+    let (code, text) = match (failed, verbose) {
+        (true, _) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{text}{name} check failed\n"),
+        ),
+        (false, true) => (StatusCode::OK, format!("{text}{name} check passed\n")),
+        (false, false) => (StatusCode::OK, "ok".to_owned()),
+    };
+    Ok(Reply::of(code, "text/plain; charset=utf-8", text))
+}

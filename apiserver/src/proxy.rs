@@ -1,0 +1,382 @@
+//! The way to the nodes: logs, exec, attach and port-forward are passed on to the kubelet API of
+//! the pod's node, upgrades and all, without looking into what flows.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::body::Body;
+use crate::registry::{Subresource, value};
+use crate::rest::call::Call;
+use crate::rest::{get, table};
+use crate::status::{Result, Status};
+use crate::storage;
+
+/// How long a node may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long it may take to answer a request's head.
+const HEAD: Duration = Duration::from_secs(30);
+/// The port of a node that names none.
+const DEFAULT_PORT: u16 = 10250;
+/// The annotation that names the container for `kubectl logs` and `exec`.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Connections to the nodes' kubelet API.
+pub struct Kubelets {
+    tls: TlsConnector,
+}
+
+/// Where a node's kubelet API is.
+struct Address {
+    ip: IpAddr,
+    port: u16,
+}
+
+// === impl Kubelets ===
+
+impl Kubelets {
+    /// Connects with the client certificate in `tls`.
+    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
+        Self {
+            tls: TlsConnector::from(tls),
+        }
+    }
+
+    async fn connect(&self, address: &Address) -> std::io::Result<TlsStream> {
+        let tcp = TcpStream::connect((address.ip, address.port)).await?;
+        tcp.set_nodelay(true)?;
+        self.tls.connect(ServerName::from(address.ip), tcp).await
+    }
+}
+
+type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Passes a request on to the pod's node and the answer back.
+pub async fn stream(api: &Api, call: &Call, parts: Parts) -> Result<Response<Body>> {
+    let entry = get::entry(api, call)?;
+    let pod = table::decode(&call.resource, &entry.value)?;
+    let subresource = call.subresource.as_ref();
+    let path = kubelet_path(call, subresource, &pod)?;
+    let address = address_of(api, &pod)?;
+    let counted = api.metrics.long_running();
+    let sender = connect(api, &address).await?;
+    let draining = api.draining.clone();
+    exchange(sender, &address, &path, parts, draining, counted).await
+}
+
+fn kubelet_path(call: &Call, subresource: Option<&Subresource>, pod: &Value) -> Result<String> {
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let place = format!("{}/{}", call.target.namespace, call.target.name);
+    match subresource {
+        Some(Subresource::Log) => {
+            let container = container(call, pod)?;
+            let query = passed(call, &LOG_OPTIONS);
+            Ok(format!(
+                "/containerLogs/{place}/{}{query}",
+                encode(&container)
+            ))
+        }
+        Some(Subresource::PortForward) => {
+            let query = passed(call, &[("ports", "port")]);
+            Ok(format!("/portForward/{place}{query}"))
+        }
+        Some(subresource @ (Subresource::Exec | Subresource::Attach)) => {
+            let container = container(call, pod)?;
+            let query = passed(call, &STREAM_OPTIONS);
+            let verb = subresource.name();
+            Ok(format!("/{verb}/{place}/{}{query}", encode(&container)))
+        }
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+/// The options of logs: the API's name, the kubelet's name.
+const LOG_OPTIONS: [(&str, &str); 9] = [
+    ("follow", "follow"),
+    ("previous", "previous"),
+    ("timestamps", "timestamps"),
+    ("tailLines", "tailLines"),
+    ("limitBytes", "limitBytes"),
+    ("sinceSeconds", "sinceSeconds"),
+    ("sinceTime", "sinceTime"),
+    ("stream", "stream"),
+    (
+        "insecureSkipTLSVerifyBackend",
+        "insecureSkipTLSVerifyBackend",
+    ),
+];
+
+/// The options of exec and attach.
+const STREAM_OPTIONS: [(&str, &str); 5] = [
+    ("stdin", "input"),
+    ("stdout", "output"),
+    ("stderr", "error"),
+    ("tty", "tty"),
+    ("command", "command"),
+];
+
+/// The query for the node: the options that the client gave, under the kubelet's names. Flags
+/// become 1, and those that are false are left out.
+fn passed(call: &Call, options: &[(&str, &str)]) -> String {
+    let mut query = String::new();
+    for (name, kubelet) in options {
+        for given in call.query.all(name) {
+            let given = match (*kubelet, given) {
+                ("input" | "output" | "error" | "tty", "false" | "0") => continue,
+                ("input" | "output" | "error" | "tty", _) => "1",
+                (_, other) => other,
+            };
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(kubelet);
+            query.push('=');
+            query.extend(utf8_percent_encode(given, NON_ALPHANUMERIC));
+        }
+    }
+    query
+}
+
+/// The container that is meant: the one named, the pod's default, or its only one.
+fn container(call: &Call, pod: &Value) -> Result<String> {
+    let pod_name = &call.target.name;
+    let names = |list: &str| -> Vec<String> {
+        let all = value::list(pod, list).iter();
+        all.map(|one| value::text(one, "name").to_owned()).collect()
+    };
+    let own = names("spec.containers");
+    let init = names("spec.initContainers");
+    let ephemeral = names("spec.ephemeralContainers");
+    let asked = call.query.get("container");
+    if !asked.is_empty() {
+        let known = own
+            .iter()
+            .chain(&init)
+            .chain(&ephemeral)
+            .any(|name| name == asked);
+        return match known {
+            true => Ok(asked.to_owned()),
+            false => Err(Status::bad_request(format!(
+                "container {asked} is not valid for pod {pod_name}"
+            ))),
+        };
+    }
+    if let [only] = own.as_slice() {
+        return Ok(only.clone());
+    }
+    let default = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
+    if let Some(default) = default.filter(|name| own.iter().any(|one| one == name)) {
+        return Ok(default.to_owned());
+    }
+    let mut message = format!(
+        "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+        own.join(" ")
+    );
+    if !init.is_empty() {
+        message += &format!(" or one of the init containers: [{}]", init.join(" "));
+    }
+    Err(Status::bad_request(message))
+}
+
+fn address_of(api: &Api, pod: &Value) -> Result<Address> {
+    let name = value::text(pod, "spec.nodeName");
+    let pod_name = value::text(pod, "metadata.name");
+    if name.is_empty() {
+        return Err(Status::bad_request(format!(
+            "pod {pod_name} does not have a host assigned"
+        )));
+    }
+    let nodes = api
+        .registry
+        .find("", "v1", "nodes")
+        .ok_or_else(Status::no_such_path)?;
+    let key = storage::key(&nodes.kind, "", name)?;
+    let entry = api
+        .store
+        .get(&key)
+        .ok_or_else(|| Status::not_found(nodes.kind.group_resource(), name))?;
+    let node = table::decode(nodes, &entry.value)?;
+    address(&node).ok_or_else(|| {
+        Status::unavailable(format!(
+            "node {name} has no InternalIP in its status yet; try again"
+        ))
+    })
+}
+
+fn address(node: &Value) -> Option<Address> {
+    let all = value::list(node, "status.addresses").iter();
+    let mut internal = all.filter(|one| value::text(one, "type") == "InternalIP");
+    let port = value::integer(node, "status.daemonEndpoints.kubeletEndpoint.Port");
+    let port = port
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0);
+    Some(Address {
+        ip: internal.find_map(|one| value::text(one, "address").parse().ok())?,
+        port: port.unwrap_or(DEFAULT_PORT),
+    })
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Empty<Bytes>>;
+
+async fn connect(api: &Api, address: &Address) -> Result<Sender> {
+    let failed = |fault: String| {
+        let (ip, port) = (address.ip, address.port);
+        Status::unavailable(format!(
+            "cannot reach the node at {ip}:{port}: {fault}; is nodelet running there?"
+        ))
+    };
+    let connected = tokio::time::timeout(CONNECT, api.kubelets.connect(address)).await;
+    let io = connected
+        .map_err(|_| failed("timed out".to_owned()))?
+        .map_err(|fault| failed(fault.to_string()))?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+        .await
+        .map_err(|fault| failed(fault.to_string()))?;
+    // The connection ends with the exchange: hyper ends it when the sender and the body (or the
+    // upgraded stream) are dropped.
+    tokio::spawn(async move {
+        if let Err(fault) = connection.with_upgrades().await {
+            tracing::debug!(%fault, "a connection to a node ended");
+        }
+    });
+    Ok(sender)
+}
+
+async fn exchange(
+    mut sender: Sender,
+    address: &Address,
+    path: &str,
+    mut parts: Parts,
+    draining: CancellationToken,
+    counted: crate::metrics::InFlight,
+) -> Result<Response<Body>> {
+    let ours = parts.extensions.remove::<OnUpgrade>();
+    let request = passed_on(address, path, &parts)?;
+    let answered = tokio::time::timeout(HEAD, sender.send_request(request)).await;
+    let mut response = answered
+        .map_err(|_| Status::timeout("the node did not answer in time"))?
+        .map_err(|fault| Status::unavailable(format!("the node closed the connection: {fault}")))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(streamed(response, draining, counted, sender));
+    }
+    let Some(ours) = ours else {
+        return Err(Status::bad_request("Upgrade request required"));
+    };
+    let theirs = hyper::upgrade::on(&mut response);
+    tokio::spawn(tunnel(ours, theirs, draining, counted, sender));
+    let (mut head, _) = response.into_parts();
+    head.extensions.clear();
+    Ok(Response::from_parts(head, Body::empty()))
+}
+
+fn passed_on(address: &Address, path: &str, parts: &Parts) -> Result<Request<Empty<Bytes>>> {
+    let uri: Uri = path
+        .parse()
+        .map_err(|fault| Status::bad_request(format!("cannot pass on {path:?}: {fault}")))?;
+    let upgrades = parts.headers.contains_key(UPGRADE);
+    let mut request = Request::new(Empty::new());
+    *request.method_mut() = if upgrades {
+        parts.method.clone()
+    } else {
+        Method::GET
+    };
+    *request.uri_mut() = uri;
+    for (name, text) in &parts.headers {
+        let own = name == HOST || name == http::header::AUTHORIZATION;
+        let length =
+            name == http::header::CONTENT_LENGTH || name == http::header::TRANSFER_ENCODING;
+        let hop = name == CONNECTION && !upgrades;
+        if !own && !length && !hop {
+            request.headers_mut().append(name, text.clone());
+        }
+    }
+    let host = std::net::SocketAddr::new(address.ip, address.port).to_string();
+    if let Ok(host) = host.parse() {
+        request.headers_mut().insert(HOST, host);
+    }
+    Ok(request)
+}
+
+/// Passes an ordinary answer back as it comes.
+fn streamed(
+    response: Response<hyper::body::Incoming>,
+    draining: CancellationToken,
+    counted: crate::metrics::InFlight,
+    sender: Sender,
+) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    head.headers.remove(http::header::TRANSFER_ENCODING);
+    head.headers.remove(CONNECTION);
+    let state = (body.into_data_stream(), draining, counted, sender);
+    let pieces = futures::stream::unfold(state, |(mut data, draining, counted, sender)| async {
+        use futures::StreamExt;
+        let piece = tokio::select! {
+            piece = data.next() => piece?.ok()?,
+            () = draining.cancelled() => return None,
+        };
+        Some((piece, (data, draining, counted, sender)))
+    });
+    Response::from_parts(head, Body::stream(pieces))
+}
+
+/// Copies both ways until either end closes or the server stops.
+async fn tunnel(
+    ours: OnUpgrade,
+    theirs: OnUpgrade,
+    draining: CancellationToken,
+    _counted: crate::metrics::InFlight,
+    _sender: Sender,
+) {
+    let (ours, theirs) = match tokio::try_join!(ours, theirs) {
+        Ok(both) => both,
+        Err(fault) => {
+            tracing::debug!(%fault, "an upgrade did not happen");
+            return;
+        }
+    };
+    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+    tokio::select! {
+        copied = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {
+            if let Err(fault) = copied {
+                tracing::debug!(%fault, "a tunnel to a node ended");
+            }
+        }
+        () = draining.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nodes_are_found_by_their_internal_address() {
+        let node = json!({"status": {
+            "addresses": [
+                {"type": "Hostname", "address": "n1"},
+                {"type": "InternalIP", "address": "10.0.0.1"},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10260}},
+        }});
+        let found = address(&node).unwrap();
+        assert_eq!(
+            (found.ip.to_string().as_str(), found.port),
+            ("10.0.0.1", 10260)
+        );
+        assert!(address(&json!({"status": {}})).is_none());
+    }
+}

@@ -1,0 +1,158 @@
+//! Columns of a kind's table, as `kubectl get` prints them.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::value;
+
+/// A column.
+#[derive(Clone)]
+pub struct Column {
+    /// Heading, in title case (`kubectl` prints it in capitals).
+    pub name: &'static str,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: &'static str,
+    /// `name` for the column that names the object; empty for all others.
+    pub format: &'static str,
+    /// One sentence for people.
+    pub description: &'static str,
+    /// 0 is always shown, 1 and more only with `-o wide`.
+    pub priority: i32,
+    cell: Cell,
+}
+
+/// Computes a cell from the object and the present time.
+pub type CellFn = fn(&Value, Timestamp) -> Value;
+
+#[derive(Clone)]
+enum Cell {
+    Path(String),
+    Computed(CellFn),
+}
+
+// === impl Column ===
+
+impl Column {
+    /// The object's name.
+    pub fn name() -> Self {
+        Self {
+            format: "name",
+            description: "Name must be unique within a namespace.",
+            ..Self::path("Name", "string", "metadata.name")
+        }
+    }
+
+    /// The object's age, as `5d3h`.
+    pub fn age() -> Self {
+        Self {
+            description: "CreationTimestamp is a timestamp representing the server time when this object was created.",
+            ..Self::computed("Age", "string", |object, now| {
+                age(object, "metadata.creationTimestamp", now).into()
+            })
+        }
+    }
+
+    /// The value at a dotted path.
+    pub fn path(name: &'static str, kind: &'static str, path: &str) -> Self {
+        Self::new(name, kind, Cell::Path(path.to_owned()))
+    }
+
+    /// A value computed from the object and the present time.
+    pub fn computed(name: &'static str, kind: &'static str, cell: CellFn) -> Self {
+        Self::new(name, kind, Cell::Computed(cell))
+    }
+
+    fn new(name: &'static str, kind: &'static str, cell: Cell) -> Self {
+        Self {
+            name,
+            kind,
+            format: "",
+            description: "",
+            priority: 0,
+            cell,
+        }
+    }
+
+    /// Shows it only with `-o wide`.
+    pub fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
+    }
+
+    /// Sets the sentence for people.
+    pub fn described(mut self, description: &'static str) -> Self {
+        self.description = description;
+        self
+    }
+
+    /// The cell of an object.
+    pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
+        match &self.cell {
+            Cell::Computed(cell) => cell(object, now),
+            Cell::Path(path) => match value::at(object, path) {
+                Some(found) => found.clone(),
+                None if self.kind == "string" => "".into(),
+                None => Value::Null,
+            },
+        }
+    }
+}
+
+/// The age of the time at a path, as people read it; `<unknown>` when there is none.
+pub fn age(object: &Value, path: &str, now: Timestamp) -> String {
+    match value::text(object, path).parse::<Timestamp>() {
+        Ok(then) => human_duration(now.as_second() - then.as_second()),
+        Err(_) => "<unknown>".to_owned(),
+    }
+}
+
+/// A duration in seconds as Kubernetes shows it: `42s`, `3m20s`, `5h`, `2d4h`, `1y30d`.
+pub fn human_duration(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |big: i64, unit: &str, small: i64, small_unit: &str| match small {
+        0 => format!("{big}{unit}"),
+        _ => format!("{big}{unit}{small}{small_unit}"),
+    };
+    match seconds {
+        ..-1 => "<invalid>".to_owned(),
+        -1 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
+        _ if minutes < 10 => pair(minutes, "m", seconds % 60, "s"),
+        _ if minutes < 180 => format!("{minutes}m"),
+        _ if hours < 8 => pair(hours, "h", minutes % 60, "m"),
+        _ if hours < 48 => format!("{hours}h"),
+        _ if hours < 192 => pair(days, "d", hours % 24, "h"),
+        _ if days < 365 * 2 => format!("{days}d"),
+        _ if days < 365 * 8 => pair(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_upstream() {
+        for (seconds, expected) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (200, "3m20s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_800, "2d"),
+            (190_000, "2d4h"),
+            (700_000, "8d"),
+            (63_072_000, "2y"),
+            (65_664_000, "2y30d"),
+        ] {
+            assert_eq!(human_duration(seconds), expected, "{seconds}");
+        }
+    }
+}

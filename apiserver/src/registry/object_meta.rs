@@ -1,0 +1,274 @@
+//! `metadata`, which every object has: what the server writes into it, what may stand in it,
+//! what may change. Pure: the time, the UID and the random suffix come from the caller.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use peapod_api::field_path::FieldPath;
+use peapod_api::names;
+use serde_json::{Value, json};
+
+use super::field_error::{FieldError, FieldErrors};
+use super::value;
+use super::{Kind, Resource};
+
+/// Most bytes of all annotations together.
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+/// How much of a generateName stands before the suffix.
+const GENERATED_BASE_MAX: usize = 58;
+/// Length of that suffix.
+pub const SUFFIX_LEN: usize = 5;
+/// The characters of a suffix: no vowels, no look-alikes.
+pub const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A time as the API writes it: RFC 3339, whole seconds, UTC.
+pub fn time(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A time as the API writes it where microseconds count.
+pub fn micro_time(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+/// The name for `metadata.generateName` and a random suffix.
+pub fn generated_name(base: &str, suffix: &str) -> String {
+    let mut cut = base.len().min(GENERATED_BASE_MAX);
+    while !base.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{suffix}", &base[..cut])
+}
+
+/// Fills in what the server owns in a new object.
+pub fn stamp_new(kind: &Kind, object: &mut Value, uid: &str, now: Timestamp) {
+    let meta = value::entry(object, "metadata");
+    if !meta.is_object() {
+        *meta = json!({});
+    }
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ] {
+        value::remove(meta, field);
+    }
+    meta["uid"] = uid.into();
+    meta["creationTimestamp"] = time(now).into();
+    if kind.generation {
+        meta["generation"] = 1.into();
+    }
+}
+
+/// Carries over what an update may not change, and counts the generation.
+pub fn stamp_update(kind: &Kind, new: &mut Value, old: &Value) {
+    let old_meta = &old["metadata"];
+    let meta = value::entry(new, "metadata");
+    if !meta.is_object() {
+        *meta = json!({});
+    }
+    value::remove(meta, "selfLink");
+    for field in ["uid", "creationTimestamp"] {
+        if value::text(meta, field).is_empty() {
+            value::set_or_remove(meta, field, old_meta.get(field).cloned());
+        }
+    }
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+    ] {
+        value::set_or_remove(meta, field, old_meta.get(field).cloned());
+    }
+    if kind.generation && desired_differs(new, old) {
+        let generation = value::integer(old, "metadata.generation").unwrap_or(0) + 1;
+        new["metadata"]["generation"] = generation.into();
+    }
+}
+
+/// Whether anything but metadata and status differs.
+fn desired_differs(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+        return false;
+    };
+    let desired = |key: &&String| !matches!(key.as_str(), "metadata" | "status");
+    let keys: BTreeSet<&String> = new.keys().chain(old.keys()).filter(desired).collect();
+    keys.into_iter().any(|key| new.get(key) != old.get(key))
+}
+
+/// Checks the metadata of an object on every write.
+pub fn validate(resource: &Resource, object: &Value, errors: &mut FieldErrors) {
+    let path = FieldPath::of("metadata");
+    let kind = &resource.kind;
+    validate_name(kind, object, &path, errors);
+    validate_namespace(kind, object, &path, errors);
+    labels(&object["metadata"]["labels"], &path.child("labels"), errors);
+    annotations(
+        &object["metadata"]["annotations"],
+        &path.child("annotations"),
+        errors,
+    );
+    finalizers(object, &path.child("finalizers"), errors);
+    owners(object, &path.child("ownerReferences"), errors);
+}
+
+fn validate_name(kind: &Kind, object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let base = value::text(object, "metadata.generateName");
+    if !base.is_empty() {
+        // What is generated ends in an alphanumeric, so a dash at the base's end is good.
+        let outcome = (kind.name_rule)(&format!("{}x", base.trim_end_matches('-')));
+        errors.check(&path.child("generateName"), base, outcome);
+    }
+    match value::text(object, "metadata.name") {
+        "" => errors.push(FieldError::required(
+            path.child("name"),
+            "name or generateName is required",
+        )),
+        name => errors.check(&path.child("name"), name, (kind.name_rule)(name)),
+    }
+}
+
+fn validate_namespace(kind: &Kind, object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let path = path.child("namespace");
+    match (
+        kind.is_namespaced(),
+        value::text(object, "metadata.namespace"),
+    ) {
+        (true, "") => errors.push(FieldError::required(path, "")),
+        (true, namespace) => errors.check(&path, namespace, names::dns_label(namespace)),
+        (false, "") => {}
+        (false, _) => errors.push(FieldError::forbidden(path, "not allowed on this type")),
+    }
+}
+
+/// Checks labels, of an object or of a template.
+pub fn labels(labels: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    for (key, text) in labels.as_object().into_iter().flatten() {
+        errors.check(path, key, names::qualified_name(key));
+        let text = text.as_str().unwrap_or_default();
+        errors.check(path, text, names::label_value(text));
+    }
+}
+
+/// Checks annotations, of an object or of a template.
+pub fn annotations(annotations: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let mut size = 0;
+    for (key, text) in annotations.as_object().into_iter().flatten() {
+        errors.check(path, key, names::qualified_name(&key.to_lowercase()));
+        size += key.len() + text.as_str().map_or(0, str::len);
+    }
+    if size > ANNOTATIONS_MAX {
+        errors.push(FieldError::too_long(path, ANNOTATIONS_MAX));
+    }
+}
+
+fn finalizers(object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let all = value::list(object, "metadata.finalizers");
+    for (index, finalizer) in all.iter().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        errors.check(&path.index(index), text, names::qualified_name(text));
+    }
+    let has = |name: &str| all.iter().any(|one| one == name);
+    if has("orphan") && has("foregroundDeletion") {
+        errors.push(FieldError::invalid(
+            path,
+            all.to_vec(),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
+    }
+}
+
+fn owners(object: &Value, path: &FieldPath, errors: &mut FieldErrors) {
+    let mut controllers = Vec::new();
+    for (index, owner) in value::list(object, "metadata.ownerReferences")
+        .iter()
+        .enumerate()
+    {
+        let at = path.index(index);
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
+            if value::text(owner, field).is_empty() {
+                errors.push(FieldError::invalid(at.child(field), "", why));
+            }
+        }
+        if value::truth(owner, "controller") {
+            controllers.push(value::text(owner, "name"));
+        }
+    }
+    if let [first, second, ..] = controllers[..] {
+        errors.push(FieldError::invalid(
+            path,
+            object["metadata"]["ownerReferences"].clone(),
+            format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"
+            ),
+        ));
+    }
+}
+
+/// Checks what an update may not change.
+pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    for field in ["name", "namespace", "uid", "creationTimestamp"] {
+        let path = format!("metadata.{field}");
+        let (now, before) = (value::text(new, &path), value::text(old, &path));
+        if now != before {
+            errors.push(FieldError::immutable(path, now));
+        }
+    }
+    if value::at(old, "metadata.deletionTimestamp").is_some() {
+        let before = value::list(old, "metadata.finalizers");
+        let added: Vec<String> = value::list(new, "metadata.finalizers")
+            .iter()
+            .filter(|one| !before.contains(one))
+            .map(|one| format!("{one}"))
+            .collect();
+        if !added.is_empty() {
+            errors.push(FieldError::forbidden(
+                "metadata.finalizers",
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
+                ),
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_generated_within_bounds() {
+        assert_eq!(generated_name("web-", "abcde"), "web-abcde");
+        assert_eq!(generated_name(&"x".repeat(90), "abcde").len(), 63);
+        assert_eq!(generated_name(&"é".repeat(50), "abcde").len(), 63);
+    }
+
+    #[test]
+    fn times_as_upstream() {
+        let now = Timestamp::new(1_700_000_000, 123_456_789).unwrap();
+        assert_eq!(time(now), "2023-11-14T22:13:20Z");
+        assert_eq!(micro_time(now), "2023-11-14T22:13:20.123456Z");
+    }
+
+    #[test]
+    fn generation_counts_changes_of_the_desired_state() {
+        let kind = Kind::namespaced("apps", "v1", "Deployment", "deployments").with_generation();
+        let old = json!({"metadata": {"generation": 3, "uid": "u"}, "spec": {"a": 1}});
+        let mut same = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"a": 1}, "status": {}});
+        stamp_update(&kind, &mut same, &old);
+        assert_eq!(same["metadata"]["generation"], 3);
+        assert_eq!(same["metadata"]["uid"], "u");
+        let mut other = json!({"metadata": {"generation": 9}, "spec": {"a": 2}});
+        stamp_update(&kind, &mut other, &old);
+        assert_eq!(other["metadata"]["generation"], 4);
+    }
+}

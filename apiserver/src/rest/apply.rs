@@ -1,0 +1,64 @@
+//! Server-side apply: a PATCH that says what its sender wants, and nothing else.
+
+use http::StatusCode;
+use peapod_schema::FieldValidation;
+use peapod_schema::apply::{self, ApplyError};
+use serde_json::Value;
+
+use super::body_object;
+use super::call::Call;
+use super::negotiate::Encoding;
+use super::write::{Write, Written};
+use super::{create, fields, update};
+use crate::registry::value;
+use crate::status::{Result, Status};
+
+/// Applies the configuration in the body; creates the object where there is none.
+pub async fn apply(
+    write: &Write<'_>,
+    call: &Call,
+    mode: FieldValidation,
+) -> Result<(StatusCode, Written, Vec<String>)> {
+    if write.options.field_manager.is_empty() {
+        return Err(Status::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
+    }
+    let decoded = body_object::decode(&call.body, Encoding::Yaml)?;
+    let (mut config, warnings) = body_object::checked(decoded, (&*call.resource).into(), mode)?;
+    body_object::place(call, &mut config)?;
+    body_object::name(call, &mut config)?;
+    let changed = update::modify(write, |old| merged(write, Some(old), &config)).await;
+    let missing = |status: &Status| status.code == 404 && write.subresource.is_empty();
+    match changed {
+        Err(status) if missing(&status) => {
+            let object = merged(write, None, &config)?;
+            let written = create::insert(write, object).await?;
+            Ok((StatusCode::CREATED, written, warnings))
+        }
+        outcome => Ok((StatusCode::OK, outcome?, warnings)),
+    }
+}
+
+/// What the configuration makes of the live object.
+fn merged(write: &Write<'_>, live: Option<&Value>, config: &Value) -> Result<Value> {
+    let schema = &write.resource.schema;
+    let force = write.options.force;
+    let outcome = fields::as_writer(write, write.api.now(), |writer| {
+        apply::apply(live, config.clone(), schema, writer, force)
+    });
+    let mut object = outcome.map_err(|fault| match fault {
+        ApplyError::Conflict(conflicts) => {
+            let causes = conflicts.causes().into_iter();
+            let causes = causes.map(|c| (format!("conflict with {}", c.manager), c.field));
+            Status::apply_conflict(&conflicts.to_string(), causes.collect())
+        }
+        ApplyError::ManagedFields | ApplyError::Malformed(_) => {
+            Status::bad_request(fault.to_string())
+        }
+    })?;
+    // Only the configuration's own version is a precondition.
+    let given = value::at(config, "metadata.resourceVersion").cloned();
+    value::set_or_remove(&mut object, "metadata.resourceVersion", given);
+    Ok(object)
+}

@@ -1,0 +1,131 @@
+//! From a request's body to an object of a kind: decoded, checked against the schema, of the
+//! right kind, in the right place.
+
+use peapod_schema::decode::{self, Decoded};
+use peapod_schema::{FieldValidation, Schema, check};
+use serde_json::Value;
+
+use super::call::Call;
+use super::negotiate::Encoding;
+use crate::registry::{Resource, value};
+use crate::status::{Result, Status};
+
+/// Decodes a body in its encoding, noting duplicate fields.
+pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Decoded> {
+    let decoded = match encoding {
+        Encoding::Json => decode::json(bytes),
+        Encoding::Yaml => decode::yaml(bytes),
+    };
+    decoded.map_err(|fault| Status::bad_request(fault.to_string()))
+}
+
+/// Which kind a body must be of.
+#[derive(Clone, Copy)]
+pub struct Expected<'a> {
+    /// `v1`, or `apps/v1`.
+    pub api_version: &'a str,
+    /// As `Deployment`.
+    pub kind: &'a str,
+    /// Its shape.
+    pub schema: &'a Schema,
+}
+
+impl<'a> From<&'a Resource> for Expected<'a> {
+    fn from(resource: &'a Resource) -> Self {
+        Self {
+            api_version: &resource.api_version,
+            kind: &resource.kind.kind,
+            schema: &resource.schema,
+        }
+    }
+}
+
+/// The object in the body of a request, and the warnings that its sender gets. A missing kind or
+/// version is filled in.
+pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>)> {
+    let encoding = Encoding::of_body(&call.headers)?;
+    let decoded = decode(&call.body, encoding)?;
+    let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
+    checked(decoded, expected, mode)
+}
+
+/// Checks a decoded object against the kind that is expected.
+pub fn checked(
+    decoded: Decoded,
+    expected: Expected<'_>,
+    mode: FieldValidation,
+) -> Result<(Value, Vec<String>)> {
+    let Decoded {
+        value: mut object,
+        mut faults,
+    } = decoded;
+    if !object.is_object() {
+        return Err(Status::bad_request(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }",
+        ));
+    }
+    is_of_kind(&mut object, expected)?;
+    let handled = |fault: String| {
+        let version = expected.api_version.rsplit('/').next().unwrap_or_default();
+        let kind = expected.kind;
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {fault}"
+        ))
+    };
+    faults.extend(check::check(&mut object, expected.schema).map_err(|e| handled(e.to_string()))?);
+    let warnings = mode.settle(faults).map_err(|e| handled(e.to_string()))?;
+    Ok((object, warnings))
+}
+
+fn is_of_kind(object: &mut Value, expected: Expected<'_>) -> Result<()> {
+    let given = value::text(object, "kind").to_owned();
+    let version = value::text(object, "apiVersion").to_owned();
+    if !given.is_empty() && given != expected.kind {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): it is of type {given} ({version})",
+            expected.kind
+        )));
+    }
+    if !version.is_empty() && version != expected.api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            expected.api_version
+        )));
+    }
+    object["kind"] = expected.kind.into();
+    object["apiVersion"] = expected.api_version.into();
+    Ok(())
+}
+
+/// Makes the object's namespace the path's; a different one is refused.
+pub fn place(call: &Call, object: &mut Value) -> Result<()> {
+    if !call.kind().is_namespaced() {
+        return Ok(());
+    }
+    let namespace = &call.target.namespace;
+    match value::text(object, "metadata.namespace") {
+        "" => value::set(object, "metadata.namespace", namespace.as_str()),
+        same if same == namespace => {}
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the object's name the path's; a different one is refused.
+pub fn name(call: &Call, object: &mut Value) -> Result<()> {
+    let wanted = &call.target.name;
+    match value::text(object, "metadata.name") {
+        "" => value::set(object, "metadata.name", wanted.as_str()),
+        same if same == wanted => {}
+        other => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({other}) does not match the name on the URL ({wanted})"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! DELETE of a collection: everything that the selectors select, each by the rules of one
+//! deletion.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use http::StatusCode;
+
+use super::call::{Call, Reply};
+use super::delete::{self, DeleteOptions};
+use super::query::WriteOptions;
+use super::write::Write;
+use super::{list, table};
+use crate::api::Api;
+use crate::body::Body;
+use crate::status::Result;
+use crate::storage::Entry;
+
+/// How many objects are deleted at once.
+const AT_ONCE: usize = 16;
+
+/// Answers a DELETE of a collection; shows what was deleted, as it was.
+pub async fn delete_collection(api: &Api, call: &Call) -> Result<Reply> {
+    let options = delete::options(call)?;
+    let page = list::page(api, call, &call.query.list_options()?).await?;
+    let mut deletions = Vec::with_capacity(page.entries.len());
+    for entry in &page.entries {
+        deletions.push(one(api, call, &options, entry).boxed());
+    }
+    let deletions: Vec<()> = futures::stream::iter(deletions)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    tracing::debug!(resource = %call.kind().group_resource(), count = deletions.len(), "deleted a collection");
+    let meta = table::list_meta(page.revision.0, "", None);
+    let head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+        call.kind().kind,
+        call.resource.api_version,
+    );
+    let mut body = VecDeque::from([Bytes::from(head)]);
+    for entry in &page.entries {
+        if body.len() > 1 {
+            body.push_back(Bytes::from_static(b","));
+        }
+        body.push_back(list::item(&call.resource, entry)?);
+    }
+    body.push_back(Bytes::from_static(b"]}\n"));
+    Ok(Reply::json(StatusCode::OK, Body::Pieces(body)))
+}
+
+async fn one(api: &Api, call: &Call, options: &DeleteOptions, entry: &Entry) -> Result<()> {
+    let write_options = WriteOptions {
+        dry_run: options.dry_run,
+        ..WriteOptions::default()
+    };
+    let write = Write {
+        api,
+        user: &call.user,
+        resource: &call.resource,
+        namespace: entry.key.namespace(),
+        name: entry.key.name(),
+        subresource: "",
+        options: &write_options,
+        manager: "",
+        apply: false,
+    };
+    match delete::remove(&write, options).await {
+        // Someone else was faster.
+        Err(status) if status.code == 404 => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}

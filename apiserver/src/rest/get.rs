@@ -1,0 +1,24 @@
+//! GET of one object.
+
+use http::StatusCode;
+
+use super::call::{Call, Reply};
+use super::respond;
+use crate::api::Api;
+use crate::status::{Result, Status};
+use crate::storage::{self, Entry};
+
+/// Answers a GET.
+pub async fn get(api: &Api, call: &Call) -> Result<Reply> {
+    let found = entry(api, call)?;
+    respond::object(api, call, StatusCode::OK, found.value.clone())
+}
+
+/// The stored object that a request names.
+pub fn entry(api: &Api, call: &Call) -> Result<Entry> {
+    let kind = call.kind();
+    let key = storage::key(kind, &call.target.namespace, &call.target.name)?;
+    api.store
+        .get(&key)
+        .ok_or_else(|| Status::not_found(kind.group_resource(), &call.target.name))
+}

@@ -1,0 +1,364 @@
+//! LIST: pages over a consistent snapshot, streamed from the stored bytes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::StatusCode;
+use peapod_store::{AtError, Key, Revision, Scope};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::call::{Call, Reply};
+use super::negotiate::{Encoding, Form};
+use super::query::ListOptions;
+use super::selection::Selection;
+use super::table::{self, IncludeObject};
+use crate::api::Api;
+use crate::body::Body;
+use crate::registry::Resource;
+use crate::status::{Result, Status};
+use crate::storage::{self, Entry, Snapshot};
+
+/// How long a read waits for a revision that has not been reached yet.
+const FUTURE_WAIT: Duration = Duration::from_secs(3);
+
+/// Where a paged list goes on.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    /// The revision of the first page; -1 for the present one.
+    rv: i64,
+    /// `namespace/name` of the last object of the page before.
+    start: String,
+}
+
+/// A page: the objects, and what its metadata says.
+pub struct Page {
+    /// The objects.
+    pub entries: Vec<Entry>,
+    /// The revision that they stand for.
+    pub revision: Revision,
+    continue_token: String,
+    remaining: Option<usize>,
+}
+
+/// Answers a LIST.
+pub async fn list(api: &Api, call: &Call) -> Result<Reply> {
+    let options = call.query.list_options()?;
+    let page = page(api, call, &options).await?;
+    render(api, call, &page)
+}
+
+/// The page that a request asks for.
+pub async fn page(api: &Api, call: &Call, options: &ListOptions) -> Result<Page> {
+    check_options(options)?;
+    let selection = Selection::of(call.kind(), options, "")?;
+    let (snapshot, after) = snapshot(api, call, options).await?;
+    let namespace = call.target.namespace.as_str();
+    Ok(collect(
+        &snapshot,
+        &selection,
+        namespace,
+        options.limit,
+        after,
+    ))
+}
+
+fn check_options(options: &ListOptions) -> Result<()> {
+    let forbidden = |why: &str| Err(Status::bad_request(why));
+    match options.resource_version_match.as_str() {
+        "" => {}
+        _ if options.resource_version.is_empty() => {
+            return forbidden(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
+        }
+        _ if !options.continue_token.is_empty() => {
+            return forbidden(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
+            );
+        }
+        "Exact" if options.resource_version == "0" => {
+            return forbidden(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
+        "Exact" | "NotOlderThan" => {}
+        other => {
+            return Err(Status::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+            )));
+        }
+    }
+    if options.send_initial_events.is_some() {
+        return forbidden("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list");
+    }
+    Ok(())
+}
+
+/// Reads a resourceVersion; none and 0 are `None`.
+pub fn revision(text: &str) -> Result<Option<Revision>> {
+    match text {
+        "" | "0" => Ok(None),
+        text => match text.parse() {
+            Ok(number) => Ok(Some(Revision(number))),
+            Err(_) => Err(Status::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))),
+        },
+    }
+}
+
+/// Waits until a revision is applied here.
+pub async fn reached(api: &Api, revision: Revision) -> Result<()> {
+    let waited = tokio::time::timeout(FUTURE_WAIT, api.store.applied(revision)).await;
+    match waited {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(fault)) => Err(Status::unavailable(fault.to_string())),
+        Err(_) => Err(Status::too_large_resource_version(
+            revision.0,
+            api.store.revision().0,
+        )),
+    }
+}
+
+async fn snapshot(
+    api: &Api,
+    call: &Call,
+    options: &ListOptions,
+) -> Result<(Snapshot, Option<Key>)> {
+    let range = storage::range(call.kind());
+    if !options.continue_token.is_empty() {
+        return continued(api, call, options);
+    }
+    let asked = revision(&options.resource_version)?;
+    match asked {
+        Some(exact) if options.resource_version_match == "Exact" => {
+            reached(api, exact).await?;
+            let found = api.store.at(&range, exact).map_err(too_old)?;
+            return Ok((found, None));
+        }
+        Some(least) => reached(api, least).await?,
+        None if options.resource_version.is_empty() => {
+            let fenced = api.store.fence().await;
+            fenced.map_err(|fault| Status::unavailable(fault.to_string()))?;
+        }
+        None => {}
+    }
+    Ok((api.store.snapshot(&range), None))
+}
+
+fn too_old(fault: AtError) -> Status {
+    match fault {
+        AtError::Compacted(compacted) => Status::expired(format!(
+            "The resourceVersion for the provided list is too old. ({compacted})"
+        )),
+        AtError::Future { asked, newest } => Status::too_large_resource_version(asked.0, newest.0),
+    }
+}
+
+fn continued(api: &Api, call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Key>)> {
+    if !matches!(options.resource_version.as_str(), "" | "0") {
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    let token = Continue::parse(&options.continue_token)?;
+    let range = storage::range(call.kind());
+    let (namespace, name) = token.start.split_once('/').unwrap_or(("", &token.start));
+    let after = range
+        .key(namespace, name)
+        .map_err(|_| Continue::invalid())?;
+    let Ok(rv) = u64::try_from(token.rv) else {
+        return Ok((api.store.snapshot(&range), Some(after)));
+    };
+    match api.store.at(&range, Revision(rv)) {
+        Ok(snapshot) => Ok((snapshot, Some(after))),
+        Err(_) => Err(Status::inconsistent_continue(
+            &Continue::new(-1, &after).encode(),
+        )),
+    }
+}
+
+fn collect(
+    snapshot: &Snapshot,
+    selection: &Selection,
+    namespace: &str,
+    limit: usize,
+    after: Option<Key>,
+) -> Page {
+    let scope = match namespace {
+        "" => Scope::All,
+        namespace => Scope::Namespace(namespace),
+    };
+    let mut entries = Vec::new();
+    let mut page = |source: &mut dyn Iterator<Item = &Entry>| {
+        for entry in source {
+            if !selection.matches(entry) {
+                continue;
+            }
+            if limit > 0 && entries.len() == limit {
+                return true;
+            }
+            entries.push(entry.clone());
+        }
+        false
+    };
+    let more = match &selection.index {
+        Some((index, value)) => {
+            let found = snapshot.select(*index, value);
+            let inside = |e: &&Entry| namespace.is_empty() || e.key.namespace() == namespace;
+            let follows = |e: &&Entry| after.as_ref().is_none_or(|after| e.key > *after);
+            page(&mut found.filter(inside).filter(follows))
+        }
+        None => page(&mut snapshot.range(scope, after.as_ref())),
+    };
+    let last = entries.last().filter(|_| more).map(|entry| &entry.key);
+    let rv = i64::try_from(snapshot.revision().0).unwrap_or(i64::MAX);
+    let continue_token = last.map(|key| Continue::new(rv, key).encode());
+    let remaining = last
+        .filter(|_| selection.is_everything())
+        .map(|last| snapshot.range(scope, Some(last)).count());
+    Page {
+        revision: snapshot.revision(),
+        continue_token: continue_token.unwrap_or_default(),
+        remaining,
+        entries,
+    }
+}
+
+// === impl Continue ===
+
+impl Continue {
+    fn new(rv: i64, last: &Key) -> Self {
+        Self {
+            v: "meta.k8s.io/v1".to_owned(),
+            rv,
+            start: format!("{}/{}", last.namespace(), last.name()),
+        }
+    }
+
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::json!(self).to_string())
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Self::invalid())?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|_| Self::invalid())?;
+        match token.v.as_str() {
+            "meta.k8s.io/v1" => Ok(token),
+            _ => Err(Self::invalid()),
+        }
+    }
+
+    fn invalid() -> Status {
+        Status::bad_request("continue key is not valid: illegal base64 data or an unknown version")
+    }
+}
+
+fn render(api: &Api, call: &Call, page: &Page) -> Result<Reply> {
+    let form = call.accept.form;
+    let resource = &call.resource;
+    let meta = table::list_meta(page.revision.0, &page.continue_token, page.remaining);
+    if form == Form::Object && call.accept.encoding == Encoding::Json {
+        let (api_version, kind) = (&resource.api_version, &resource.kind.kind);
+        let head = format!(
+            "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
+        );
+        let pieces = page.entries.iter().map(|entry| item(resource, entry));
+        return Ok(Reply::json(StatusCode::OK, joined(head, pieces)?));
+    }
+    let objects = page
+        .entries
+        .iter()
+        .map(|entry| table::decode(resource, &entry.value));
+    let list = match form {
+        Form::Table => {
+            let include = IncludeObject::parse(call.query.get("includeObject"))?;
+            let now = api.now();
+            let rows = objects.map(|object| Ok(table::row(&resource.kind, object?, include, now)));
+            let mut out = table::table(&resource.kind, meta, true);
+            out["rows"] = Value::Array(rows.collect::<Result<_>>()?);
+            out
+        }
+        Form::Metadata => named_list(
+            "meta.k8s.io/v1",
+            "PartialObjectMetadataList",
+            meta,
+            objects.map(|object| Ok(table::partial(object?))),
+        )?,
+        _ => {
+            let kind = format!("{}List", resource.kind.kind);
+            named_list(&resource.api_version, &kind, meta, objects)?
+        }
+    };
+    let encoding = call.accept.encoding;
+    let body = table::encode(&list, encoding)?;
+    Ok(Reply::of(StatusCode::OK, encoding.content_type(), body))
+}
+
+fn named_list(
+    api_version: &str,
+    kind: &str,
+    meta: Value,
+    items: impl Iterator<Item = Result<Value>>,
+) -> Result<Value> {
+    Ok(serde_json::json!({
+        "kind": kind,
+        "apiVersion": api_version,
+        "metadata": meta,
+        "items": items.collect::<Result<Vec<_>>>()?,
+    }))
+}
+
+/// The bytes of an object in a list: those of the store, except in views of others' objects.
+pub fn item(resource: &Resource, entry: &Entry) -> Result<Bytes> {
+    bytes_of(resource, &entry.value)
+}
+
+/// The bytes of a stored object as this kind shows it.
+pub fn bytes_of(resource: &Resource, stored: &Bytes) -> Result<Bytes> {
+    if resource.kind.stored_as.is_none() {
+        return Ok(stored.clone());
+    }
+    let object = table::decode(resource, stored)?;
+    Ok(table::encode(&object, Encoding::Json)?.into())
+}
+
+fn joined(head: String, pieces: impl Iterator<Item = Result<Bytes>>) -> Result<Body> {
+    let mut body = VecDeque::from([Bytes::from(head)]);
+    for piece in pieces {
+        if body.len() > 1 {
+            body.push_back(Bytes::from_static(b","));
+        }
+        body.push_back(piece?);
+    }
+    body.push_back(Bytes::from_static(b"]}\n"));
+    Ok(Body::Pieces(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn tokens_read_what_they_write() {
+        let key = Key::new("/core/pods/default/a").unwrap();
+        let token = Continue::new(7, &key);
+        assert_eq!(Continue::parse(&token.encode()), Ok(token));
+        let other = URL_SAFE_NO_PAD.encode(r#"{"v":"x","rv":1,"start":"a"}"#);
+        assert!(Continue::parse(&other).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[a-zA-Z0-9_-]{0,60}") {
+            let _ = Continue::parse(&text);
+            let _ = revision(&text);
+        }
+    }
+}

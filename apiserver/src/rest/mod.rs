@@ -1,0 +1,68 @@
+//! The verbs on resources: what a request asks for, what is done, what is answered.
+//!
+//! [`serve`] is the whole way of a request on a resource; each verb has its file.
+
+pub mod apply;
+pub mod body_object;
+pub mod call;
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
+pub mod fields;
+pub mod get;
+pub mod list;
+pub mod negotiate;
+pub mod patch;
+pub mod query;
+pub mod respond;
+pub mod selection;
+pub mod table;
+pub mod target;
+pub mod update;
+pub mod watch;
+pub mod write;
+
+use call::{Call, Reply};
+use target::Verb;
+
+use crate::api::Api;
+use crate::registry::Subresource;
+use crate::status::{Result, Status};
+
+/// Answers a request on a resource.
+pub async fn serve(api: &Api, call: &Call) -> Result<Reply> {
+    match &call.subresource {
+        None => on_object(api, call).await,
+        Some(subresource) => on_subresource(api, call, subresource).await,
+    }
+}
+
+async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
+    if !call.kind().verbs.contains(&call.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    match call.verb {
+        Verb::Get => get::get(api, call).await,
+        Verb::List => list::list(api, call).await,
+        Verb::Watch => watch::watch(api, call).await,
+        Verb::Create if !call.target.name.is_empty() => Err(Status::method_not_allowed()),
+        Verb::Create if call.kind().ephemeral => crate::reviews::create(api, call),
+        Verb::Create => create::create(api, call).await,
+        Verb::Update => update::update(api, call).await,
+        Verb::Patch => patch::patch(api, call).await,
+        Verb::Delete => delete::delete(api, call).await,
+        Verb::DeleteCollection => delete_collection::delete_collection(api, call).await,
+    }
+}
+
+async fn on_subresource(api: &Api, call: &Call, subresource: &Subresource) -> Result<Reply> {
+    if !subresource.verbs().contains(&call.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    match (subresource, call.verb) {
+        (whole, Verb::Get) if update::is_whole(whole) => get::get(api, call).await,
+        (whole, Verb::Update) if update::is_whole(whole) => update::update(api, call).await,
+        (whole, Verb::Patch) if update::is_whole(whole) => patch::patch(api, call).await,
+        (subresource, _) => crate::subresources::serve(api, call, subresource).await,
+    }
+}

@@ -1,0 +1,46 @@
+//! From a stored object to the reply: in the form and encoding that the client asked for.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::call::{Call, Reply};
+use super::negotiate::{Encoding, Form};
+use super::table::{self, IncludeObject};
+use crate::api::Api;
+use crate::registry::value;
+use crate::status::Result;
+
+/// The reply that shows one stored object. Bytes go out as they are where they can.
+pub fn object(api: &Api, call: &Call, code: StatusCode, bytes: Bytes) -> Result<Reply> {
+    let plain = call.accept.form == Form::Object
+        && call.accept.encoding == Encoding::Json
+        && call.kind().stored_as.is_none();
+    if plain {
+        return Ok(Reply::json(code, bytes));
+    }
+    let object = table::decode(&call.resource, &bytes)?;
+    value(api, call, code, object)
+}
+
+/// The reply that shows one object.
+pub fn value(api: &Api, call: &Call, code: StatusCode, object: Value) -> Result<Reply> {
+    let shown = match call.accept.form {
+        Form::Table if object["kind"] != "Status" => one_row(api, call, object)?,
+        Form::Metadata if object["kind"] != "Status" => table::partial(object),
+        _ => object,
+    };
+    let encoding = call.accept.encoding;
+    let body = table::encode(&shown, encoding)?;
+    Ok(Reply::of(code, encoding.content_type(), body))
+}
+
+fn one_row(api: &Api, call: &Call, object: Value) -> Result<Value> {
+    let include = IncludeObject::parse(call.query.get("includeObject"))?;
+    let meta = serde_json::json!({
+        "resourceVersion": value::text(&object, "metadata.resourceVersion"),
+    });
+    let mut out = table::table(call.kind(), meta, true);
+    out["rows"] = vec![table::row(call.kind(), object, include, api.now())].into();
+    Ok(out)
+}

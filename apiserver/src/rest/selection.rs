@@ -1,0 +1,169 @@
+//! Selectors compiled against a kind: whether an object is selected, told from its metadata in
+//! the store alone.
+
+use peapod_api::selector::{FieldSelector, Selector};
+use peapod_store::IndexId;
+
+use super::query::ListOptions;
+use crate::registry::Kind;
+use crate::status::{Result, Status};
+use crate::storage::{Entry, FieldSlots, field_index};
+
+/// What a list or watch selects.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    labels: Selector,
+    fields: Vec<Term>,
+    /// The name that is demanded, if one is.
+    pub name: Option<String>,
+    /// The namespace that is demanded, if one is.
+    pub namespace: Option<String>,
+    /// An index that finds a superset of what is selected.
+    pub index: Option<(IndexId, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Term {
+    place: Place,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Name,
+    Namespace,
+    Slot(usize),
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Compiles the selectors of a request. `target_name` is the name in the path, for the
+    /// watches that have one.
+    pub fn of(kind: &Kind, options: &ListOptions, target_name: &str) -> Result<Self> {
+        let bad = |fault: String| Status::bad_request(fault);
+        let labels = options.label_selector.parse().map_err(|fault| {
+            bad(format!(
+                "unable to parse requirement: {}",
+                strip(&format!("{fault}"))
+            ))
+        })?;
+        let fields: FieldSelector = options
+            .field_selector
+            .parse()
+            .map_err(|fault| bad(format!("{fault}")))?;
+        let mut selection = Self {
+            labels,
+            ..Self::default()
+        };
+        let slots = FieldSlots::of(kind);
+        for term in &fields.terms {
+            let place = place(kind, &slots, &term.field).ok_or_else(|| {
+                bad(format!(
+                    "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {}",
+                    format!("{}, Resource={}", gv(kind), kind.plural),
+                    options.label_selector,
+                    options.field_selector,
+                    term.field
+                ))
+            })?;
+            selection.add(kind, place, &term.value, term.equal);
+        }
+        if !target_name.is_empty() {
+            selection.add(kind, Place::Name, target_name, true);
+        }
+        Ok(selection)
+    }
+
+    fn add(&mut self, kind: &Kind, place: Place, value: &str, equal: bool) {
+        let text = || Some(value.to_owned());
+        match place {
+            Place::Name if equal => self.name = text(),
+            Place::Namespace if equal => self.namespace = text(),
+            Place::Slot(slot) if equal && slot < kind.indexed.len() => {
+                self.index = Some((field_index(slot), value.to_owned()));
+            }
+            _ => {}
+        }
+        self.fields.push(Term {
+            place,
+            value: value.to_owned(),
+            equal,
+        });
+    }
+
+    /// Whether everything is selected.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_empty()
+    }
+
+    /// Whether an object is selected.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        let field = |term: &Term| {
+            let value = match term.place {
+                Place::Name => entry.key.name(),
+                Place::Namespace => entry.key.namespace(),
+                Place::Slot(slot) => entry.meta.fields.get(slot).map_or("", |value| value),
+            };
+            (value == term.value) == term.equal
+        };
+        self.fields.iter().all(field) && self.labels.matches_with(|key| entry.meta.label(key))
+    }
+}
+
+/// Group and version as kube-apiserver's messages print them: core is `/v1`.
+fn gv(kind: &Kind) -> String {
+    format!("{}/{}", kind.group, kind.version)
+}
+
+fn strip(fault: &str) -> &str {
+    let prefix = "unable to parse requirement: ";
+    fault.strip_prefix(prefix).unwrap_or(fault)
+}
+
+fn place(kind: &Kind, slots: &FieldSlots, field: &str) -> Option<Place> {
+    match field {
+        "metadata.name" => Some(Place::Name),
+        "metadata.namespace" if kind.is_namespaced() => Some(Place::Namespace),
+        other => slots.find(other).map(Place::Slot),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::kinds;
+
+    fn pods() -> Kind {
+        let mut all = kinds::all().into_iter();
+        all.find(|kind| kind.plural == "pods").unwrap()
+    }
+
+    fn selection(fields: &str) -> Result<Selection> {
+        let options = ListOptions {
+            field_selector: fields.into(),
+            ..Default::default()
+        };
+        Selection::of(&pods(), &options, "")
+    }
+
+    #[test]
+    fn indexes_are_used() {
+        let found = selection("spec.nodeName=n1,status.phase!=Failed").unwrap();
+        assert_eq!(found.index, Some((field_index(0), "n1".to_owned())));
+        assert_eq!(selection("spec.nodeName!=n1").unwrap().index, None);
+        let named = selection("metadata.name=a,metadata.namespace=b").unwrap();
+        assert_eq!(named.name.as_deref(), Some("a"));
+        assert_eq!(named.namespace.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let refused = selection("spec.foo=a").unwrap_err();
+        assert_eq!(
+            refused.message,
+            r#"Unable to find "/v1, Resource=pods" that match label selector "", field selector "spec.foo=a": field label not supported: spec.foo"#
+        );
+    }
+}

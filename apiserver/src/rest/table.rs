@@ -1,0 +1,132 @@
+//! The forms of objects that clients ask for beside the objects themselves: tables, metadata
+//! only, YAML.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::negotiate::Encoding;
+use crate::registry::{Kind, Resource};
+use crate::status::{Result, Status};
+
+/// How much of each object a table's rows carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Its metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+// === impl IncludeObject ===
+
+impl IncludeObject {
+    /// Reads `includeObject`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "" | "Metadata" => Ok(Self::Metadata),
+            "None" => Ok(Self::None),
+            "Object" => Ok(Self::Object),
+            other => Err(Status::bad_request(format!(
+                "unrecognized includeObject value: {other:?}"
+            ))),
+        }
+    }
+}
+
+/// A table without rows.
+pub fn table(kind: &Kind, list_meta: Value, with_columns: bool) -> Value {
+    let columns: Vec<Value> = match with_columns {
+        false => Vec::new(),
+        true => kind
+            .columns
+            .iter()
+            .map(|column| {
+                json!({
+                    "name": column.name,
+                    "type": column.kind,
+                    "format": column.format,
+                    "description": column.description,
+                    "priority": column.priority,
+                })
+            })
+            .collect(),
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": list_meta,
+        "columnDefinitions": columns,
+        "rows": [],
+    })
+}
+
+/// The row of an object.
+pub fn row(kind: &Kind, object: Value, include: IncludeObject, now: Timestamp) -> Value {
+    let cells: Vec<Value> = kind
+        .columns
+        .iter()
+        .map(|column| column.cell(&object, now))
+        .collect();
+    let shown = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial(object),
+        IncludeObject::Object => object,
+    };
+    json!({"cells": cells, "object": shown})
+}
+
+/// `PartialObjectMetadata` of an object.
+pub fn partial(mut object: Value) -> Value {
+    let metadata = match object.get_mut("metadata") {
+        Some(metadata) => metadata.take(),
+        None => json!({}),
+    };
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": metadata,
+    })
+}
+
+/// Reads an object of the store, as this kind's view of it.
+pub fn decode(resource: &Resource, bytes: &[u8]) -> Result<Value> {
+    let mut object: Value = serde_json::from_slice(bytes)
+        .map_err(|fault| Status::internal(format!("a stored object is unreadable: {fault}")))?;
+    if resource.kind.stored_as.is_some() {
+        view(resource, &mut object);
+    }
+    Ok(object)
+}
+
+/// Turns a stored object into this kind's view of it.
+fn view(resource: &Resource, object: &mut Value) {
+    resource.kind.rules.from_stored(object);
+    object["apiVersion"] = resource.api_version.as_str().into();
+    object["kind"] = resource.kind.kind.as_str().into();
+}
+
+/// Encodes a value as asked.
+pub fn encode(value: &Value, encoding: Encoding) -> Result<Vec<u8>> {
+    match encoding {
+        Encoding::Json => serde_json::to_vec(value).map_err(Status::internal),
+        Encoding::Yaml => serde_saphyr::to_string(value)
+            .map(String::into_bytes)
+            .map_err(Status::internal),
+    }
+}
+
+/// The metadata of a list, as a JSON object.
+pub fn list_meta(revision: u64, continue_token: &str, remaining: Option<usize>) -> Value {
+    let mut meta = Map::new();
+    meta.insert("resourceVersion".into(), revision.to_string().into());
+    if !continue_token.is_empty() {
+        meta.insert("continue".into(), continue_token.into());
+    }
+    if let Some(remaining) = remaining {
+        meta.insert("remainingItemCount".into(), remaining.into());
+    }
+    Value::Object(meta)
+}

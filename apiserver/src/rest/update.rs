@@ -1,0 +1,214 @@
+//! PUT, and the loop under every change of an existing object: read, change, check, commit
+//! against the revision that was read; a lost race begins anew.
+
+use http::StatusCode;
+use peapod_store::{CommitError, Compare, Txn};
+use serde_json::Value;
+
+use super::body_object;
+use super::call::{Call, Reply};
+use super::write::{ATTEMPTS, Write, Written, commit_failed};
+use super::{create, delete, fields, respond, table};
+use crate::admission::Operation;
+use crate::api::Api;
+use crate::registry::{FieldError, FieldErrors, StatusRule, Subresource, object_meta, value};
+use crate::status::{Result, Status};
+use crate::storage::Entry;
+
+/// Answers a PUT of an object, its status, or what else is written as a whole.
+pub async fn update(api: &Api, call: &Call) -> Result<Reply> {
+    let options = call.query.write_options()?;
+    let (mut object, warnings) = body_object::object(call, (&*call.resource).into())?;
+    body_object::place(call, &mut object)?;
+    body_object::name(call, &mut object)?;
+    let manager = fields::manager(&options, call);
+    let write = Write {
+        api,
+        user: &call.user,
+        resource: &call.resource,
+        namespace: &call.target.namespace,
+        name: &call.target.name,
+        subresource: &call.target.subresource,
+        options: &options,
+        manager: &manager,
+        apply: false,
+    };
+    demand_revision(&write, &object)?;
+    let (code, written) = match modify(&write, |_| Ok(object.clone())).await {
+        Err(status) if status.code == 404 && may_create(call) => {
+            (StatusCode::CREATED, create::insert(&write, object).await?)
+        }
+        outcome => (StatusCode::OK, outcome?),
+    };
+    let mut reply = respond::object(api, call, code, written.bytes)?;
+    reply.warnings = warnings;
+    Ok(reply)
+}
+
+fn may_create(call: &Call) -> bool {
+    call.kind().create_on_update && call.subresource.is_none()
+}
+
+fn demand_revision(write: &Write<'_>, object: &Value) -> Result<()> {
+    let given = value::text(object, "metadata.resourceVersion");
+    if write.resource.kind.unconditional_update || !given.is_empty() {
+        return Ok(());
+    }
+    let mut errors = FieldErrors::new();
+    errors.push(FieldError::invalid(
+        "metadata.resourceVersion",
+        0,
+        "must be specified for an update",
+    ));
+    write.settle(object, errors)
+}
+
+/// Changes an existing object. `change` makes the new object of the old one; it runs again when
+/// another write came between. An object that it returns with a resourceVersion or a UID that
+/// are not the present ones is refused.
+pub async fn modify(
+    write: &Write<'_>,
+    mut change: impl FnMut(&Value) -> Result<Value> + Send,
+) -> Result<Written> {
+    for _ in 0..ATTEMPTS {
+        let key = write.key(write.name)?;
+        let entry = write.api.store.get(&key).ok_or_else(|| write.not_found())?;
+        let old = table::decode(write.resource, &entry.value)?;
+        let mut new = change(&old)?;
+        let conditional = check_preconditions(write, &new, &old)?;
+        prepare(write, &mut new, &old);
+        write.admit(Operation::Update, &mut new, Some(&old)).await?;
+        finish(write, &mut new, &old).await?;
+        match commit(write, &entry, &new, &old).await? {
+            Some(written) => return Ok(written),
+            None if conditional => return Err(write.modified()),
+            None => {}
+        }
+    }
+    Err(write.modified())
+}
+
+/// Whether the new object names the version that it replaces; refuses one that is not there.
+fn check_preconditions(write: &Write<'_>, new: &Value, old: &Value) -> Result<bool> {
+    let field = |object, path| value::text(object, path);
+    let (given, present) = (field(new, "metadata.uid"), field(old, "metadata.uid"));
+    if !given.is_empty() && given != present {
+        let resource = write.resource.kind.group_resource();
+        return Err(Status::conflict(
+            resource,
+            write.name,
+            format!(
+                "Precondition failed: UID in precondition: {given}, UID in object meta: {present}"
+            ),
+        ));
+    }
+    let path = "metadata.resourceVersion";
+    match field(new, path) {
+        "" | "0" => Ok(false),
+        given if given == field(old, path) => Ok(true),
+        _ => Err(write.modified()),
+    }
+}
+
+/// Makes the new object what the subresource may write, with the server's fields in place.
+fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
+    let kind = &write.resource.kind;
+    match write.subresource {
+        "" => {
+            write.default(new);
+            if kind.status != StatusRule::Plain {
+                value::set_or_remove(new, "status", old.get("status").cloned());
+            }
+            object_meta::stamp_update(kind, new, old);
+            kind.rules.prepare_update(new, old);
+        }
+        "status" => {
+            keep_all_but(new, old, &["metadata", "status"]);
+            write.default(new);
+            let owners = value::at(old, "metadata.ownerReferences").cloned();
+            value::set_or_remove(new, "metadata.ownerReferences", owners);
+            object_meta::stamp_update(kind, new, old);
+            kind.rules.prepare_status(new, old);
+        }
+        "finalize" => {
+            let finalizers = value::at(new, "spec.finalizers").cloned();
+            let meta = new["metadata"].take();
+            *new = old.clone();
+            let kept = meta.get("finalizers").cloned();
+            value::set_or_remove(new, "metadata.finalizers", kept);
+            value::set_or_remove(new, "spec.finalizers", finalizers);
+        }
+        // Other subresources make their change from the old object themselves.
+        _ => {
+            write.default(new);
+            object_meta::stamp_update(kind, new, old);
+        }
+    }
+    let present = value::at(old, "metadata.resourceVersion").cloned();
+    value::set_or_remove(new, "metadata.resourceVersion", present);
+}
+
+/// Makes the new object the old one but for some fields.
+fn keep_all_but(new: &mut Value, old: &Value, written: &[&str]) {
+    let mut kept = old.clone();
+    for field in written {
+        value::set_or_remove(&mut kept, field, new.get(*field).cloned());
+    }
+    *new = kept;
+}
+
+async fn finish(write: &Write<'_>, new: &mut Value, old: &Value) -> Result<()> {
+    write.validate_update(new, old)?;
+    write.judge(Operation::Update, new, Some(old)).await?;
+    write.track(new, Some(old), write.api.now());
+    Ok(())
+}
+
+/// Stores the changed object; `None` when the object or a claim changed meanwhile.
+async fn commit(
+    write: &Write<'_>,
+    entry: &Entry,
+    new: &Value,
+    old: &Value,
+) -> Result<Option<Written>> {
+    if new == old {
+        return Ok(Some(Written {
+            bytes: entry.value.clone(),
+            deleted: false,
+        }));
+    }
+    let deleted = delete::is_due(write.resource, new);
+    if write.options.dry_run {
+        return Ok(Some(Written {
+            bytes: serde_json::to_vec(new).map_err(Status::internal)?.into(),
+            deleted,
+        }));
+    }
+    let key = entry.key.clone();
+    let draft = write.draft(new)?;
+    let compare = Compare::At(entry.modified);
+    let txn = match deleted {
+        true => write.claim(Txn::new().delete(key.clone(), compare), None, Some(old))?,
+        false => write.claim(
+            Txn::new().put(key.clone(), compare, draft.clone()),
+            Some(new),
+            Some(old),
+        )?,
+    };
+    match write.api.store.commit(txn).await {
+        Ok(committed) => Ok(Some(Written {
+            bytes: draft.finish(committed.revision()),
+            deleted,
+        })),
+        Err(CommitError::Conflict { .. }) => Ok(None),
+        Err(fault) => Err(commit_failed(fault)),
+    }
+}
+
+/// Whether a subresource is written as the whole object.
+pub fn is_whole(subresource: &Subresource) -> bool {
+    matches!(
+        subresource,
+        Subresource::Status | Subresource::Finalize | Subresource::EphemeralContainers
+    )
+}

@@ -1,0 +1,394 @@
+//! WATCH: events as they happen, from a revision on, with the selection's transitions.
+//!
+//! A watch is the store's, which replays from its history and then follows; what is here turns
+//! events into lines. What an object was before tells whether it enters or leaves the selection.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
+use http::StatusCode;
+use peapod_store::{EventKind, Interest, Revision, Scope, WatchEnd, WatchError};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Call, Reply};
+use super::list::{bytes_of, reached, revision};
+use super::negotiate::{Encoding, Form};
+use super::query::ListOptions;
+use super::selection::Selection;
+use super::table::{self, IncludeObject};
+use crate::api::Api;
+use crate::body::Body;
+use crate::random;
+use crate::registry::{FieldError, FieldErrors, Resource};
+use crate::status::{Result, Status};
+use crate::storage::{self, Entry, Meta};
+
+/// How many bytes of events are sent in one piece where many are ready.
+const CHUNK: usize = 64 * 1024;
+/// How often a watch that asked for bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a timeout ends after this long, and up to twice this long.
+const SHORTEST: Duration = Duration::from_secs(1800);
+/// The longest timeout that a client may ask for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The annotation of the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Answers a WATCH.
+pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
+    let options = call.query.list_options()?;
+    check_options(&options)?;
+    let selection = Selection::of(call.kind(), &options, &call.target.name)?;
+    let (from, initial) = start(api, call, &options, &selection).await?;
+    let interest = interest(call, &selection);
+    let events = api.store.watch(interest, from).map_err(refused)?;
+    let stream = Stream {
+        lines: Lines::new(call)?,
+        selection,
+        events,
+        initial: initial.unwrap_or_default().into_iter(),
+        marks_end: options.send_initial_events == Some(true) && options.bookmarks,
+        from,
+        bookmarks: options.bookmarks,
+        deadline: Instant::now() + lifetime(&options),
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        draining: api.draining.clone(),
+        ended: false,
+    };
+    let pieces = futures::stream::unfold(stream, |mut stream| async move {
+        let piece = stream.next().await?;
+        Some((piece, stream))
+    });
+    let content_type = format!("{};stream=watch", call.accept.encoding.content_type());
+    let body = Body::stream(pieces);
+    Ok(match call.accept.encoding {
+        Encoding::Json => Reply::json(StatusCode::OK, body),
+        Encoding::Yaml => Reply::of(StatusCode::OK, &content_type, body),
+    })
+}
+
+fn check_options(options: &ListOptions) -> Result<()> {
+    let mut errors = FieldErrors::new();
+    let given = options.resource_version_match.as_str();
+    match options.send_initial_events {
+        Some(_) if given != "NotOlderThan" => errors.push(FieldError::forbidden(
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )),
+        None if !given.is_empty() => errors.push(FieldError::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+        _ => {}
+    }
+    if !options.continue_token.is_empty() {
+        errors.push(FieldError::forbidden(
+            "continue",
+            "continue is forbidden for watch",
+        ));
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("meta.k8s.io", "ListOptions", "", &errors)),
+    }
+}
+
+/// The revision that the events follow, and the objects that are told of before them.
+async fn start(
+    api: &Api,
+    call: &Call,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<(Revision, Option<Vec<Entry>>)> {
+    let asked = revision(&options.resource_version)?;
+    let initial = match options.send_initial_events {
+        Some(true) => true,
+        Some(false) => false,
+        None => asked.is_none(),
+    };
+    if !initial {
+        return Ok((asked.unwrap_or_else(|| api.store.revision()), None));
+    }
+    if let Some(least) = asked {
+        reached(api, least).await?;
+    } else if options.resource_version.is_empty() {
+        let fenced = api.store.fence().await;
+        fenced.map_err(|fault| Status::unavailable(fault.to_string()))?;
+    }
+    let snapshot = api.store.snapshot(&storage::range(call.kind()));
+    let namespace = call.target.namespace.as_str();
+    let scope = match namespace {
+        "" => Scope::All,
+        namespace => Scope::Namespace(namespace),
+    };
+    let entries: Vec<Entry> = match &selection.index {
+        Some((index, value)) => snapshot
+            .select(*index, value)
+            .filter(|e| namespace.is_empty() || e.key.namespace() == namespace)
+            .filter(|entry| selection.matches(entry))
+            .cloned()
+            .collect(),
+        None => snapshot
+            .range(scope, None)
+            .filter(|entry| selection.matches(entry))
+            .cloned()
+            .collect(),
+    };
+    Ok((snapshot.revision(), Some(entries)))
+}
+
+fn interest(call: &Call, selection: &Selection) -> Interest {
+    let mut interest = Interest::new(storage::range(call.kind()));
+    let namespace = match call.target.namespace.as_str() {
+        "" => selection.namespace.as_deref(),
+        namespace => Some(namespace),
+    };
+    if let Some(namespace) = namespace {
+        interest = interest.namespace(namespace);
+    }
+    if let Some(name) = &selection.name {
+        interest = interest.name(name);
+    }
+    if let Some((index, value)) = &selection.index {
+        interest = interest.index(*index, value);
+    }
+    interest
+}
+
+fn refused(fault: WatchError) -> Status {
+    match fault {
+        WatchError::Compacted(compacted) => Status::expired(format!(
+            "too old resource version: {} ({})",
+            compacted.asked, compacted.oldest
+        )),
+        WatchError::TooMany(_) => Status::too_many_requests(fault.to_string(), 5),
+        WatchError::Closed => Status::unavailable("the server is shutting down"),
+    }
+}
+
+fn lifetime(options: &ListOptions) -> Duration {
+    match options.timeout_seconds {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(LONGEST),
+        _ => SHORTEST + Duration::from_millis(random::below(SHORTEST.as_millis() as u64)),
+    }
+}
+
+/// A watch under way.
+struct Stream {
+    lines: Lines,
+    selection: Selection,
+    events: peapod_store::Watch<Meta>,
+    initial: std::vec::IntoIter<Entry>,
+    /// Whether the bookmark that ends the initial events is still to be sent.
+    marks_end: bool,
+    /// The revision of the initial events, and of the last bookmark.
+    from: Revision,
+    bookmarks: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    draining: CancellationToken,
+    ended: bool,
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// The next piece of the body; `None` ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        self.initial_events(&mut out);
+        while out.is_empty() && !self.ended {
+            tokio::select! {
+                biased;
+                event = self.events.next() => self.follow(event, &mut out),
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    self.bookmark(&mut out);
+                }
+                () = tokio::time::sleep_until(self.deadline) => self.end(&mut out),
+                () = self.draining.cancelled() => self.end(&mut out),
+            }
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    fn initial_events(&mut self, out: &mut BytesMut) {
+        while out.len() < CHUNK {
+            let Some(entry) = self.initial.next() else {
+                if std::mem::take(&mut self.marks_end) {
+                    self.lines.bookmark(out, self.from, true);
+                }
+                return;
+            };
+            self.lines.event(out, "ADDED", &entry.value);
+        }
+    }
+
+    /// Writes an event, and those that are ready behind it.
+    fn follow(&mut self, first: Received, out: &mut BytesMut) {
+        let mut next = Some(first);
+        while let Some(received) = next {
+            match received {
+                Ok(event) => self.event(&event, out),
+                Err(end) => {
+                    self.ended = true;
+                    self.broken(end, out);
+                    return;
+                }
+            }
+            next = match out.len() < CHUNK {
+                true => self.events.next().now_or_never(),
+                false => None,
+            };
+        }
+    }
+
+    fn event(&mut self, event: &peapod_store::Event<Meta>, out: &mut BytesMut) {
+        let before = event.previous.as_ref();
+        let was = before.is_some_and(|entry| self.selection.matches(entry));
+        match event.kind {
+            EventKind::Delete if was => self.lines.event(out, "DELETED", &event.entry.value),
+            EventKind::Delete => {}
+            EventKind::Put => match (was, self.selection.matches(&event.entry)) {
+                (false, true) => self.lines.event(out, "ADDED", &event.entry.value),
+                (true, true) => self.lines.event(out, "MODIFIED", &event.entry.value),
+                (true, false) => {
+                    if let Some(entry) = before {
+                        let left = entry.value_at(event.revision);
+                        self.lines.event(out, "DELETED", &left);
+                    }
+                }
+                (false, false) => {}
+            },
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut) {
+        let progress = self.events.progress();
+        if progress > self.from {
+            self.from = progress;
+            self.lines.bookmark(out, progress, false);
+        }
+    }
+
+    fn end(&mut self, out: &mut BytesMut) {
+        self.ended = true;
+        if self.bookmarks {
+            self.bookmark(out);
+        }
+    }
+
+    fn broken(&mut self, end: WatchEnd, out: &mut BytesMut) {
+        if let WatchEnd::Behind(compacted) = end {
+            let status = Status::expired(format!(
+                "too old resource version: {} ({})",
+                compacted.asked, compacted.oldest
+            ));
+            self.lines.line(out, "ERROR", &status.to_value());
+        }
+    }
+}
+
+type Received = Result<std::sync::Arc<peapod_store::Event<Meta>>, WatchEnd>;
+
+/// Writes events as lines of the form that the client asked for.
+struct Lines {
+    resource: std::sync::Arc<Resource>,
+    form: Form,
+    encoding: Encoding,
+    include: IncludeObject,
+    /// Whether a table with columns has been sent.
+    has_columns: bool,
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn new(call: &Call) -> Result<Self> {
+        Ok(Self {
+            resource: call.resource.clone(),
+            form: call.accept.form,
+            encoding: call.accept.encoding,
+            include: IncludeObject::parse(call.query.get("includeObject"))?,
+            has_columns: false,
+        })
+    }
+
+    fn event(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes) {
+        if self.form == Form::Object && self.encoding == Encoding::Json {
+            match bytes_of(&self.resource, stored) {
+                Ok(bytes) => raw(out, kind, &bytes),
+                Err(fault) => self.line(out, "ERROR", &fault.to_value()),
+            }
+            return;
+        }
+        match table::decode(&self.resource, stored) {
+            Ok(object) => {
+                let shown = self.shown(object);
+                self.line(out, kind, &shown);
+            }
+            Err(fault) => self.line(out, "ERROR", &fault.to_value()),
+        }
+    }
+
+    fn shown(&mut self, object: Value) -> Value {
+        match self.form {
+            Form::Table => {
+                let kind = &self.resource.kind;
+                let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let first = !std::mem::replace(&mut self.has_columns, true);
+                let mut out = table::table(kind, meta, first);
+                let now = jiff::Timestamp::now();
+                out["rows"] = vec![table::row(kind, object, self.include, now)].into();
+                out
+            }
+            Form::Metadata => table::partial(object),
+            _ => object,
+        }
+    }
+
+    fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, ends_initial: bool) {
+        let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if ends_initial {
+            meta["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = json!({
+            "kind": self.resource.kind.kind,
+            "apiVersion": self.resource.api_version,
+            "metadata": meta,
+        });
+        let shown = match self.form {
+            Form::Table => {
+                let meta = json!({"resourceVersion": revision.to_string()});
+                let mut out = table::table(&self.resource.kind, meta, false);
+                out["rows"] = json!([{"cells": [], "object": table::partial(object)}]);
+                out
+            }
+            _ => self.shown(object),
+        };
+        self.line(out, "BOOKMARK", &shown);
+    }
+
+    fn line(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+        match self.encoding {
+            Encoding::Json => raw(out, kind, object.to_string().as_bytes()),
+            Encoding::Yaml => {
+                let event = json!({"type": kind, "object": object});
+                out.put_slice(b"---\n");
+                out.put_slice(&table::encode(&event, Encoding::Yaml).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn raw(out: &mut BytesMut, kind: &str, object: &[u8]) {
+    out.reserve(object.len() + 40);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}

@@ -1,0 +1,220 @@
+//! What all writes share: the steps between an object as sent and the transaction that stores it.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use peapod_schema::default;
+use peapod_store::{CommitError, Compare, Draft, Key, Txn};
+use serde_json::Value;
+
+use super::fields;
+use super::query::WriteOptions;
+use crate::admission::{Attributes, Operation};
+use crate::api::Api;
+use crate::auth::user::User;
+use crate::registry::claims::Claim;
+use crate::registry::{FieldErrors, Resource, object_meta, value};
+use crate::status::{Result, Status};
+use crate::storage::{self, Meta};
+
+/// How often a write that lost a race begins anew.
+pub const ATTEMPTS: usize = 32;
+
+/// A write: who writes what, where.
+#[derive(Clone, Copy)]
+pub struct Write<'a> {
+    /// The shared state.
+    pub api: &'a Api,
+    /// Who writes.
+    pub user: &'a User,
+    /// The kind.
+    pub resource: &'a Resource,
+    /// The namespace; empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    /// The name; empty while it is to be generated.
+    pub name: &'a str,
+    /// The subresource; empty for the object itself.
+    pub subresource: &'a str,
+    /// The options.
+    pub options: &'a WriteOptions,
+    /// Who owns the fields that are written.
+    pub manager: &'a str,
+    /// Whether this write is an apply, which tracks owners itself.
+    pub apply: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The object as stored (or, in a dry run, as it would be).
+    pub bytes: Bytes,
+    /// Whether the write deleted it: its last finalizer went.
+    pub deleted: bool,
+}
+
+// === impl Write ===
+
+impl Write<'_> {
+    /// Where the object lies.
+    pub fn key(&self, name: &str) -> Result<Key> {
+        storage::key(&self.resource.kind, self.namespace, name)
+    }
+
+    /// 404
+    pub fn not_found(&self) -> Status {
+        Status::not_found(self.resource.kind.group_resource(), self.name)
+    }
+
+    /// 409 against an older version.
+    pub fn modified(&self) -> Status {
+        Status::modified(self.resource.kind.group_resource(), self.name)
+    }
+
+    /// Fills in defaults.
+    pub fn default(&self, object: &mut Value) {
+        default::default(object, &self.resource.schema);
+        self.resource.kind.rules.defaults(object);
+    }
+
+    /// Runs mutating admission.
+    pub async fn admit(
+        &self,
+        operation: Operation,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<()> {
+        let attributes = self.attributes(operation, old);
+        self.api
+            .admission
+            .mutate(self.api, &attributes, object)
+            .await
+    }
+
+    /// Runs validating admission.
+    pub async fn judge(
+        &self,
+        operation: Operation,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Result<()> {
+        let attributes = self.attributes(operation, old);
+        self.api
+            .admission
+            .validate(self.api, &attributes, object)
+            .await
+    }
+
+    fn attributes<'a>(&'a self, operation: Operation, old: Option<&'a Value>) -> Attributes<'a> {
+        Attributes {
+            operation,
+            resource: self.resource,
+            namespace: self.namespace,
+            name: self.name,
+            subresource: self.subresource,
+            user: self.user,
+            old,
+            dry_run: self.options.dry_run,
+        }
+    }
+
+    /// 422 when there are faults.
+    pub fn settle(&self, object: &Value, errors: FieldErrors) -> Result<()> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let kind = &self.resource.kind;
+        let name = value::text(object, "metadata.name");
+        Err(Status::invalid(&kind.group, &kind.kind, name, &errors))
+    }
+
+    /// Allocates what is missing and checks a new object.
+    pub fn validate_new(&self, object: &mut Value) -> Result<()> {
+        let mut errors = FieldErrors::new();
+        let rules = &self.resource.kind.rules;
+        let mut pools = self.api.pools();
+        rules.allocate(object, None, &mut pools, &mut errors);
+        object_meta::validate(self.resource, object, &mut errors);
+        rules.validate(object, &mut errors);
+        self.settle(object, errors)
+    }
+
+    /// Allocates what is missing and checks an update.
+    pub fn validate_update(&self, new: &mut Value, old: &Value) -> Result<()> {
+        let mut errors = FieldErrors::new();
+        let rules = &self.resource.kind.rules;
+        object_meta::validate(self.resource, new, &mut errors);
+        object_meta::validate_update(new, old, &mut errors);
+        if self.subresource == "status" {
+            rules.validate_status(new, old, &mut errors);
+            return self.settle(new, errors);
+        }
+        let mut pools = self.api.pools();
+        rules.allocate(new, Some(old), &mut pools, &mut errors);
+        rules.validate(new, &mut errors);
+        rules.validate_update(new, old, &mut errors);
+        self.settle(new, errors)
+    }
+
+    /// Records who owns the fields that this write set.
+    pub fn track(&self, new: &mut Value, old: Option<&Value>, now: Timestamp) {
+        if !self.apply {
+            fields::track(self, new, old, now);
+        }
+    }
+
+    /// The encoded object, of which only the revision is missing.
+    pub fn draft(&self, object: &Value) -> Result<Draft> {
+        if self.resource.kind.stored_as.is_none() {
+            return storage::draft(object).map_err(Status::internal);
+        }
+        let mut stored = object.clone();
+        self.resource.kind.rules.to_stored(&mut stored);
+        storage::draft(&stored).map_err(Status::internal)
+    }
+
+    /// Adds to a transaction what the object claims and the old one did not, and releases what
+    /// only the old one claimed.
+    pub fn claim(&self, mut txn: Txn, new: Option<&Value>, old: Option<&Value>) -> Result<Txn> {
+        let rules = &self.resource.kind.rules;
+        let claims = |object: Option<&Value>| object.map_or(Vec::new(), |o| rules.claims(o));
+        let (held, wanted) = (claims(old), claims(new));
+        for claim in wanted.iter().filter(|claim| !held.contains(claim)) {
+            let owner = self.owner(new.unwrap_or(&Value::Null));
+            txn = txn.put(claim_key(claim)?, Compare::Absent, Draft::plain(owner));
+        }
+        for claim in held.iter().filter(|claim| !wanted.contains(claim)) {
+            txn = txn.delete(claim_key(claim)?, Compare::Any);
+        }
+        Ok(txn)
+    }
+
+    fn owner(&self, object: &Value) -> String {
+        let kind = &self.resource.kind;
+        serde_json::json!({
+            "kind": kind.kind,
+            "namespace": self.namespace,
+            "name": value::text(object, "metadata.name"),
+            "uid": value::text(object, "metadata.uid"),
+        })
+        .to_string()
+    }
+}
+
+/// Where a claim lies.
+pub fn claim_key(claim: &Claim) -> Result<Key> {
+    Key::new(format!("/claims/{}/{}", claim.pool, claim.item))
+        .map_err(|fault| Status::internal(fault.to_string()))
+}
+
+/// What a failed commit means, when it was no lost race.
+pub fn commit_failed(fault: CommitError<Meta>) -> Status {
+    match fault {
+        CommitError::Bad(bad) => Status::bad_request(bad.to_string()),
+        CommitError::Conflict { key, .. } => {
+            Status::internal(format!("{key} keeps changing; try again"))
+        }
+        CommitError::Unavailable(why) => {
+            Status::unavailable(format!("the store takes no writes: {why}"))
+        }
+        CommitError::Closed => Status::unavailable("the server is shutting down"),
+    }
+}

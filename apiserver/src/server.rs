@@ -1,0 +1,344 @@
+//! Starting, serving and stopping an API server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
+use peapod_store::{Limits, MemoryEngine, SledConfig, SledEngine, engine};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Chain;
+use crate::api::Api;
+use crate::auth::authorizer::AllAuthenticated;
+use crate::auth::tokens::{TokenError, Tokens};
+use crate::auth::user::User;
+use crate::auth::x509;
+use crate::bootstrap;
+use crate::config::{Config, Engine};
+use crate::front::{Front, Peer};
+use crate::metrics::Metrics;
+use crate::pki::{Credential, Pki, PkiError, Subject};
+use crate::proxy::Kubelets;
+use crate::registry::{Registry, RegistryError};
+use crate::storage::{Describer, Store};
+
+/// How long a client may take to finish its TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEADERS: Duration = Duration::from_secs(30);
+/// Most bytes of a request's headers.
+const HEADERS_MAX: usize = 64 * 1024;
+/// Most requests at once on one HTTP/2 connection, as upstream's.
+const STREAMS_MAX: u32 = 1000;
+/// Most connections at once.
+const CONNECTIONS_MAX: usize = 20_000;
+
+/// Why a server cannot start or serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Keys or certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The token key.
+    #[error("cannot use the service account key: {0}")]
+    Tokens(#[from] TokenError),
+    /// The store.
+    #[error("cannot open the store: {0}")]
+    Store(String),
+    /// The declarations of kinds.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The objects that a cluster needs.
+    #[error("cannot create {what}: {source}")]
+    Bootstrap {
+        /// Which object.
+        what: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// A running API server.
+pub struct ApiServer {
+    api: Arc<Api>,
+    front: Front,
+    pki: Pki,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Opens the store and the keys, and makes the objects that a cluster needs. It serves
+    /// clients in this process at once, and others after [`Self::serve`].
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let now = Timestamp::now();
+        let pki = Pki::open(&config.pki_dir(), now)?;
+        let (private, public) = &pki.service_accounts;
+        let tokens = Tokens::new(&config.issuer, private, public)?;
+        let kubelet_client = Subject {
+            name: "kube-apiserver-kubelet-client",
+            groups: &["system:masters"],
+            sans: &[],
+        };
+        let kubelet_client = pki.credential("apiserver-kubelet-client", &kubelet_client, now)?;
+        let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
+        let registry = Arc::new(Registry::builtin()?);
+        let store = open_store(&config, &registry).await?;
+        let api = Arc::new(Api {
+            registry,
+            store,
+            admission: Chain::standard(),
+            authorizer: Arc::new(AllAuthenticated),
+            tokens,
+            kubelets,
+            metrics: Metrics::default(),
+            draining: CancellationToken::new(),
+            config,
+        });
+        let nobody = Peer::Socket {
+            user: None,
+            local: true,
+        };
+        let front = Front::new(api.clone(), nobody);
+        let server = Self { api, front, pki };
+        let client = server.client("system:apiserver", &["system:masters"]);
+        bootstrap::run(client, &server.api.config).await?;
+        Ok(server)
+    }
+
+    /// A client in this process, with an identity.
+    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let user = User::authenticated(user, groups.iter().copied());
+        let service = self.front.for_peer(Peer::Inside(user));
+        kube::Client::new(service, "default")
+    }
+
+    /// The keys and certificates, to make more of them.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// A kubeconfig for an administrator, over a server's URL.
+    pub fn admin_kubeconfig(&self, server: &str) -> Result<String, PkiError> {
+        let admin = Subject {
+            name: "kubernetes-admin",
+            groups: &["system:masters"],
+            sans: &[],
+        };
+        let credential = self.pki.credential("admin", &admin, Timestamp::now())?;
+        Ok(self.pki.kubeconfig(server, "kubernetes-admin", &credential))
+    }
+
+    /// Serves the listeners over TLS until `shutdown`, then lets the requests in work finish
+    /// within the configured time.
+    pub async fn serve(
+        &self,
+        listeners: Vec<TcpListener>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let serving = self.serving_credential(&listeners)?;
+        let acceptor = TlsAcceptor::from(self.pki.server_tls(&serving)?);
+        let mut accepting = JoinSet::new();
+        let connections = Arc::new(Connections::new());
+        for listener in listeners {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "the API server listens");
+            }
+            let loop_ = accept(
+                listener,
+                acceptor.clone(),
+                self.front.clone(),
+                connections.clone(),
+                shutdown.clone(),
+            );
+            accepting.spawn(loop_);
+        }
+        while accepting.join_next().await.is_some() {}
+        shutdown.cancelled().await;
+        self.api.draining.cancel();
+        connections.drain(self.api.config.drain).await;
+        Ok(())
+    }
+
+    fn serving_credential(&self, listeners: &[TcpListener]) -> Result<Credential, PkiError> {
+        let config = &self.api.config;
+        let mut sans: Vec<String> = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ]
+        .map(str::to_owned)
+        .into();
+        sans.push(format!("kubernetes.default.svc.{}", config.cluster_domain));
+        sans.extend(["127.0.0.1".to_owned(), "::1".to_owned()]);
+        sans.push(config.advertise_address.to_string());
+        let ranges = config.service_cidrs.iter();
+        sans.extend(ranges.filter_map(|net| Some(net.hosts().next()?.to_string())));
+        sans.extend(config.extra_sans.iter().cloned());
+        for address in listeners.iter().filter_map(|one| one.local_addr().ok()) {
+            if !address.ip().is_unspecified() {
+                sans.push(address.ip().to_string());
+            }
+        }
+        let subject = Subject {
+            name: "kube-apiserver",
+            groups: &[],
+            sans: &sans,
+        };
+        self.pki.credential("apiserver", &subject, Timestamp::now())
+    }
+}
+
+async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Error> {
+    let engine: Arc<dyn engine::Engine> = match config.engine {
+        Engine::Memory => Arc::new(MemoryEngine::new()),
+        Engine::Sled => open_sled(config.data_dir.join("store")).await?,
+    };
+    let describer = Arc::new(Describer::new(registry));
+    Store::open(engine, describer, Limits::default())
+        .await
+        .map_err(|fault| Error::Store(fault.to_string()))
+}
+
+async fn open_sled(dir: PathBuf) -> Result<Arc<dyn engine::Engine>, Error> {
+    // Opening reads and verifies everything: not on a thread that serves.
+    let opening = tokio::task::spawn_blocking(move || SledEngine::open(SledConfig::new(dir)));
+    let opened = opening
+        .await
+        .map_err(|fault| Error::Store(fault.to_string()))?;
+    Ok(Arc::new(
+        opened.map_err(|fault| Error::Store(fault.to_string()))?,
+    ))
+}
+
+/// The connections that are open.
+struct Connections {
+    graceful: parking_lot::Mutex<Option<GracefulShutdown>>,
+    tasks: parking_lot::Mutex<JoinSet<()>>,
+    places: Arc<tokio::sync::Semaphore>,
+}
+
+// === impl Connections ===
+
+impl Connections {
+    fn new() -> Self {
+        Self {
+            graceful: parking_lot::Mutex::new(Some(GracefulShutdown::new())),
+            tasks: parking_lot::Mutex::new(JoinSet::new()),
+            places: Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX)),
+        }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    /// Tells every connection to finish, waits for them, and ends what is left.
+    async fn drain(&self, limit: Duration) {
+        let graceful = self.graceful.lock().take();
+        if let Some(graceful) = graceful
+            && tokio::time::timeout(limit, graceful.shutdown())
+                .await
+                .is_err()
+        {
+            tracing::warn!(?limit, "connections were cut that did not finish in time");
+        }
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    front: Front,
+    connections: Arc<Connections>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let Ok(place) = connections.places.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (acceptor, front) = (acceptor.clone(), front.clone());
+                let served = serve_one(stream, peer, acceptor, front, connections.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(fault) => {
+                // Out of file descriptors, most likely: give others the time to close some.
+                tracing::warn!(%fault, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    front: Front,
+    connections: Arc<Connections>,
+) {
+    let local =
+        peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
+    // A failure shows again at the first read.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(fault)) => {
+            tracing::debug!(%peer, %fault, "a TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|chain| x509::user(chain.first()?));
+    let service = TowerToHyperService::new(front.for_peer(Peer::Socket { user, local }));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(HEADERS_MAX * 8);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_MAX as u32)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let io = TokioIo::new(stream);
+    let connection = builder
+        .serve_connection_with_upgrades(io, service)
+        .into_owned();
+    let watched = match connections.graceful.lock().as_ref() {
+        Some(graceful) => graceful.watch(connection),
+        None => return,
+    };
+    if let Err(fault) = watched.await {
+        tracing::debug!(%peer, %fault, "a connection ended");
+    }
+}

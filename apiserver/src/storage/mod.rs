@@ -1,0 +1,37 @@
+//! How objects lie in the store: their keys, their encoded bytes, and what is read out of those
+//! bytes for selectors and indexes.
+
+mod describe;
+mod encode;
+mod extract;
+
+use std::sync::Arc;
+
+use peapod_store::{Key, Resource as Range};
+
+pub use describe::{Describer, FieldSlots, Meta, field_index};
+pub use encode::draft;
+
+use crate::registry::Kind;
+use crate::status::{Result, Status};
+
+/// The store, with what is read out of each object.
+pub type Store = peapod_store::Store<Meta>;
+/// An object in the store.
+pub type Entry = Arc<peapod_store::Entry<Meta>>;
+/// A kind's objects at one revision.
+pub type Snapshot = peapod_store::Snapshot<Meta>;
+
+/// Where the objects of a kind lie.
+pub fn range(kind: &Kind) -> Range {
+    let (group, plural) = kind.storage();
+    let group = if group.is_empty() { "core" } else { group };
+    Range::new(group, plural).expect("a kind's group and plural are not empty and have no slash")
+}
+
+/// Where an object lies.
+pub fn key(kind: &Kind, namespace: &str, name: &str) -> Result<Key> {
+    range(kind)
+        .key(namespace, name)
+        .map_err(|fault| Status::bad_request(fault.to_string()))
+}

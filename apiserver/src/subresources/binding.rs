@@ -1,0 +1,112 @@
+//! `/binding` of a pod: the scheduler's verdict, which gives the pod its node.
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::registry::{object_meta, value};
+use crate::rest::call::{Call, Reply};
+use crate::rest::{respond, update, write::Write};
+use crate::status::{Result, Status};
+
+/// Answers a POST of a Binding.
+pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
+    let options = call.query.write_options()?;
+    let binding = super::body(api, call)?;
+    let node = value::text(&binding, "target.name").to_owned();
+    let kind = value::text(&binding, "target.kind");
+    if node.is_empty() || !matches!(kind, "" | "Node") {
+        return Err(Status::bad_request(
+            "Binding is invalid: target.name: Required value: the target must be a Node with a name",
+        ));
+    }
+    let write = Write {
+        api,
+        user: &call.user,
+        resource: &call.resource,
+        namespace: &call.target.namespace,
+        name: &call.target.name,
+        subresource: "binding",
+        options: &options,
+        manager: &crate::rest::fields::manager(&options, call),
+        apply: false,
+    };
+    let given = value::text(&binding, "metadata.uid");
+    update::modify(&write, |pod| {
+        bound(&write, pod, &binding, given, &node, api.now())
+    })
+    .await?;
+    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    respond::value(api, call, StatusCode::CREATED, done)
+}
+
+fn bound(
+    write: &Write<'_>,
+    pod: &Value,
+    binding: &Value,
+    uid: &str,
+    node: &str,
+    now: Timestamp,
+) -> Result<Value> {
+    let refuse = |why: String| {
+        let resource = write.resource.kind.group_resource();
+        Err(Status::conflict(resource, write.name, why))
+    };
+    let present = value::text(pod, "metadata.uid");
+    if !uid.is_empty() && uid != present {
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {present}"
+        ));
+    }
+    if value::at(pod, "metadata.deletionTimestamp").is_some() {
+        return refuse(format!(
+            "pod {} is being deleted, cannot be assigned to a host",
+            write.name
+        ));
+    }
+    match value::text(pod, "spec.nodeName") {
+        "" => {}
+        assigned => {
+            return refuse(format!(
+                "pod {} is already assigned to node {assigned:?}",
+                write.name
+            ));
+        }
+    }
+    if !value::list(pod, "spec.schedulingGates").is_empty() {
+        return refuse(format!(
+            "pod {} has non-empty .spec.schedulingGates",
+            write.name
+        ));
+    }
+    let mut new = pod.clone();
+    value::set(&mut new, "spec.nodeName", node);
+    for field in ["annotations", "labels"] {
+        for (key, text) in value::map(&binding["metadata"], field)
+            .into_iter()
+            .flatten()
+        {
+            let place = value::entry(&mut new, &format!("metadata.{field}"));
+            place[key] = text.clone();
+        }
+    }
+    set_scheduled(&mut new, now);
+    Ok(new)
+}
+
+fn set_scheduled(pod: &mut Value, now: Timestamp) {
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": object_meta::time(now),
+    });
+    match value::entry(pod, "status.conditions") {
+        Value::Array(list) => {
+            list.retain(|one| one["type"] != "PodScheduled");
+            list.push(condition);
+        }
+        other => *other = json!([condition]),
+    }
+}
