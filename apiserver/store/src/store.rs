@@ -29,6 +29,9 @@ use crate::txn::{BadTxn, Txn};
 use crate::watch::{Feed, Interest, Watch, WatchError};
 use crate::world::{Snapshot, World};
 
+/// How many changes are applied before other tasks get their turn.
+const APPLY_AT_ONCE: usize = 64;
+
 /// What bounds a store's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -344,24 +347,39 @@ async fn apply<M: Meta>(
     applied: watch::Sender<Revision>,
     export_due: Arc<Notify>,
 ) {
-    while let Some(batch) = events.recv().await {
-        let Some(newest) = batch.iter().map(|delivery| delivery.change.revision).max() else {
-            continue;
-        };
-        let changes = batch.iter().map(|delivery| delivery.change.as_ref());
-        if let Some(floor) = feed.publish(changes, SystemTime::now()) {
-            engine.compact(floor);
-        }
-        applied.send_replace(newest);
-        if engine.export_due().is_some() {
-            export_due.notify_one();
-        }
-        for Delivery { change, committer } in batch {
-            // A committer that is gone does not want to know.
-            let _ = committer.map(|committer| committer.send(Ok(change)));
+    while let Some(mut batch) = events.recv().await {
+        while !batch.is_empty() {
+            let later = batch.split_off(batch.len().min(APPLY_AT_ONCE));
+            let now = std::mem::replace(&mut batch, later);
+            apply_some(now, engine.as_ref(), &feed, &applied);
+            if engine.export_due().is_some() {
+                export_due.notify_one();
+            }
+            tokio::task::yield_now().await;
         }
     }
     feed.close();
+}
+
+fn apply_some<M: Meta>(
+    batch: Vec<Delivery>,
+    engine: &dyn Engine,
+    feed: &Feed<M>,
+    applied: &watch::Sender<Revision>,
+) {
+    let changes = batch.iter().map(|delivery| delivery.change.as_ref());
+    if let Some(floor) = feed.publish(changes, SystemTime::now()) {
+        engine.compact(floor);
+    }
+    applied.send_modify(|newest| {
+        *newest = batch
+            .last()
+            .map_or(*newest, |delivery| delivery.change.revision);
+    });
+    for Delivery { change, committer } in batch {
+        // A committer that is gone does not want to know.
+        let _ = committer.map(|committer| committer.send(Ok(change)));
+    }
 }
 
 fn revision_of<M>(present: &Option<Arc<Entry<M>>>) -> String {

@@ -198,15 +198,20 @@ impl Disk {
             .map_err(DiskError::system("cannot sync", &self.dir))
     }
 
-    /// Makes the files themselves durable, not only what is in them.
+    /// Makes the files themselves durable, not only what is in the one that is written to.
     fn sync_all(&self) -> Result<(), DiskError> {
         self.flush()?;
-        let parent = self.dir.parent().unwrap_or(Path::new("."));
-        let synced = self.log.sync_all().and_then(|()| sync_dir(&self.dir));
-        synced
-            .and_then(|()| sync_dir(parent))
-            .map_err(DiskError::system("cannot sync", &self.dir))
+        let synced =
+            sync_files(&self.dir).and_then(|()| self.dir.parent().map_or(Ok(()), sync_dir));
+        synced.map_err(DiskError::system("cannot sync", &self.dir))
     }
+}
+
+fn sync_files(dir: &Path) -> io::Result<()> {
+    for file in fs::read_dir(dir)? {
+        File::open(file?.path())?.sync_all()?;
+    }
+    sync_dir(dir)
 }
 
 /// Runs what may panic on damaged files; a panic becomes damage.

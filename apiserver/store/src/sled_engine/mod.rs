@@ -10,7 +10,9 @@
 
 mod disk;
 mod garbage;
+mod layout;
 mod recover;
+mod report;
 mod rows;
 mod scan;
 mod space;
@@ -28,13 +30,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-pub use recover::{OpenError, Recovery};
+pub use report::{OpenError, Recovery};
 
 use crate::engine::{Change, Delivery, EVENT_BATCHES, Engine, EngineError, Loaded, Refusal};
 use crate::export;
 use crate::revision::Revision;
 use crate::txn::Txn;
-use recover::{Layout, Opened};
+use layout::Layout;
+use recover::Opened;
 use tail::Tail;
 use writer::{Request, Shared, Writer};
 

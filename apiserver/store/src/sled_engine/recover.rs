@@ -1,29 +1,22 @@
 //! Opening the store's directory, whatever state it was left in.
 //!
-//! ```text
-//! DIR/LOCK                 held while a process has the store open
-//! DIR/db/                  the database: what makes writes durable
-//! DIR/tail/tail-REVISION   every change since the last export (see `tail`)
-//! DIR/export/export-REVISION   everything at a revision (see `crate::export`)
-//! DIR/damaged-N/           a database that was set aside
-//! ```
-//!
 //! A database that opens and verifies is used; should the tail reach further, the database has
 //! lost acknowledged writes, and they are taken from the tail. A database that does not is set
 //! aside, never deleted, and a new one is made of the newest sound export and the tail after it, as
 //! far as that is provable. Nothing is guessed: what was done, and which revision was reached, is
-//! told in a [`Recovery`]. After a restoration revisions go on far beyond any that the damaged
+//! told in a [`Recovery`]. After either, revisions go on far beyond any that the damaged
 //! database can have given, and the history begins there, so that no client takes one state for
 //! another.
 
-use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-
-use thiserror::Error;
+use std::time::SystemTime;
 
 use super::disk::{Disk, DiskError};
+use super::layout::Layout;
+use super::report::{OpenError, Recovery};
 use super::rows::Meta;
 use super::scan::Scan;
 use super::tail;
@@ -38,59 +31,6 @@ const REVISION_JUMP: u64 = 1_000_000;
 /// How many changes are written at once when a database is rebuilt.
 const REBUILD_BATCH: usize = 256;
 
-/// What had to be done to open a store. It is logged as a warning, too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recovery {
-    /// What was wrong.
-    pub cause: String,
-    /// Where the damaged database is now.
-    pub set_aside: Option<PathBuf>,
-    /// The export that was restored, with its revision.
-    pub export: Option<(PathBuf, Revision)>,
-    /// The last revision whose content is known to be complete.
-    pub reached: Revision,
-    /// The revision that the store goes on from.
-    pub resumed_at: Revision,
-}
-
-/// Why a store cannot be opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Another process has it open.
-    #[error("the store {} is in use by another process; stop it first", .0.display())]
-    InUse(PathBuf),
-    /// The system refused.
-    #[error("cannot open the store {}: {what}: {source}", dir.display())]
-    System {
-        /// The store's directory.
-        dir: PathBuf,
-        /// What was being done.
-        what: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is damaged, and so is what it would be restored from.
-    #[error(
-        "the store {} is damaged ({cause}) and cannot be restored: {why}; restore a backup into \
-         it, or move it away to begin anew",
-        dir.display()
-    )]
-    Lost {
-        /// The store's directory.
-        dir: PathBuf,
-        /// What is wrong with the database.
-        cause: String,
-        /// What is wrong with the rest.
-        why: String,
-    },
-}
-
-/// The places in a store's directory.
-#[derive(Debug, Clone)]
-pub(super) struct Layout {
-    pub root: PathBuf,
-}
-
 /// An open store directory.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -100,63 +40,6 @@ pub(super) struct Opened {
     /// Whether export and tail together hold everything that the database does.
     pub covered: bool,
     pub lock: File,
-}
-
-// === impl Layout ===
-
-impl Layout {
-    pub fn db(&self) -> PathBuf {
-        self.root.join("db")
-    }
-
-    pub fn tail(&self) -> PathBuf {
-        self.root.join("tail")
-    }
-
-    pub fn export(&self) -> PathBuf {
-        self.root.join("export")
-    }
-
-    /// Where a database is rebuilt before it takes its place.
-    fn rebuilt(&self) -> PathBuf {
-        self.root.join("db.rebuilt")
-    }
-
-    fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(self.tail())?;
-        fs::create_dir_all(self.export())?;
-        sync_dir(&self.root)?;
-        self.root.parent().map_or(Ok(()), sync_dir)
-    }
-
-    /// A name for what is set aside that nothing has yet.
-    fn damaged(&self) -> PathBuf {
-        let names = (1..).map(|n: u32| self.root.join(format!("damaged-{n}")));
-        names
-            .into_iter()
-            .find(|path| !path.exists())
-            .unwrap_or_else(|| self.root.join("damaged"))
-    }
-
-    fn system(&self, what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
-        let (dir, what) = (self.root.clone(), what.into());
-        move |source| OpenError::System { dir, what, source }
-    }
-
-    fn lock(&self) -> Result<File, OpenError> {
-        let path = self.root.join("LOCK");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path);
-        let file = file.map_err(self.system("cannot lock it"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(self.root.clone())),
-            Err(TryLockError::Error(source)) => Err(self.system("cannot lock it")(source)),
-        }
-    }
 }
 
 /// Opens the store in `layout`, restoring it if it must be.
@@ -230,7 +113,9 @@ fn catch_up(
             ledger.learn(write, index as u16); // at most MAX_OPS
         }
     }
-    (meta.head, meta.live) = (reached, ledger.len() as u64);
+    // A database that lost something may have had more than the tail proves.
+    let resumed_at = Revision(reached.0 + REVISION_JUMP);
+    (meta.head, meta.floor, meta.live) = (resumed_at, resumed_at, ledger.len() as u64);
     let written = disk
         .commit(missing.iter(), &[], meta)
         .and_then(|()| disk.scan());
@@ -240,7 +125,7 @@ fn catch_up(
         set_aside: None,
         export: None,
         reached,
-        resumed_at: reached,
+        resumed_at,
     };
     Ok((disk, scan, Some(recovery)))
 }
@@ -292,7 +177,7 @@ fn restore(layout: &Layout, cause: String) -> Result<(Disk, Scan, Option<Recover
 
 /// The entries after `changes`, in the order of their keys.
 fn replay(entries: Vec<Record>, changes: Vec<Change>) -> Vec<Record> {
-    let mut present: std::collections::BTreeMap<_, _> = entries
+    let mut present: BTreeMap<_, _> = entries
         .into_iter()
         .map(|record| (record.key.clone(), record))
         .collect();
@@ -309,11 +194,11 @@ fn replay(entries: Vec<Record>, changes: Vec<Change>) -> Vec<Record> {
 fn rebuild(dir: &Path, entries: &[Record], head: Revision) -> Result<(), DiskError> {
     let disk = Disk::open(dir)?;
     // Each entry at the place where it was written; the places that it shared are not its own.
-    let mut changes: std::collections::BTreeMap<Revision, Change> = Default::default();
+    let mut changes: BTreeMap<Revision, Change> = BTreeMap::new();
     for record in entries {
         let fresh = || Change {
             revision: record.modified,
-            time: std::time::SystemTime::UNIX_EPOCH,
+            time: SystemTime::UNIX_EPOCH,
             writes: Vec::new(),
         };
         let change = changes.entry(record.modified).or_insert_with(fresh);
@@ -388,39 +273,4 @@ fn failed(layout: &Layout, error: &DiskError) -> OpenError {
 
 fn export_failed(layout: &Layout, error: ExportError) -> OpenError {
     layout.system("cannot write the restored content")(io::Error::other(error.to_string()))
-}
-
-// === impl Recovery ===
-
-impl fmt::Display for Recovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. ", self.cause)?;
-        if let Some(path) = &self.set_aside {
-            write!(
-                f,
-                "The damaged database was set aside as {}. ",
-                path.display()
-            )?;
-        }
-        match &self.export {
-            Some((path, revision)) => {
-                write!(
-                    f,
-                    "Restored from {} of revision {revision} and the changes ",
-                    path.display()
-                )?;
-            }
-            None => write!(f, "Restored from the changes ")?,
-        }
-        write!(f, "logged after it, up to revision {}", self.reached)?;
-        if self.resumed_at > self.reached {
-            write!(
-                f,
-                "; whatever was written after that is lost. Revisions go on from {}, and watches \
-                 must list again",
-                self.resumed_at
-            )?;
-        }
-        Ok(())
-    }
 }

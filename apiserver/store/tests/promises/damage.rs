@@ -176,6 +176,34 @@ async fn a_database_is_restored_from_export_and_tail_and_says_what_was_done() {
 }
 
 #[tokio::test]
+async fn what_a_database_has_lost_without_noticing_is_taken_from_the_tail() {
+    let written = written(300, u64::MAX).await;
+    let later = written.copy();
+    let (store, _) = sled_store(later.path()).await;
+    for i in 0..100 {
+        store.commit(put(&format!("a/{i}"), "n1")).await.unwrap();
+    }
+    let (expected, revision) = (content(&store), store.revision());
+    store.close().await;
+    fs::remove_dir_all(later.path().join("db")).unwrap();
+    copy_dir(&written.path("db"), &later.path().join("db"));
+
+    let (store, recovery) = sled_store(later.path()).await;
+    assert!(content(&store) == expected);
+    let recovery = recovery.expect("a recovery");
+    assert_eq!((recovery.set_aside, recovery.reached), (None, revision));
+    assert!(store.revision() > revision && store.oldest() == store.revision());
+    store.commit(put("b/x", "n1")).await.unwrap();
+    store.close().await;
+    let (store, recovery) = sled_store(later.path()).await;
+    assert_eq!(
+        (recovery, names(&store.snapshot(&pods())).len()),
+        (None, expected.len() + 1)
+    );
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_missing_database_is_restored() {
     let written = written(300, 100 << 10).await;
     for what in ["db", "db/db"] {
