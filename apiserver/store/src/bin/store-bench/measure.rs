@@ -1,4 +1,5 @@
-//! Commits per second and CPU per commit, of the bare engine and of the whole store.
+//! Commits per second and CPU per commit, of the bare engine and of the whole store; and how long a
+//! store takes to open.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,9 @@ const VALUE_BYTES: usize = 2048;
 /// Each client writes this many keys over and over.
 const KEYS_PER_CLIENT: usize = 100;
 
+/// How many entries the store has whose opening is measured.
+const REOPENED: usize = 10_000;
+
 /// Measures each number of clients for `time`, in fresh directories below `dir`.
 pub async fn all(dir: &Path, time: Duration) -> Result<(), String> {
     println!("{VALUE_BYTES} byte values     commits/s      CPU us per commit");
@@ -26,7 +30,44 @@ pub async fn all(dir: &Path, time: Duration) -> Result<(), String> {
     for clients in CLIENTS {
         store(&dir.join(format!("store-{clients}")), clients, time).await?;
     }
-    Ok(())
+    reopen(&dir.join("reopen")).await
+}
+
+/// How long it takes to open and verify a store of [`REOPENED`] entries.
+async fn reopen(dir: &Path) -> Result<(), String> {
+    let opened = async || {
+        let engine = Arc::new(open(dir)?);
+        let store = Store::open(engine, Arc::new(Plain), Limits::default()).await;
+        store.map_err(|error| error.to_string())
+    };
+    let store = opened().await?;
+    let mut working = tokio::task::JoinSet::new();
+    for client in 0..REOPENED / KEYS_PER_CLIENT {
+        let store = store.clone();
+        working.spawn(async move {
+            for number in 0..KEYS_PER_CLIENT {
+                store
+                    .commit(txn(client, number)?)
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+            Ok::<_, String>(())
+        });
+    }
+    while let Some(ended) = working.join_next().await {
+        ended.map_err(|panic| panic.to_string())??;
+    }
+    store.close().await;
+    let (began, cpu) = (Instant::now(), cpu_time()?);
+    let store = opened().await?;
+    let (took, cpu) = (began.elapsed(), cpu_time()? - cpu);
+    println!(
+        "opening {REOPENED} entries: {} ms, {} ms of CPU",
+        took.as_millis(),
+        cpu.as_millis()
+    );
+    store.close().await;
+    std::fs::remove_dir_all(dir).map_err(|error| error.to_string())
 }
 
 async fn engine(dir: &Path, clients: usize, time: Duration) -> Result<(), String> {
