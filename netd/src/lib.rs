@@ -11,6 +11,7 @@
 
 mod config;
 pub mod core;
+pub mod dns;
 pub mod links;
 pub mod nat;
 mod netd;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use hickory_proto::rr::Name;
+use parking_lot::{Mutex, RwLock};
 use peapod_api::attach::{
     AttachError, AttachReply, AttachRequest, DetachRequest, PodNetwork, PodRef,
 };
@@ -13,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::services::ServiceTable;
+use crate::core::zone::Zone;
+use crate::dns;
 use crate::links::pod::Connected;
 use crate::links::{self, node, sysctl};
 use crate::nat::{Nat, NatConfig};
 use crate::pods::{self, LinkSettings, Pods};
-use crate::tasks::{self, Shared};
+use crate::tasks::{self, Beginning, Shared};
 
 /// Links of detached pods that wait for their deletion, at most; further detachments wait.
 const DELETION_QUEUE: usize = 1024;
@@ -34,6 +37,17 @@ pub enum Error {
     /// What is attached already.
     #[error("cannot read which pods are attached: {0}")]
     Pods(#[from] pods::Error),
+    /// DNS.
+    #[error(transparent)]
+    Dns(#[from] dns::Error),
+    /// A domain that is no name.
+    #[error("the cluster domain {domain:?} is no DNS name: {detail}")]
+    Domain {
+        /// The domain.
+        domain: String,
+        /// Why not.
+        detail: String,
+    },
     /// A thread of ours died.
     #[error("preparing this node's network was cut short: {0}")]
     Thread(#[from] JoinError),
@@ -71,6 +85,7 @@ impl Netd {
         let config = Arc::new(config);
         let for_thread = config.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&for_thread)).await??;
+        let servers = bind_dns(&config).await?;
         let (readiness, on_ready) = watch::channel(Readiness::default());
         let (deletions, to_delete) = mpsc::channel(DELETION_QUEUE);
         let shared = Arc::new(Shared {
@@ -82,7 +97,13 @@ impl Netd {
             readiness,
         });
         let pods = shared.pods.clone();
-        let tasks = tasks::spawn(shared, prepared.services, to_delete, shutdown);
+        let beginning = Beginning {
+            services: prepared.services,
+            zone: prepared.zone,
+            dns: servers,
+            to_delete,
+        };
+        let tasks = tasks::spawn(shared, beginning, &shutdown);
         Ok(Arc::new(Netd {
             pods,
             deletions,
@@ -96,6 +117,7 @@ struct Prepared {
     pods: Pods,
     nat: Arc<Mutex<Nat>>,
     services: ServiceTable,
+    zone: Arc<RwLock<Zone>>,
     mtu: u32,
 }
 
@@ -114,7 +136,11 @@ fn prepare(config: &Config) -> Result<Prepared, Error> {
     };
     let pods = Pods::open(settings, nat.clone())?;
     let dns = config.dns.as_ref().map_or(&[][..], |dns| &dns.addresses);
+    for &address in dns {
+        node::add_local_address(address)?;
+    }
     let services = ServiceTable::new(&config.node_name, dns, current);
+    let zone = Arc::new(RwLock::new(zone(config)?));
     tracing::info!(
         mtu,
         pods = pods.attached().len(),
@@ -125,8 +151,30 @@ fn prepare(config: &Config) -> Result<Prepared, Error> {
         pods,
         nat,
         services,
+        zone,
         mtu,
     })
+}
+
+/// The cluster's zone; without DNS of our own it is never asked.
+fn zone(config: &Config) -> Result<Zone, Error> {
+    let cidrs = [&config.service_cidrs[..], &config.pod_cidrs].concat();
+    let Some(dns) = &config.dns else {
+        return Ok(Zone::new(Name::root(), 0, Vec::new(), cidrs));
+    };
+    let origin = Name::from_ascii(&dns.domain).map_err(|error| Error::Domain {
+        domain: dns.domain.clone(),
+        detail: error.to_string(),
+    })?;
+    Ok(Zone::new(origin, dns.ttl_s, dns.addresses.clone(), cidrs))
+}
+
+async fn bind_dns(config: &Config) -> Result<Vec<dns::Server>, Error> {
+    let mut servers = Vec::new();
+    for address in config.dns.iter().flat_map(|dns| &dns.addresses) {
+        servers.push(dns::bind((*address, dns::PORT).into()).await?);
+    }
+    Ok(servers)
 }
 
 pub(crate) fn nat_config(config: &Config) -> NatConfig {

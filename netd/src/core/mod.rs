@@ -4,3 +4,4 @@
 pub mod facts;
 pub mod ipam;
 pub mod services;
+pub mod zone;

@@ -1,6 +1,7 @@
 //! The watches of the API, each a task that turns objects into facts.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use ipnet::IpNet;
@@ -18,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use super::until;
 use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
 
+/// Namespace and name of an EndpointSlice.
+pub(crate) type SliceId = (String, String);
+
 /// What happened in the API. `None` for facts: an object that says nothing to us, as good as
 /// deleted.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Service(watcher::Event<(ServiceKey, Option<ServiceFacts>)>),
-    /// With namespace and name.
-    Slice(watcher::Event<((String, String), Option<SliceFacts>)>),
+    Service(watcher::Event<(ServiceKey, Option<Arc<ServiceFacts>>)>),
+    Slice(watcher::Event<(SliceId, Option<Arc<SliceFacts>>)>),
     /// With its name and addresses.
     Node(watcher::Event<(String, Vec<IpAddr>)>),
     /// With its name, the node that holds it, and the block.
@@ -46,7 +49,10 @@ pub(crate) fn spawn(
                 namespace: service.namespace().unwrap_or_default(),
                 name: service.name_any(),
             };
-            (key, ServiceFacts::of(&service).map(|(_, facts)| facts))
+            (
+                key,
+                ServiceFacts::of(&service).map(|(_, facts)| Arc::new(facts)),
+            )
         },
     );
     until(tasks, shutdown, services);
@@ -55,7 +61,7 @@ pub(crate) fn spawn(
         (Input::Slice, inputs.clone()),
         |slice: EndpointSlice| {
             let id = (slice.namespace().unwrap_or_default(), slice.name_any());
-            (id, SliceFacts::of(&slice).map(|(_, facts)| facts))
+            (id, SliceFacts::of(&slice).map(|(_, facts)| Arc::new(facts)))
         },
     );
     until(tasks, shutdown, slices);

@@ -6,6 +6,7 @@
 //!   endpointslices ─┤  Input   ┌─────────┐  maps, addresses, routes
 //!   nodes ──────────┼─────────▶│ program │──────────────────────────▶ nftables, rtnetlink
 //!   ipblocks ───────┘          └────┬────┘
+//!                                   │ Zone ──▶ DNS server ◀── requests of pods and the node
 //!                                   │ Readiness
 //!   nodelet ── attach, detach ──▶ Netd ── Connected ──▶ delete links ──▶ rtnetlink
 //! ```
@@ -16,17 +17,21 @@
 
 mod inputs;
 mod program;
+mod publish;
 mod world;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::services::ServiceTable;
+use crate::core::zone::Zone;
+use crate::dns::upstreams::Upstreams;
+use crate::dns::{self, Forwarder, Handler};
 use crate::links::pod::Connected;
 use crate::nat::Nat;
 use crate::netd::Readiness;
@@ -46,21 +51,40 @@ pub(crate) struct Shared {
     pub(crate) readiness: watch::Sender<Readiness>,
 }
 
+/// What the tasks begin with.
+pub(crate) struct Beginning {
+    /// The service map as the kernel has it.
+    pub(crate) services: ServiceTable,
+    pub(crate) zone: Arc<RwLock<Zone>>,
+    /// Bound, and not yet answering.
+    pub(crate) dns: Vec<dns::Server>,
+    pub(crate) to_delete: mpsc::Receiver<Connected>,
+}
+
 /// Starts all tasks; they end with the set, or when `shutdown` says so.
 pub(crate) fn spawn(
     shared: Arc<Shared>,
-    services: ServiceTable,
-    to_delete: mpsc::Receiver<Connected>,
-    shutdown: CancellationToken,
+    beginning: Beginning,
+    shutdown: &CancellationToken,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
-    inputs::spawn(&mut tasks, &shared.client, &sender, &shutdown);
-    let deletions = delete_links(shared.pods.clone(), to_delete);
-    let world = World::new(&shared.config, services);
+    inputs::spawn(&mut tasks, &shared.client, &sender, shutdown);
+    if let Some(config) = &shared.config.dns {
+        let upstreams = Upstreams::new(&config.resolv_conf, &config.addresses);
+        let forwarder = Arc::new(Forwarder::new(upstreams));
+        let handler = Handler::new(beginning.zone.clone(), forwarder);
+        for server in beginning.dns {
+            until(&mut tasks, shutdown, server.run(handler.clone()));
+        }
+        let service = publish::run(shared.client.clone(), config.addresses.clone());
+        until(&mut tasks, shutdown, service);
+    }
+    let world = World::new(&shared.config, beginning.services, beginning.zone);
+    let deletions = delete_links(shared.pods.clone(), beginning.to_delete);
     let program = program::run(shared, world, receiver);
-    until(&mut tasks, &shutdown, program);
-    until(&mut tasks, &shutdown, deletions);
+    until(&mut tasks, shutdown, program);
+    until(&mut tasks, shutdown, deletions);
     tasks
 }
 

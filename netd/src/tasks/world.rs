@@ -1,16 +1,19 @@
-//! What is known of the API, and what follows from it for the kernel. Pure: inputs go in, and
-//! [`World::take`] tells nothing until every first list is complete.
+//! What is known of the API, and what follows from it for the kernel and for DNS. Without IO:
+//! inputs go in, and nothing is told before every first list is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use kube::runtime::watcher::Event;
+use parking_lot::RwLock;
 
 use super::inputs::Input;
 use crate::config::Config;
-use crate::core::facts::ServiceKey;
+use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
 use crate::core::services::ServiceTable;
+use crate::core::zone::Zone;
 
 /// Where a watch stands with its list.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ pub(crate) struct World {
     node_ips: Vec<IpAddr>,
     pod_cidrs: Vec<IpNet>,
     pub(crate) services: ServiceTable,
+    /// What DNS answers from; it reads while we write.
+    zone: Arc<RwLock<Zone>>,
     nodes: BTreeMap<String, Vec<IpAddr>>,
     blocks: BTreeMap<String, IpNet>,
     listed_services: Listing<ServiceKey>,
@@ -84,12 +89,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(config: &Config, services: ServiceTable) -> Self {
+    pub(crate) fn new(config: &Config, services: ServiceTable, zone: Arc<RwLock<Zone>>) -> Self {
         World {
             node_name: config.node_name.clone(),
             node_ips: config.node_ips.clone(),
             pod_cidrs: config.pod_cidrs.clone(),
             services,
+            zone,
             nodes: BTreeMap::new(),
             blocks: BTreeMap::new(),
             listed_services: Listing::new(),
@@ -130,16 +136,22 @@ impl World {
         match input {
             Input::Service(event) => {
                 match self.listed_services.step(event, |(key, _)| key.clone()) {
-                    Step::Present((key, facts)) => self.services.set_service(key, facts),
-                    Step::Absent((key, _)) => self.services.set_service(key, None),
-                    Step::Listed(all) => self.services.retain(Some(&all), None),
+                    Step::Present((key, facts)) => self.set_service(key, facts),
+                    Step::Absent((key, _)) => self.set_service(key, None),
+                    Step::Listed(all) => {
+                        self.services.retain(Some(&all), None);
+                        self.zone.write().retain_services(&all);
+                    }
                     Step::Nothing => {}
                 }
             }
             Input::Slice(event) => match self.listed_slices.step(event, |(id, _)| id.clone()) {
-                Step::Present((id, facts)) => self.services.set_slice(&id.0, &id.1, facts),
-                Step::Absent((id, _)) => self.services.set_slice(&id.0, &id.1, None),
-                Step::Listed(all) => self.services.retain(None, Some(&all)),
+                Step::Present((id, facts)) => self.set_slice(&id, facts),
+                Step::Absent((id, _)) => self.set_slice(&id, None),
+                Step::Listed(all) => {
+                    self.services.retain(None, Some(&all));
+                    self.zone.write().retain_slices(&all);
+                }
                 Step::Nothing => {}
             },
             Input::Node(event) => match self.listed_nodes.step(event, |(name, _)| name.clone()) {
@@ -150,6 +162,19 @@ impl World {
             },
             Input::Block(event) => self.take_block(event),
         }
+        if self.knows_services() {
+            self.zone.write().complete();
+        }
+    }
+
+    fn set_service(&mut self, key: ServiceKey, facts: Option<Arc<ServiceFacts>>) {
+        self.zone.write().set_service(&key, facts.clone());
+        self.services.set_service(key, facts);
+    }
+
+    fn set_slice(&mut self, (namespace, name): &(String, String), facts: Option<Arc<SliceFacts>>) {
+        self.zone.write().set_slice(namespace, name, facts.clone());
+        self.services.set_slice(namespace, name, facts);
     }
 
     fn take_block(&mut self, event: Event<(String, Option<(String, IpNet)>)>) {

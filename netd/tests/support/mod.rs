@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use peapod_api::attach::{
     AttachError, AttachReply, AttachRequest, DetachRequest, HostPort, PodNetwork, PodRef,
 };
-use peapod_netd::{Config, Netd};
+use peapod_netd::{Config, DnsConfig, Netd};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,9 @@ pub const SILENCE: Duration = Duration::from_millis(300);
 /// The node's addresses.
 pub const NODE_V4: &str = "10.243.0.1";
 pub const NODE_V6: &str = "fd00:10:243::1";
+/// The cluster's DNS.
+pub const DNS_V4: &str = "10.96.0.10";
+pub const DNS_V6: &str = "fd00:10:96::a";
 /// Both ends of the link to the machine outside.
 pub const UPLINK: &str = "192.0.2.1";
 pub const OUTSIDE: &str = "192.0.2.10";
@@ -124,7 +127,6 @@ impl Namespace {
             };
             let socket = UdpSocket::bind(any).unwrap();
             socket.connect(server).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             UdpClient(socket)
         })
     }
@@ -134,6 +136,11 @@ pub struct UdpClient(UdpSocket);
 
 impl UdpClient {
     pub fn ask(&self) -> io::Result<(String, IpAddr)> {
+        self.ask_within(PATIENCE)
+    }
+
+    pub fn ask_within(&self, time: Duration) -> io::Result<(String, IpAddr)> {
+        self.0.set_read_timeout(Some(time))?;
         self.0.send(b"?")?;
         let mut buffer = [0; 512];
         let len = self.0.recv(&mut buffer)?;
@@ -259,7 +266,10 @@ impl Node {
             service_cidrs: ["10.96.0.0/16", "fd00:10:96::/112"]
                 .map(|cidr| cidr.parse().unwrap())
                 .to_vec(),
-            dns: None,
+            dns: Some(DnsConfig {
+                resolv_conf: self.state.path().join("resolv.conf"),
+                ..DnsConfig::new(vec![DNS_V4.parse().unwrap(), DNS_V6.parse().unwrap()])
+            }),
             mtu: None,
             state_dir: self.state.path().to_owned(),
         }

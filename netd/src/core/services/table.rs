@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use peapod_api::attach::Protocol;
 
@@ -28,8 +29,8 @@ pub struct ServiceTable {
     node: String,
     /// Cluster addresses that this node serves itself.
     dns: Vec<IpAddr>,
-    services: BTreeMap<ServiceKey, ServiceFacts>,
-    slices: BTreeMap<ServiceKey, BTreeMap<String, SliceFacts>>,
+    services: BTreeMap<ServiceKey, Arc<ServiceFacts>>,
+    slices: BTreeMap<ServiceKey, BTreeMap<String, Arc<SliceFacts>>>,
     /// Which service each slice was last seen with: a label may change.
     owners: BTreeMap<(String, String), ServiceKey>,
     dirty: BTreeSet<ServiceKey>,
@@ -54,7 +55,7 @@ impl ServiceTable {
     }
 
     /// A Service was seen, or is gone.
-    pub fn set_service(&mut self, key: ServiceKey, facts: Option<ServiceFacts>) {
+    pub fn set_service(&mut self, key: ServiceKey, facts: Option<Arc<ServiceFacts>>) {
         let old = match facts {
             Some(facts) if self.services.get(&key) == Some(&facts) => return,
             Some(facts) => self.services.insert(key.clone(), facts),
@@ -65,7 +66,7 @@ impl ServiceTable {
     }
 
     /// An EndpointSlice was seen, or is gone.
-    pub fn set_slice(&mut self, namespace: &str, name: &str, facts: Option<SliceFacts>) {
+    pub fn set_slice(&mut self, namespace: &str, name: &str, facts: Option<Arc<SliceFacts>>) {
         let id = (namespace.to_owned(), name.to_owned());
         let owner = facts.as_ref().map(|facts| facts.service.clone());
         let old_owner = match &owner {
@@ -228,7 +229,7 @@ impl ServiceTable {
             return;
         }
         let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
-        let backends = Backends::choose(slices, port, v4, &self.node);
+        let backends = Backends::choose(slices.map(Arc::as_ref), port, v4, &self.node);
         let at = |ip: &IpAddr| Frontend::Address {
             ip: *ip,
             protocol: port.protocol,
