@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use containerd_client::services::v1::{
-    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
-    WriteContentRequest, WriteContentResponse,
+    AbortRequest, Info, InfoRequest, ListContentRequest, ReadContentRequest, UpdateRequest,
+    WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use futures::future::BoxFuture;
 use prost_types::FieldMask;
@@ -143,6 +143,31 @@ impl Content {
         write.commit(labels).await
     }
 
+    /// Size of all blobs.
+    pub async fn total_bytes(&self) -> Result<u64> {
+        let what = "listing blobs";
+        let request = ListContentRequest {
+            filters: Vec::new(),
+        };
+        let mut stream = self
+            .client
+            .call(what, self.client.content().list(request))
+            .await?;
+        let mut total = 0;
+        while let Some(part) = stream
+            .message()
+            .await
+            .map_err(|s| self.client.error(what, &s))?
+        {
+            total += part
+                .info
+                .iter()
+                .map(|info| info.size.max(0) as u64)
+                .sum::<u64>();
+        }
+        Ok(total)
+    }
+
     /// Forgets what an interrupted write left.
     pub async fn abort(&self, digest: &str) -> Result<()> {
         let request = AbortRequest {
@@ -213,13 +238,13 @@ impl Write {
             while data.len() < CHUNK {
                 let limit = (CHUNK - data.len()) as u64;
                 let read = (&mut source).take(limit).read_buf(&mut data).await;
-                if read.map_err(|error| self.broken(&error.to_string()))? == 0 {
+                if read.map_err(|error| self.interrupted(&error.to_string()))? == 0 {
                     break;
                 }
             }
             if data.is_empty() {
                 let size = self.size;
-                return Err(self.broken(&format!("it ends after {offset} of {size} bytes")));
+                return Err(self.interrupted(&format!("it ends after {offset} of {size} bytes")));
             }
             offset += data.len() as u64;
             if offset > self.size {
@@ -284,6 +309,12 @@ impl Write {
 
     fn error(&self, status: &Status) -> Error {
         self.client.error(&self.what, status)
+    }
+
+    /// The source broke off; what is stored so far is good.
+    fn interrupted(&self, reason: &str) -> Error {
+        let (reference, reason) = (format!("blob {}", self.digest), reason.to_owned());
+        ImageError::Unavailable { reference, reason }.into()
     }
 
     fn broken(&self, reason: &str) -> Error {

@@ -7,8 +7,10 @@
 //! | [`archive`] | reading OCI and Docker archives |
 //! | [`assemble`] | building an archive from a static binary |
 //! | [`content`] | blobs in containerd's content store |
+//! | [`registry`] | which registry to ask, and how |
+//! | [`pull`] | fetching an image, once for all who want it |
 //! | [`unpack`] | layers into snapshots |
-//! | this one | image records: get, list, load, pull, remove, prune |
+//! | this one | image records: get, list, load, remove, prune |
 //!
 //! An image record exists only when the image is whole and unpacked, so that what is listed can
 //! run. Everything it needs hangs on it by the garbage collector's labels.
@@ -17,12 +19,15 @@ pub mod archive;
 pub mod assemble;
 pub mod content;
 pub mod manifest;
+pub mod pull;
 pub mod reference;
+pub mod registry;
 pub mod unpack;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::SeekFrom;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use containerd_client::services::v1::{
@@ -40,17 +45,21 @@ use crate::runtime::{
 use archive::{Archive, ArchiveImage, Extent};
 use content::{Content, Opener};
 use manifest::{Config, Descriptor, Document, Manifest, Platform};
+use pull::Pulls;
 use reference::Reference;
+use registry::RegistryConfig;
 
 /// Images whose config is remembered.
 const CACHE_MAX: usize = 1024;
 
 /// The images in one containerd namespace.
+#[derive(Clone)]
 pub struct ContainerdImages {
     client: Client,
     platform: Platform,
     /// What the manifest of a digest says; it cannot change. `references` stays empty.
-    cache: Mutex<BTreeMap<String, Image>>,
+    cache: Arc<Mutex<BTreeMap<String, Image>>>,
+    pulls: Arc<Pulls>,
 }
 
 /// An image and what running it needs besides its config.
@@ -66,11 +75,13 @@ pub struct Resolved {
 
 impl ContainerdImages {
     /// The images that this client sees.
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: Client, registries: RegistryConfig) -> Self {
+        let pulls = Arc::new(Pulls::new(registries));
         Self {
             client,
             platform: Platform::host(),
-            cache: Mutex::default(),
+            cache: Arc::default(),
+            pulls,
         }
     }
 
@@ -351,13 +362,8 @@ impl Images for ContainerdImages {
         Ok(by_id.into_values().map(whole).collect())
     }
 
-    async fn pull(&self, request: &PullRequest, _progress: &dyn Progress) -> Result<Image> {
-        let reason = "this build loads images from archives only".to_owned();
-        Err(ImageError::Unavailable {
-            reference: request.reference.clone(),
-            reason,
-        }
-        .into())
+    async fn pull(&self, request: &PullRequest, progress: &dyn Progress) -> Result<Image> {
+        pull::pull(self, request, progress).await
     }
 
     async fn load(&self, archive: &Path, progress: &dyn Progress) -> Result<Vec<Image>> {
@@ -429,6 +435,11 @@ impl Images for ContainerdImages {
     }
 
     async fn usage(&self) -> Result<ImageUsage> {
-        Ok(ImageUsage::default())
+        let bytes = Content::new(self.client.clone()).total_bytes().await?;
+        let unpacked = unpack::usage(&self.client).await?;
+        Ok(ImageUsage {
+            bytes: bytes + unpacked.bytes,
+            inodes: unpacked.inodes,
+        })
     }
 }

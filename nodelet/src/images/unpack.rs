@@ -2,14 +2,15 @@
 
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+    CommitSnapshotRequest, Kind, ListSnapshotsRequest, PrepareSnapshotRequest,
+    RemoveSnapshotRequest, StatSnapshotRequest, UsageRequest,
 };
 use containerd_client::types::{Descriptor as ContainerdDescriptor, Mount};
 
 use super::content::{Content, Labels, snapshot_labels};
 use super::manifest::{Config, Descriptor, Manifest};
 use crate::runtime::containerd::client::{Client, SNAPSHOTTER};
-use crate::runtime::{ImageError, Progress, ProgressEvent, Result};
+use crate::runtime::{ImageError, ImageUsage, Progress, ProgressEvent, Result};
 
 /// Unpacks the layers that are not unpacked yet, and ties the result to the config. The blobs
 /// are in the content store, and the client holds a lease.
@@ -75,6 +76,35 @@ pub async fn exists(client: &Client, name: &str) -> Result<bool> {
         .call_find(&what, client.snapshots().stat(request))
         .await?
         .is_some())
+}
+
+/// What the snapshots of layers occupy; those of containers are the containers'.
+pub async fn usage(client: &Client) -> Result<ImageUsage> {
+    let what = "measuring snapshots";
+    let request = ListSnapshotsRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        filters: Vec::new(),
+    };
+    let mut stream = client.call(what, client.snapshots().list(request)).await?;
+    let mut total = ImageUsage::default();
+    while let Some(part) = stream.message().await.map_err(|s| client.error(what, &s))? {
+        for info in part
+            .info
+            .into_iter()
+            .filter(|info| info.kind() == Kind::Committed)
+        {
+            let request = UsageRequest {
+                snapshotter: SNAPSHOTTER.to_owned(),
+                key: info.name,
+            };
+            let used = client
+                .call_gone_ok(what, client.snapshots().usage(request))
+                .await?;
+            total.bytes += used.size.max(0) as u64;
+            total.inodes += used.inodes.max(0) as u64;
+        }
+    }
+    Ok(total)
 }
 
 /// One layer on its way into the file system.

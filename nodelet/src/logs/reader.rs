@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::file::rotated;
 use super::format::{self, LINE_MAX};
+use crate::runtime::sys;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -336,7 +337,7 @@ impl Watch {
         let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE;
         inotify.add_watch(dir, changes)?;
         Ok(Self {
-            inotify: AsyncFd::register(OwnedFd::from(inotify))?,
+            inotify: sys::wake_on_input(OwnedFd::from(inotify))?,
         })
     }
 

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, statfs};
+use tokio::io::unix::AsyncFd;
 
 /// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
 const NSFS: FsType = FsType(0x6e73_6673);
@@ -137,6 +138,12 @@ pub fn loopback_up() -> io::Result<()> {
 pub fn own_session(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only `setsid` runs, which is async-signal-safe.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) }
+}
+
+/// Lets the reactor wake its owner when there is something to read.
+pub fn wake_on_input(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
 
 /// Clock ticks per second, the unit of times in `/proc/PID/stat`.

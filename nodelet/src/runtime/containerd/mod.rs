@@ -56,6 +56,7 @@ use super::{
     Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec, Stats, Streams,
 };
 use crate::images::ContainerdImages;
+use crate::images::registry::RegistryConfig;
 use crate::logs::client::{Config as LogConfig, LogWriter};
 use crate::logs::file::Limits;
 use crate::logs::writer::Args as LogArgs;
@@ -80,6 +81,8 @@ pub struct Config {
     pub log_writer: Vec<OsString>,
     /// How much of each container's log is kept.
     pub log_limits: Limits,
+    /// How registries are spoken to.
+    pub registries: RegistryConfig,
 }
 
 impl Config {
@@ -95,6 +98,7 @@ impl Config {
             oci_runtime: "runc".to_owned(),
             log_writer: vec![program.into(), "log-writer".into()],
             log_limits: Limits::default(),
+            registries: RegistryConfig::default(),
         }
     }
 
@@ -154,7 +158,10 @@ impl Containerd {
         ensure_namespace(&client).await?;
         let cgroups = Cgroups::detect()?;
         let host = host::detect(&cgroups);
-        let images = Arc::new(ContainerdImages::new(client.clone()));
+        let images = Arc::new(ContainerdImages::new(
+            client.clone(),
+            config.registries.clone(),
+        ));
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let shared = Arc::new(Shared {
             sandboxes: config.sandboxes(),
