@@ -20,6 +20,8 @@ use crate::runtime::{Error, Result, sys};
 
 /// A request is a few system calls; a disk that hangs is the exception.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
+/// How often a request is made before its failure is told.
+const ATTEMPTS: u32 = 5;
 /// Pause before a writer that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -115,9 +117,16 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Requests may be repeated: when the writer dies over one, the next writer gets it.
     async fn request(&self, request: &Request) -> Result<()> {
-        let mut stream = BufReader::new(self.connect().await?);
-        self.exchange(&mut stream, request).await
+        let mut attempt = 1;
+        loop {
+            let mut stream = BufReader::new(self.connect().await?);
+            match self.exchange(&mut stream, request).await {
+                Err(Error::Unavailable(_)) if attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
     }
 
     async fn exchange(&self, stream: &mut BufReader<UnixStream>, request: &Request) -> Result<()> {

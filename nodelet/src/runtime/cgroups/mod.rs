@@ -12,8 +12,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Error, QosClass, Resources, Result, Stats};
+
+/// The kernel takes the last processes and children out of a group in the background, and tells nobody
+/// when it is done; until then the group is busy.
+const REMOVE_ATTEMPTS: u32 = 200;
+const REMOVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The cgroup hierarchies of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,10 +167,16 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    for _ in 0..REMOVE_ATTEMPTS {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(REMOVE_PAUSE);
+            }
+            other => return other,
+        }
     }
+    fs::remove_dir(dir)
 }
 
 fn write(dir: &Path, file: &str, value: impl ToString) -> Result<()> {

@@ -178,6 +178,7 @@ impl Shared {
         let request = ListTasksRequest {
             filter: String::new(),
         };
+        // The ID of a listed task is its container's; `container_id` stays empty.
         let tasks = self
             .client
             .call("listing tasks", self.client.tasks().list(request))
@@ -185,7 +186,7 @@ impl Shared {
         let tasks: HashMap<String, Process> = tasks
             .tasks
             .into_iter()
-            .map(|task| (task.container_id.clone(), task))
+            .map(|task| (task.id.clone(), task))
             .collect();
         let mut containers = Vec::new();
         for id in self.states.ids() {

@@ -10,8 +10,8 @@ use containerd_client::services::v1::{
     ListRequest, ListTasksRequest, WaitRequest,
 };
 
-use super::Config;
 use super::client::{Client, SNAPSHOTTER};
+use super::{Config, blocking};
 use crate::logs::client::LogWriter;
 use crate::runtime::Result;
 use crate::runtime::cgroups::{self, Cgroups};
@@ -28,14 +28,22 @@ pub async fn purge(config: &Config) -> Result<()> {
     remove_containers(&client).await?;
     LogWriter::new(config.log_config()).shutdown().await?;
     let sandboxes = config.sandboxes();
-    for sandbox in sandboxes.list()? {
-        sandboxes.remove(&sandbox.spec.pod.uid)?;
-    }
+    blocking("unpinning namespaces", move || {
+        sandboxes
+            .list()?
+            .iter()
+            .try_for_each(|sandbox| sandboxes.remove(&sandbox.spec.pod.uid))
+    })
+    .await?;
     remove_images(&client).await?;
     remove_snapshots(&client).await?;
     remove_content(&client).await?;
     remove_namespace(&client).await?;
-    Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))?;
+    let group = cgroups::node_group(&config.cgroup_parent);
+    blocking("removing cgroups", move || {
+        Cgroups::detect()?.remove(&group)
+    })
+    .await?;
     // The shim's directory for our namespace; others' stay, and ours if something is still in it.
     let _ = std::fs::remove_dir(Path::new(RUNC_ROOT).join(&config.namespace));
     remove_dir(&config.state_dir)
@@ -50,7 +58,7 @@ async fn remove_tasks(client: &Client) -> Result<()> {
         .call("listing tasks", tasks.list(request))
         .await?
         .tasks;
-    for id in listed.into_iter().map(|task| task.container_id) {
+    for id in listed.into_iter().map(|task| task.id) {
         let kill = KillRequest {
             container_id: id.clone(),
             exec_id: String::new(),

@@ -1,6 +1,8 @@
 //! A node with a containerd of its own in a temporary directory, removed with everything in it at the
 //! end of the test.
 
+pub mod registry;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,7 +34,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A node.
 pub struct Node {
-    pub runtime: Containerd,
+    runtime: Option<Containerd>,
     pub config: Config,
     pub dir: TempDir,
     events: broadcast::Receiver<RuntimeEvent>,
@@ -45,7 +47,11 @@ impl Node {
     pub async fn start() -> Self {
         let mut node = Self::bare().await;
         let archive = node.assemble(BUSYBOX);
-        node.runtime.images().load(&archive, &Quiet).await.unwrap();
+        node.runtime()
+            .images()
+            .load(&archive, &Quiet)
+            .await
+            .unwrap();
         node.wait_for(|event| matches!(event, RuntimeEvent::Connected))
             .await;
         node
@@ -72,7 +78,7 @@ impl Node {
         let runtime = Containerd::start(config.clone()).await.unwrap();
         let events = runtime.events();
         Self {
-            runtime,
+            runtime: Some(runtime),
             config,
             dir,
             events,
@@ -81,10 +87,22 @@ impl Node {
 
     /// The agent is killed and comes back.
     pub async fn restart_agent(&mut self) {
-        self.runtime = Containerd::start(self.config.clone()).await.unwrap();
-        self.events = self.runtime.events();
+        self.runtime = None;
+        let runtime = Containerd::start(self.config.clone()).await.unwrap();
+        self.events = runtime.events();
+        self.runtime = Some(runtime);
         self.wait_for(|event| matches!(event, RuntimeEvent::Connected))
             .await;
+    }
+
+    /// The agent ends.
+    pub fn stop_agent(&mut self) {
+        self.runtime = None;
+    }
+
+    /// The agent.
+    pub fn runtime(&self) -> &Containerd {
+        self.runtime.as_ref().expect("the agent runs")
     }
 
     /// Where the private containerd lives.
@@ -104,7 +122,7 @@ impl Node {
 
     /// Makes a pod's sandbox.
     pub async fn pod(&self, uid: &str) {
-        self.runtime.create_sandbox(&sandbox(uid)).await.unwrap();
+        self.runtime().create_sandbox(&sandbox(uid)).await.unwrap();
     }
 
     /// A container of a pod that runs a shell script.
@@ -131,8 +149,8 @@ impl Node {
 
     /// Makes and starts a container.
     pub async fn run(&self, spec: &ContainerSpec) -> ContainerId {
-        let id = self.runtime.create_container(spec).await.unwrap();
-        self.runtime.start_container(&id).await.unwrap();
+        let id = self.runtime().create_container(spec).await.unwrap();
+        self.runtime().start_container(&id).await.unwrap();
         id
     }
 
@@ -184,6 +202,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.stop_agent();
         let (config, containerd) = (self.config.clone(), self.containerd_dir());
         let clean = std::thread::spawn(move || {
             let reactor = tokio::runtime::Builder::new_current_thread()
@@ -237,4 +256,24 @@ pub fn log_writer_process() {
     if let [_, _, _, _] = words.as_slice() {
         peapod_nodelet::logs::writer_main(&words[1..]).unwrap();
     }
+}
+
+/// The processes with this path among the words of their command lines.
+pub fn processes_of(path: &Path) -> Vec<nix::unistd::Pid> {
+    let word = path.as_os_str().as_encoded_bytes();
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line.split(|byte| *byte == 0).any(|other| other == word) {
+            pids.push(nix::unistd::Pid::from_raw(pid));
+        }
+    }
+    pids
 }

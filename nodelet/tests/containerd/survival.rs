@@ -1,0 +1,108 @@
+//! What a container does not notice: the agent, containerd or the log writer going away and
+//! coming back.
+
+use peapod_nodelet::runtime::containerd::{launch, purge};
+use peapod_nodelet::runtime::{ContainerState, Runtime, RuntimeEvent};
+
+use crate::support::{Node, processes_of};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_agent_takes_up_what_runs_and_learns_what_ended() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let runs = node
+        .run(&node.container("web", "runs", "echo up; sleep 1000"))
+        .await;
+    let ends = node.run(&node.container("web", "ends", "sleep 1000")).await;
+    let before = node.runtime().container(&runs).await.unwrap();
+    node.runtime().signal_container(&ends, 9).await.unwrap();
+    node.restart_agent().await;
+    assert_eq!(
+        node.runtime().container(&runs).await.unwrap(),
+        before,
+        "it was not touched"
+    );
+    assert!(node.runtime().containers().await.unwrap().contains(&before));
+    let ended = node.runtime().container(&ends).await.unwrap();
+    assert!(
+        matches!(ended.state, ContainerState::Exited(_)),
+        "{ended:?}"
+    );
+    node.runtime().signal_container(&runs, 9).await.unwrap();
+    assert_eq!(node.exit(&runs).await.code, 137);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_outlive_containerd_and_their_ends_are_learned_afterwards() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let runs = node
+        .run(&node.container("web", "runs", "exec sleep 1000"))
+        .await;
+    let ends = node
+        .run(&node.container("web", "ends", "exec sleep 1000"))
+        .await;
+    let pid_of = |container: &peapod_nodelet::runtime::Container| match container.state {
+        ContainerState::Running { pid, .. } => pid,
+        ref other => panic!("it must run, and is {other:?}"),
+    };
+    let pid = pid_of(&node.runtime().container(&runs).await.unwrap());
+    let doomed = pid_of(&node.runtime().container(&ends).await.unwrap());
+    launch::stop(&node.containerd_dir()).await.unwrap();
+    node.wait_for(|event| matches!(event, RuntimeEvent::Disconnected))
+        .await;
+    assert!(node.runtime().ready().await.is_err());
+    let doomed = nix::unistd::Pid::from_raw(doomed as i32);
+    nix::sys::signal::kill(doomed, nix::sys::signal::Signal::SIGKILL).unwrap();
+    launch::find_or_start(&launch::Choice::Private, &node.containerd_dir())
+        .await
+        .unwrap();
+    assert_eq!(node.exit(&ends).await.code, 137);
+    node.wait_for(|event| matches!(event, RuntimeEvent::Connected))
+        .await;
+    assert_eq!(pid_of(&node.runtime().container(&runs).await.unwrap()), pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_log_writer_loses_no_line() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let spec = node.container(
+        "web",
+        "app",
+        "for i in $(seq 1 300); do echo line $i; sleep 0.01; done",
+    );
+    let id = node.run(&spec).await;
+    for _ in 0..5 {
+        let writer = processes_of(&node.config.state_dir.join("containers"));
+        for pid in writer {
+            // It may have ended by the kill before.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        node.runtime().flush_log(&id).await.unwrap();
+    }
+    node.exit(&id).await;
+    let log = node.log(&spec);
+    let expected: String = (1..=300).map(|n| format!("line {n}\n")).collect();
+    assert_eq!(log, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_leaves_nothing_and_can_be_repeated() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    node.run(&node.container("web", "app", "trap '' TERM; while true; do sleep 1; done"))
+        .await;
+    let name = node.config.namespace.clone();
+    node.stop_agent();
+    purge::purge(&node.config).await.unwrap();
+    purge::purge(&node.config).await.unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let state_dir = node.config.state_dir.display().to_string();
+    assert!(!mounts.contains(&state_dir), "{mounts}");
+    assert!(!node.config.state_dir.exists());
+    assert_eq!(processes_of(&node.config.state_dir.join("containers")), []);
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        assert!(!hierarchy.unwrap().path().join(&name).exists());
+    }
+}
