@@ -38,16 +38,11 @@ impl Body {
     }
 
     /// Length in bytes, when all pieces are there.
-    pub fn len(&self) -> Option<usize> {
+    pub fn size(&self) -> Option<usize> {
         match self {
             Self::Pieces(pieces) => Some(pieces.iter().map(Bytes::len).sum()),
             Self::Stream(_) => None,
         }
-    }
-
-    /// Whether it is known to be empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == Some(0)
     }
 }
 
@@ -89,7 +84,7 @@ impl HttpBody for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.len() {
+        match self.size() {
             Some(len) => SizeHint::with_exact(len as u64),
             None => SizeHint::default(),
         }

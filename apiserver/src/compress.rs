@@ -15,7 +15,7 @@ const SMALLEST: usize = 128 * 1024;
 
 /// Compresses a response whose body is all there and large.
 pub fn response(response: Response<Body>, wanted: bool) -> Response<Body> {
-    let large = response.body().len().is_some_and(|len| len >= SMALLEST);
+    let large = response.body().size().is_some_and(|len| len >= SMALLEST);
     if !wanted || !large {
         return response;
     }

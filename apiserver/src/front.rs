@@ -104,8 +104,7 @@ impl Front {
             Target::Path(path) => {
                 let method = parts.method.as_str().to_ascii_lowercase();
                 self.authorize(&user, &Action::Path(&method, &path))?;
-                let accept = Accept::of(&parts.headers);
-                paths::serve(&self.api, &parts.method, &path, &query, accept)
+                paths::serve(&self.api, &parts, &path, &query)
                     .await
                     .map(Answer::Reply)
             }
@@ -278,6 +277,9 @@ fn reply_response(reply: Reply) -> Response<Body> {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if let Ok(value) = HeaderValue::from_str(&reply.content_type) {
         headers.insert(CONTENT_TYPE, value);
+    }
+    for (name, value) in reply.headers {
+        headers.insert(name, value);
     }
     for warning in reply.warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");

@@ -18,6 +18,7 @@ mod config;
 mod discovery;
 mod front;
 mod metrics;
+mod openapi;
 mod paths;
 pub mod pki;
 mod pools;

@@ -1,11 +1,13 @@
 //! Paths that are no resources: health, version, metrics, discovery, OpenAPI, the keys of
 //! tokens.
 
+use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::discovery;
+use crate::openapi;
 use crate::rest::call::Reply;
 use crate::rest::negotiate::Accept;
 use crate::rest::query::Query;
@@ -15,14 +17,8 @@ use crate::status::{Result, Status};
 const MINOR: &str = "37";
 
 /// Answers a path that is no resource.
-pub async fn serve(
-    api: &Api,
-    method: &Method,
-    path: &str,
-    query: &Query,
-    accept: Result<Accept>,
-) -> Result<Reply> {
-    if method != Method::GET && method != Method::HEAD {
+pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Result<Reply> {
+    if parts.method != Method::GET && parts.method != Method::HEAD {
         return Err(Status::method_not_allowed());
     }
     let trimmed = path.trim_end_matches('/');
@@ -42,7 +38,10 @@ pub async fn serve(
             return health(api, probe, rest.trim_start_matches('/'), query).await;
         }
     }
-    let accept = accept?;
+    if let Some(document) = trimmed.strip_prefix("/openapi/") {
+        return openapi::serve(&api.registry, document, &parts.headers).await;
+    }
+    let accept = Accept::of(&parts.headers)?;
     discovery::serve(&api.registry, &api.config, accept, path)
         .unwrap_or_else(|| Err(Status::no_such_path()))
 }
@@ -55,7 +54,7 @@ fn version() -> Value {
     json!({
         "major": "1",
         "minor": MINOR,
-        "gitVersion": format!("v1.{MINOR}.0+peapod-{}", env!("CARGO_PKG_VERSION")),
+        "gitVersion": git_version(),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -63,6 +62,11 @@ fn version() -> Value {
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
     })
+}
+
+/// The version, as `v1.37.0+peapod-0.1.0`.
+pub fn git_version() -> String {
+    format!("v1.{MINOR}.0+peapod-{}", env!("CARGO_PKG_VERSION"))
 }
 
 fn go_arch() -> &'static str {

@@ -27,8 +27,6 @@ pub enum Operation {
     Update,
     /// It is deleted.
     Delete,
-    /// Something is connected to it: exec, attach, port-forward.
-    Connect,
 }
 
 /// A write, as admission sees it; the object itself goes beside.
@@ -48,8 +46,6 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// The object before, on updates and deletions.
     pub old: Option<&'a Value>,
-    /// Whether nothing will be stored.
-    pub dry_run: bool,
 }
 
 /// One step of admission.
@@ -83,6 +79,11 @@ impl Attributes<'_> {
         self.operation == Operation::Create && self.is_on(group, plural)
     }
 
+    fn log(&self, refusal: &Status) {
+        let resource = self.resource.kind.group_resource();
+        tracing::debug!(user = self.user.name(), %resource, name = self.name, %refusal, "admission refused a write");
+    }
+
     /// 403
     pub fn forbid(&self, why: impl std::fmt::Display) -> Status {
         Status::forbidden(self.resource.kind.group_resource(), self.name, why)
@@ -111,7 +112,8 @@ impl Chain {
         object: &mut Value,
     ) -> Result<()> {
         for plugin in &self.0 {
-            plugin.mutate(api, write, object).await?;
+            let outcome = plugin.mutate(api, write, object).await;
+            outcome.inspect_err(|refusal| write.log(refusal))?;
         }
         Ok(())
     }
@@ -119,7 +121,8 @@ impl Chain {
     /// Runs the validating steps.
     pub async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
         for plugin in &self.0 {
-            plugin.validate(api, write, object).await?;
+            let outcome = plugin.validate(api, write, object).await;
+            outcome.inspect_err(|refusal| write.log(refusal))?;
         }
         Ok(())
     }

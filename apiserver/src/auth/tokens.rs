@@ -168,7 +168,7 @@ impl Claims {
             vec![format!("JTI={}", self.jti)],
         )];
         for (what, bound) in [("pod", &self.private.pod), ("node", &self.private.node)] {
-            for bound in bound {
+            if let Some(bound) = bound {
                 let key = |part| format!("authentication.kubernetes.io/{what}-{part}");
                 extra.push((key("name"), vec![bound.name.clone()]));
                 extra.push((key("uid"), vec![bound.uid.clone()]));

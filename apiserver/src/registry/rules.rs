@@ -75,6 +75,10 @@ pub trait Rules: Send + Sync + 'static {
 
     /// Turns a stored object into this view of it; for kinds that are
     /// [`super::Kind::stored_as`] others.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "`self` is the kind; the object is what is converted"
+    )]
     fn from_stored(&self, _object: &mut Value) {}
 
     /// Turns this view of an object into the stored one.

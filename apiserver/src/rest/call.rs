@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::negotiate::Accept;
 use super::query::Query;
@@ -44,6 +44,8 @@ pub struct Reply {
     pub body: Body,
     /// Sentences for `Warning` headers.
     pub warnings: Vec<String>,
+    /// Other headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 // === impl Call ===
@@ -78,6 +80,7 @@ impl Reply {
             content_type: content_type.to_owned(),
             body: body.into(),
             warnings: Vec::new(),
+            headers: Vec::new(),
         }
     }
 }

@@ -112,7 +112,6 @@ impl Write<'_> {
             subresource: self.subresource,
             user: self.user,
             old,
-            dry_run: self.options.dry_run,
         }
     }
 

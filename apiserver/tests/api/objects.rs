@@ -1,7 +1,6 @@
 //! What a client sees: objects created, read, changed, watched and deleted.
 
-mod common;
-
+use crate::common;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
 use kube::api::{
@@ -30,8 +29,8 @@ fn pod(name: &str) -> Pod {
 
 #[tokio::test]
 async fn create_read_update_delete() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     let made = api
         .create(&PostParams::default(), &config_map("a", "k", "1"))
         .await
@@ -67,8 +66,8 @@ async fn create_read_update_delete() {
 
 #[tokio::test]
 async fn nothing_is_made_in_a_namespace_that_is_not_there() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "nowhere");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "nowhere");
     let Err(kube::Error::Api(status)) = api
         .create(&PostParams::default(), &config_map("a", "k", "1"))
         .await
@@ -80,8 +79,8 @@ async fn nothing_is_made_in_a_namespace_that_is_not_there() {
 
 #[tokio::test]
 async fn bad_objects_are_refused_field_by_field() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     let Err(kube::Error::Api(status)) = api
         .create(&PostParams::default(), &config_map("Bad_Name", "k", "1"))
         .await
@@ -95,8 +94,8 @@ async fn bad_objects_are_refused_field_by_field() {
 
 #[tokio::test]
 async fn pages_of_one_snapshot() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     for i in 0..7 {
         let map = config_map(&format!("m{i}"), "k", "1");
         api.create(&PostParams::default(), &map).await.unwrap();
@@ -120,8 +119,8 @@ async fn pages_of_one_snapshot() {
 
 #[tokio::test]
 async fn patches_of_all_kinds() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     api.create(&PostParams::default(), &config_map("a", "k", "1"))
         .await
         .unwrap();
@@ -163,8 +162,8 @@ async fn patches_of_all_kinds() {
 
 #[tokio::test]
 async fn a_watch_follows_a_selection() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     let params = WatchParams::default().labels("on=yes");
     let from = api.list(&ListParams::default()).await.unwrap();
     let version = from.metadata.resource_version.unwrap();
@@ -192,8 +191,8 @@ async fn a_watch_follows_a_selection() {
 
 #[tokio::test]
 async fn a_watch_list_ends_with_its_bookmark() {
-    let fixture = common::server().await;
-    let api: Api<Namespace> = Api::all(fixture.admin());
+    let (server, _dir) = common::server().await;
+    let api: Api<Namespace> = Api::all(common::admin(&server));
     let params = WatchParams::default().initial_events();
     let mut events = api.watch(&params, "0").await.unwrap().boxed();
     let mut names = Vec::new();
@@ -218,8 +217,8 @@ async fn a_watch_list_ends_with_its_bookmark() {
 
 #[tokio::test]
 async fn a_pod_is_defaulted_bound_and_deleted_gracefully() {
-    let fixture = common::server().await;
-    let client = fixture.admin();
+    let (server, _dir) = common::server().await;
+    let client = common::admin(&server);
     account(&client, "default").await;
     let api: Api<Pod> = Api::namespaced(client.clone(), "default");
     let made = api
@@ -259,8 +258,8 @@ async fn a_pod_is_defaulted_bound_and_deleted_gracefully() {
 
 #[tokio::test]
 async fn status_is_written_apart() {
-    let fixture = common::server().await;
-    let api: Api<Node> = Api::all(fixture.admin());
+    let (server, _dir) = common::server().await;
+    let api: Api<Node> = Api::all(common::admin(&server));
     let node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
     api.create(&PostParams::default(), &node).await.unwrap();
     let status = Patch::Merge(
@@ -276,8 +275,8 @@ async fn status_is_written_apart() {
 
 #[tokio::test]
 async fn a_finalizer_holds_until_it_goes() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     let mut map = config_map("a", "k", "1");
     map.metadata.finalizers = Some(vec!["a.b/c".into()]);
     api.create(&PostParams::default(), &map).await.unwrap();
@@ -299,8 +298,8 @@ async fn a_finalizer_holds_until_it_goes() {
 
 #[tokio::test]
 async fn dry_runs_store_nothing() {
-    let fixture = common::server().await;
-    let api: Api<ConfigMap> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<ConfigMap> = Api::namespaced(common::admin(&server), "default");
     let dry = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -312,8 +311,8 @@ async fn dry_runs_store_nothing() {
 
 #[tokio::test]
 async fn the_api_has_a_service() {
-    let fixture = common::server().await;
-    let api: Api<Service> = Api::namespaced(fixture.admin(), "default");
+    let (server, _dir) = common::server().await;
+    let api: Api<Service> = Api::namespaced(common::admin(&server), "default");
     let spec = api.get("kubernetes").await.unwrap().spec.unwrap();
     assert_eq!(spec.cluster_ip.as_deref(), Some("10.96.0.1"));
 }

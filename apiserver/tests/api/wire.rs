@@ -1,0 +1,205 @@
+//! What stands on the wire: TLS, identity, bounds, forms.
+
+use crate::common::{self, Listening};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use peapod_apiserver::pki::Subject;
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// A TLS connection, with a client certificate of a group.
+async fn connect(to: &Listening, group: &str) -> Stream {
+    let subject = Subject {
+        name: "someone",
+        groups: &[group],
+        sans: &[],
+    };
+    let pki = to.server.pki();
+    let credential = pki.issue(&subject, jiff::Timestamp::now()).unwrap();
+    let tls = pki.client_tls(&credential).unwrap();
+    let tcp = TcpStream::connect(to.address).await.unwrap();
+    let name = ServerName::from(to.address.ip());
+    TlsConnector::from(tls).connect(name, tcp).await.unwrap()
+}
+
+/// Sends one request; gives the code and the body.
+async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
+    let io = TokioIo::new(connect(to, "people").await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let code = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    driven.abort();
+    (code, body)
+}
+
+fn request(method: Method, path: &str, accept: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .header("accept", accept)
+        .body(Full::default())
+        .unwrap()
+}
+
+async fn get(to: &Listening, path: &str, accept: &str) -> (StatusCode, Value) {
+    let (code, body) = send(to, request(Method::GET, path, accept)).await;
+    (code, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn forms_of_a_namespace() {
+    let to = common::listening().await;
+    let path = "/api/v1/namespaces/default";
+    let (_, plain) = get(&to, path, "application/json").await;
+    assert_eq!(plain["kind"], "Namespace");
+    let (_, table) = get(&to, path, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    assert_eq!(table["rows"][0]["cells"][1], "Active");
+    let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let (_, partial) = get(&to, path, accept).await;
+    assert_eq!(partial["kind"], "PartialObjectMetadata");
+    assert!(partial.get("spec").is_none());
+    let (code, _) = get(&to, path, "application/vnd.kubernetes.protobuf").await;
+    assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
+}
+
+#[tokio::test]
+async fn discovery_in_all_forms() {
+    let to = common::listening().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let (_, all) = get(&to, "/apis", aggregated).await;
+    assert_eq!(all["kind"], "APIGroupDiscoveryList");
+    let (_, groups) = get(&to, "/apis", "application/json").await;
+    let named = |group: &&Value| group["name"] == "apps";
+    assert!(
+        groups["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|g| named(&g))
+    );
+    let (_, core) = get(&to, "/api/v1", "application/json").await;
+    assert_eq!(core["groupVersion"], "v1");
+    let (code, missing) = get(&to, "/apis/nosuch/v1", "application/json").await;
+    assert_eq!(
+        (code, &missing["reason"]),
+        (StatusCode::NOT_FOUND, &"NotFound".into())
+    );
+    let (_, index) = get(&to, "/openapi/v3", "application/json").await;
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap();
+    let (_, document) = get(&to, url, "application/json").await;
+    assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_not_read() {
+    let to = common::listening().await;
+    let mut stream = connect(&to, "people").await;
+    let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 104857600\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let count = stream.read(&mut answer).await.unwrap();
+    let text = String::from_utf8_lossy(&answer[..count]);
+    assert!(text.starts_with("HTTP/1.1 413"), "{text}");
+    assert!(text.contains("RequestEntityTooLarge"), "{text}");
+}
+
+#[tokio::test]
+async fn garbage_is_told_what_it_is() {
+    let to = common::listening().await;
+    for (body, expected) in [
+        ("{", 400),
+        ("[]", 400),
+        ("\"x\"", 400),
+        (r#"{"kind":"Pod","apiVersion":"v1"}"#, 400),
+        (r#"{"metadata":{"name":5}}"#, 400),
+        (r#"{"metadata":{}}"#, 422),
+    ] {
+        let mut asked = request(
+            Method::POST,
+            "/api/v1/namespaces/default/configmaps",
+            "application/json",
+        );
+        *asked.body_mut() = Full::from(body);
+        let (code, answer) = send(&to, asked).await;
+        let status: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(code.as_u16(), expected, "{body}: {status}");
+        assert_eq!(status["kind"], "Status");
+    }
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_reads_health_only() {
+    let to = common::listening().await;
+    let client = reqwest_like(&to).await;
+    for (path, expected) in [
+        ("/livez", 200),
+        ("/version", 200),
+        ("/api", 401),
+        ("/metrics", 401),
+    ] {
+        assert_eq!(client(path.to_owned()).await, expected, "{path}");
+    }
+}
+
+/// Asks without a client certificate, one connection for each request.
+async fn reqwest_like(
+    to: &Listening,
+) -> impl Fn(String) -> futures::future::BoxFuture<'static, u16> + use<> {
+    use rustls_pki_types::{CertificateDer, pem::PemObject};
+    let ca = CertificateDer::from_pem_slice(to.server.pki().ca_certificate().as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(std::sync::Arc::new(tls));
+    let address = to.address;
+    move |path| {
+        let connector = connector.clone();
+        Box::pin(async move {
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let name = ServerName::from(address.ip());
+            let io = TokioIo::new(connector.connect(name, tcp).await.unwrap());
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            let driven = tokio::spawn(connection);
+            let asked = request(Method::GET, &path, "application/json");
+            let response = sender.send_request(asked).await.unwrap();
+            driven.abort();
+            response.status().as_u16()
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_watches_and_serving() {
+    let to = common::listening().await;
+    let io = TokioIo::new(connect(&to, "people").await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let asked = request(
+        Method::GET,
+        "/api/v1/namespaces?watch=1",
+        "application/json",
+    );
+    let mut watched = sender.send_request(asked).await.unwrap().into_body();
+    assert!(watched.frame().await.unwrap().is_ok());
+    to.stop.cancel();
+    while let Some(Ok(_)) = watched.frame().await {}
+    to.served.await.unwrap();
+    driven.abort();
+}
