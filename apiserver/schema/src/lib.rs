@@ -26,6 +26,7 @@ pub mod patch;
 mod path;
 pub mod resources;
 mod scalar;
+pub mod structural;
 
 pub use check::FieldValidation;
 pub use graph::Schema;
