@@ -3,12 +3,16 @@
 //! A kind is declared in one file of [`kinds`], as a [`Kind`] value with its [`Rules`]; nothing
 //! else in this crate names it. To add one: write its file, and name it in [`kinds::all`].
 
+pub mod at;
+pub mod cells;
+pub mod checks;
 pub mod claims;
 pub mod columns;
 pub mod field_error;
 mod kind;
 pub mod kinds;
 pub mod object_meta;
+pub mod pod_spec;
 mod rules;
 pub mod subresource;
 pub mod value;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use peapod_schema::Schema;
 use peapod_schema::graph::Graph;
 
+pub use at::At;
 pub use columns::Column;
 pub use field_error::{FieldError, FieldErrors};
 pub use kind::{Kind, NameRule, Scope, StatusRule};

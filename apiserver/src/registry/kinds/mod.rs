@@ -1,10 +1,38 @@
 //! The kinds, a file each.
 
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod ip_block;
+mod job;
+mod lease;
+mod limits;
 mod namespace;
+mod networking;
+mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
-mod stored;
+mod pod_cells;
+mod pod_disruption_budget;
+mod priority_class;
+mod rbac;
+mod replica_set;
+mod reviews;
+mod runtime_class;
+mod secret;
+mod service;
+mod service_account;
+mod stateful_set;
+mod storage;
+mod storage_class;
+mod templates;
+mod workload;
 
 use std::sync::Arc;
 
@@ -15,9 +43,44 @@ use super::Kind;
 
 /// Every kind that is served, in the order of discovery: core first.
 pub fn all() -> Vec<Kind> {
-    let mut kinds = vec![config_map::kind(), namespace::kind(), pod::kind()];
-    stored::add(&mut kinds);
-    kinds.push(ip_block::kind());
+    let mut kinds = vec![
+        config_map::kind(),
+        endpoints::kind(),
+        event::kind(),
+        namespace::kind(),
+        node::kind(),
+        persistent_volume::kind(),
+        persistent_volume_claim::kind(),
+        pod::kind(),
+        secret::kind(),
+        service::kind(),
+        service_account::kind(),
+        controller_revision::kind(),
+        daemon_set::kind(),
+        deployment::kind(),
+        replica_set::kind(),
+        stateful_set::kind(),
+        cron_job::kind(),
+        job::kind(),
+        lease::kind(),
+        event::kind_of_group(),
+        endpoint_slice::kind(),
+        priority_class::kind(),
+        storage_class::kind(),
+        ip_block::kind(),
+        pod_disruption_budget::kind(),
+        runtime_class::kind(),
+    ];
+    for group in [
+        limits::kinds(),
+        templates::kinds(),
+        networking::kinds(),
+        rbac::kinds(),
+        reviews::kinds(),
+        storage::kinds(),
+    ] {
+        kinds.extend(group);
+    }
     kinds
 }
 
@@ -30,6 +93,6 @@ pub fn graph() -> Arc<Graph> {
             .map_err(|fault| fault.to_string())
     };
     let mut graph = peapod_schema::builtin::graph(canonical);
-    ip_block::shape(&mut graph);
+    ip_block::add_shape(&mut graph);
     Arc::new(graph)
 }

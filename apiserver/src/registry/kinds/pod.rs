@@ -1,8 +1,12 @@
 //! `v1 Pod`
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::registry::{Column, Kind, Rules, Subresource, value};
+use super::pod_cells;
+use crate::registry::pod_spec::{self, all_containers};
+use crate::registry::{At, FieldErrors, Kind, Rules, Subresource, value};
 
 /// The declaration.
 pub fn kind() -> Kind {
@@ -29,25 +33,89 @@ pub fn kind() -> Kind {
             "status.nominatedNodeName",
         ])
         .indexed(&["spec.nodeName"])
-        .columns(vec![
-            Column::name(),
-            Column::path("Status", "string", "status.phase"),
-            Column::age(),
-            Column::path("IP", "string", "status.podIP").wide(),
-            Column::path("Node", "string", "spec.nodeName").wide(),
-        ])
+        .columns(pod_cells::columns())
         .rules(Pods)
 }
 
 struct Pods;
 
 impl Rules for Pods {
+    fn defaults(&self, object: &mut Value) {
+        pod_spec::default_pod(&mut object["spec"]);
+    }
+
     fn prepare_create(&self, object: &mut Value) {
-        value::set(
-            object,
-            "status",
-            json!({"phase": "Pending", "qosClass": "BestEffort"}),
-        );
+        let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+        if !value::list(object, "spec.schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+        object["status"] = status;
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        // What a client does not know of, it does not take away.
+        if value::at(new, "status.qosClass").is_none() {
+            let kept = value::at(old, "status.qosClass").cloned();
+            value::set_or_remove(new, "status.qosClass", kept);
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let root = At::root(object);
+        pod_spec::validate(&root.at("spec"), errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        let root = At::root(new);
+        let spec = root.at("spec");
+        if allowed(&new["spec"], &old["spec"]) != old["spec"] {
+            spec.forbidden(errors, UPDATE_RULE);
+        }
+        for container in spec.at("containers").items() {
+            container.at("image").required(errors);
+        }
+        let deadline = spec.at("activeDeadlineSeconds");
+        match (
+            value::integer(old, "spec.activeDeadlineSeconds"),
+            deadline.int(),
+        ) {
+            (Some(_), None) => deadline.invalid(
+                errors,
+                "must not update from a positive integer to nil value",
+            ),
+            (Some(before), Some(now)) if now > before => {
+                let why = format!("must be less than or equal to previous value: {before}");
+                deadline.invalid(errors, why);
+            }
+            _ => {}
+        }
+        let kept = |toleration| value::list(new, "spec.tolerations").contains(toleration);
+        if !value::list(old, "spec.tolerations").iter().all(kept) {
+            let why = "existing toleration can not be modified except its tolerationSeconds";
+            spec.at("tolerations").forbidden(errors, why);
+        }
+    }
+
+    fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        let root = At::root(new);
+        let name = root.at("spec.nodeName");
+        name.unchanged(old, errors);
+        for field in ["podIPs", "hostIPs"] {
+            let mut seen = BTreeSet::new();
+            let list = root.at("status");
+            for entry in list.at(field).items() {
+                let ip = entry.at("ip");
+                crate::registry::checks::ip(&ip, errors);
+                if !seen.insert(ip.text().to_owned()) {
+                    entry.duplicate(errors);
+                }
+            }
+        }
     }
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
@@ -65,5 +133,56 @@ impl Rules for Pods {
 
     fn returns_deleted(&self) -> bool {
         true
+    }
+}
+
+const UPDATE_RULE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// The new specification with what an update may change as it was.
+fn allowed(new: &Value, old: &Value) -> Value {
+    let mut new = new.clone();
+    for field in ["containers", "initContainers"] {
+        let before = value::list(old, field);
+        let after = new.get_mut(field).and_then(Value::as_array_mut);
+        for (container, before) in after.into_iter().flatten().zip(before) {
+            value::set_or_remove(container, "image", before.get("image").cloned());
+        }
+    }
+    for field in ["activeDeadlineSeconds", "tolerations"] {
+        value::set_or_remove(&mut new, field, old.get(field).cloned());
+    }
+    let grace = "terminationGracePeriodSeconds";
+    if value::integer(old, grace).is_some_and(|s| s < 0) && value::integer(&new, grace) == Some(1) {
+        value::set_or_remove(&mut new, grace, old.get(grace).cloned());
+    }
+    // Gates may be taken away, never added.
+    let gates = value::list(old, "schedulingGates");
+    if value::list(&new, "schedulingGates")
+        .iter()
+        .all(|gate| gates.contains(gate))
+    {
+        let kept = old.get("schedulingGates").cloned();
+        value::set_or_remove(&mut new, "schedulingGates", kept);
+    }
+    new
+}
+
+/// How the pod is treated when its node runs short.
+fn qos_class(pod: &Value) -> &'static str {
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in all_containers(&pod["spec"]) {
+        for resource in ["cpu", "memory"] {
+            let limit = value::text(container, &format!("resources.limits.{resource}"));
+            let request = value::text(container, &format!("resources.requests.{resource}"));
+            let something = |text: &str| !matches!(text, "" | "0");
+            any |= something(limit) || something(request);
+            guaranteed &= something(limit) && (limit == request || request.is_empty());
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
     }
 }
