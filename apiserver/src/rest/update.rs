@@ -138,6 +138,14 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
             value::set_or_remove(new, "metadata.finalizers", kept);
             value::set_or_remove(new, "spec.finalizers", finalizers);
         }
+        "ephemeralcontainers" => {
+            let field = "spec.ephemeralContainers";
+            let containers = value::at(new, field).cloned();
+            *new = old.clone();
+            value::set_or_remove(new, field, containers);
+            write.default(new);
+            object_meta::stamp_update(kind, new, old);
+        }
         // Other subresources make their change from the old object themselves.
         _ => {
             write.default(new);

@@ -149,7 +149,10 @@ impl Write<'_> {
         let mut pools = self.api.pools();
         rules.allocate(new, Some(old), &mut pools, &mut errors);
         rules.validate(new, &mut errors);
-        rules.validate_update(new, old, &mut errors);
+        // What a client may not change, a subresource is there to change.
+        if matches!(self.subresource, "" | "scale") {
+            rules.validate_update(new, old, &mut errors);
+        }
         self.settle(new, errors)
     }
 
