@@ -1,0 +1,34 @@
+//! The figures of the API server and the scheduler: `cargo bench --workspace --bench figures`.
+//!
+//! The server runs in a child process of its own, over TLS on loopback and on the disk of the
+//! temporary directory (`TMPDIR`). Each figure gives the wall time as a client sees it and the CPU
+//! time of the server process, which is the steady one on a shared machine, beside a reference that
+//! is measured in the same run.
+//!
+//! Names on the command line choose figures: `create get list watch schedule`.
+
+mod child;
+mod client;
+mod cpu;
+mod figures;
+mod pods;
+mod references;
+mod server;
+mod table;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let run = match arguments.first().map(String::as_str) {
+        Some("--serve") => child::run(arguments.get(1).map(String::as_str).unwrap_or_default()),
+        _ => figures::run(&arguments),
+    };
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("figures: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
