@@ -39,7 +39,7 @@ pub fn run(names: &[String]) -> anyhow::Result<()> {
     // cargo itself adds an argument.
     let names: Vec<_> = names.iter().filter(|n| !n.starts_with("--")).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| *n == name);
-    let mut server = Server::start()?;
+    let mut server = start(&runtime)?;
     println!("{CLIENTS} clients, {} cores", cores());
     if wanted("create") {
         create(&mut server, &runtime)?;
@@ -59,6 +59,22 @@ pub fn run(names: &[String]) -> anyhow::Result<()> {
         watch(&runtime)?;
     }
     Ok(())
+}
+
+/// A server with what pods need: their service account, which no controller is there to make.
+fn start(runtime: &Runtime) -> anyhow::Result<Server> {
+    let server = Server::start()?;
+    let target = server.target().clone();
+    runtime.block_on(async {
+        let mut connection = target.connect().await?;
+        let account =
+            r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#;
+        let path = "/api/v1/namespaces/default/serviceaccounts";
+        connection
+            .ask(Method::POST, path, Bytes::from_static(account.as_bytes()))
+            .await
+    })?;
+    Ok(server)
 }
 
 fn cores() -> usize {
@@ -239,7 +255,7 @@ fn schedule(server: &mut Server, runtime: &Runtime) -> anyhow::Result<()> {
 
 /// On a server of its own: what deliveries cost beyond the writes that they tell of.
 fn watch(runtime: &Runtime) -> anyhow::Result<()> {
-    let mut server = Server::start()?;
+    let mut server = start(runtime)?;
     let target = server.target().clone();
     let unwatched = measure(&mut server, || {
         runtime.block_on(create_pods(target, 0, EVENTS))

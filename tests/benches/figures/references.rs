@@ -32,7 +32,7 @@ pub async fn engine(writes: usize, committers: usize) -> anyhow::Result<f64> {
             }
         }
     });
-    let pods = Resource::new("", "pods")?;
+    let pods = Resource::new("core", "pods")?;
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     let began = Instant::now();
@@ -163,7 +163,8 @@ fn cpu(pid: u32) -> anyhow::Result<Duration> {
 /// How long copying so many bytes takes.
 pub fn memcpy(bytes: usize) -> Duration {
     let from = vec![1u8; bytes];
-    let mut to = vec![0u8; bytes];
+    // Not zeroes: their pages would be given only when they are written.
+    let mut to = vec![2u8; bytes];
     let began = Instant::now();
     to.copy_from_slice(&from);
     let took = began.elapsed();
