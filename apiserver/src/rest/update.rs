@@ -75,21 +75,21 @@ pub async fn modify(
         let entry = write.api.store.get(&key).ok_or_else(|| write.not_found())?;
         let old = table::decode(write.resource, &entry.value)?;
         let mut new = change(&old)?;
-        let conditional = check_preconditions(write, &new, &old)?;
+        check_preconditions(write, &new, &old)?;
         prepare(write, &mut new, &old);
         write.admit(Operation::Update, &mut new, Some(&old)).await?;
         finish(write, &mut new, &old).await?;
-        match commit(write, &entry, &new, &old).await? {
-            Some(written) => return Ok(written),
-            None if conditional => return Err(write.modified()),
-            None => {}
+        // A patch carries on the version that it was made of. So who asked for a version is told of
+        // a conflict when the next turn finds another one.
+        if let Some(written) = commit(write, &entry, &new, &old).await? {
+            return Ok(written);
         }
     }
     Err(write.modified())
 }
 
-/// Whether the new object names the version that it replaces; refuses one that is not there.
-fn check_preconditions(write: &Write<'_>, new: &Value, old: &Value) -> Result<bool> {
+/// Refuses a new object that names a version or a uid which are not those it would replace.
+fn check_preconditions(write: &Write<'_>, new: &Value, old: &Value) -> Result<()> {
     let field = |object, path| value::text(object, path);
     let (given, present) = (field(new, "metadata.uid"), field(old, "metadata.uid"));
     if !given.is_empty() && given != present {
@@ -104,8 +104,8 @@ fn check_preconditions(write: &Write<'_>, new: &Value, old: &Value) -> Result<bo
     }
     let path = "metadata.resourceVersion";
     match field(new, path) {
-        "" | "0" => Ok(false),
-        given if given == field(old, path) => Ok(true),
+        "" | "0" => Ok(()),
+        given if given == field(old, path) => Ok(()),
         _ => Err(write.modified()),
     }
 }
