@@ -3,7 +3,7 @@
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`]), what services point to ([`endpointslice`], [`endpoints`]),
 //! nodes, their health and addresses ([`node`], [`ipblock`]), the life and death of objects ([`namespace`],
-//! [`gc`], [`pod_gc`]), and what every namespace has ([`service_account`]). It owns nothing that is not in
+//! [`gc`], [`pod_gc`]), what every namespace has ([`service_account`]), and volumes and claims ([`volume`]). It owns nothing that is not in
 //! the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
@@ -37,6 +37,7 @@ pub mod node;
 pub mod pod_gc;
 pub mod replicaset;
 pub mod service_account;
+pub mod volume;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +85,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     endpoints::start(&ctx, &mut tasks);
     node::start(&ctx, &mut tasks);
     pod_gc::start(&ctx, &mut tasks);
+    volume::start(&ctx, &mut tasks);
     let namespaces = namespace::start(&ctx, &mut tasks);
     gc::start(&ctx, &mut tasks, namespaces);
     ctx.watch(&mut tasks);
