@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use peapod_api::k8s_openapi;
 
 use super::backoff::Backoff;
-use super::container::Container;
+use super::container::{Container, State};
 use super::event::{Action, Event, Exit, Note, Severity};
 use super::spec::{self, view};
 
@@ -185,6 +185,31 @@ impl Machine {
     pub fn attempt_of(&self, name: &str) -> u32 {
         let container = self.containers.iter().find(|c| c.name == name);
         container.map_or(0, |c| c.restarts)
+    }
+
+    /// The restart count of the run whose log is meant, or why there is none.
+    pub fn log_attempt(&self, name: &str, previous: bool) -> Result<u32, String> {
+        let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
+        let container = self.containers.iter().find(|c| c.name == name).ok_or_else(|| {
+            format!("container \"{name}\" in pod \"{pod}\" is not available")
+        })?;
+        let restarts = container.restarts;
+        let before = restarts.saturating_sub(1);
+        match (&container.state, previous) {
+            (State::Starting(Some(_)), _) => Ok(before),
+            (_, true) if container.last.is_some() => Ok(before),
+            (_, true) => Err(format!(
+                "previous terminated container \"{name}\" in pod \"{pod}\" not found"
+            )),
+            (State::Running(_) | State::Exited(_), false) => Ok(restarts),
+            (State::Idle, false) if container.last.is_some() => Ok(restarts),
+            (State::Idle | State::Starting(None), false) => {
+                let reason = container.waiting.as_ref().map_or("ContainerCreating", |w| w.reason);
+                Err(format!(
+                    "container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}"
+                ))
+            }
+        }
     }
 
     /// Whether a container runs now.

@@ -126,6 +126,23 @@ fn meminfo_bytes(text: &str, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Memory in use that is not reclaimed easily, in the text of `/proc/meminfo`, bytes.
+pub fn memory_used(meminfo: &str) -> u64 {
+    let get = |field| meminfo_bytes(meminfo, field).unwrap_or(0);
+    get("MemTotal").saturating_sub(get("MemAvailable"))
+}
+
+/// Time that all CPUs together were busy since the start, in the text of `/proc/stat`.
+pub fn cpu_used_ns(stat: &str) -> u64 {
+    /// A tick of `/proc/stat`, which is the same on every machine.
+    const TICK_NS: u64 = 10_000_000;
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|t| t.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal
+    let busy = [0, 1, 2, 5, 6].iter().filter_map(|&column| ticks.get(column)).sum::<u64>();
+    busy * TICK_NS
+}
+
 fn hugepages() -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/sys/kernel/mm/hugepages")

@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use peapod_api::k8s_openapi;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::worker::{INBOX_MAX, Message, Worker};
@@ -168,6 +168,7 @@ impl Manager {
             tokens: Tokens::default(),
             located: Mutex::default(),
             sandbox: Mutex::new(sandbox),
+            stepped: watch::Sender::new(()),
             inbox,
         });
         self.table.insert(entry.clone());

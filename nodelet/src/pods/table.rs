@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::{Mutex, RwLock};
 use peapod_api::k8s_openapi;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::worker::Message;
 use crate::core::{Machine, View, view};
@@ -30,6 +30,8 @@ pub struct Entry {
     pub located: Mutex<BTreeMap<String, Located>>,
     /// Its namespaces, as far as they are known.
     pub sandbox: Mutex<Option<Sandbox>>,
+    /// Tells of each step of the machine.
+    pub stepped: watch::Sender<()>,
     /// The way to its worker.
     pub inbox: mpsc::Sender<Message>,
 }
@@ -38,6 +40,22 @@ impl Entry {
     /// The pod as it was last desired.
     pub fn pod(&self) -> Arc<Pod> {
         self.machine.lock().pod().clone()
+    }
+
+    /// Waits until a run of a container is over.
+    pub async fn ended(&self, container: &str, id: &str) {
+        let mut stepped = self.stepped.subscribe();
+        loop {
+            {
+                let machine = self.machine.lock();
+                if !machine.runs(container) || machine.container_id(container, false) != Some(id) {
+                    return;
+                }
+            }
+            if stepped.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Where its network namespace is pinned; `None` with the host's network, or before it is

@@ -142,6 +142,7 @@ impl Worker {
     fn feed(&mut self, event: Event) {
         tracing::trace!(pod = %self.entry.uid, ?event, "event");
         let actions = self.entry.machine.lock().handle(event, Timestamp::now());
+        self.entry.stepped.send_replace(());
         self.perform(actions);
     }
 

@@ -1,21 +1,12 @@
-//! The node's part in the built-in class of node-local volumes, `peapod.dev/local`.
-//!
-//! The controllers make a PersistentVolume of type `local` whose path lies below the node's
-//! folder for them, pinned to one node by its node affinity and held by the finalizer
-//! [`FINALIZER`]. The node makes the directory when the first pod uses it. When the volume is
-//! being deleted (reclaim policy Delete) the node removes the directory, and then the finalizer:
-//! so data goes before the object, and never without it.
+//! The node's part in the life of a volume of the built-in class `local`, which
+//! [`peapod_api::storage`] tells as a whole: the node makes the directory when a pod first uses
+//! it, and when the volume is being deleted removes first the directory, then the finalizer.
 
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use peapod_api::k8s_openapi;
-
-/// The provisioner's name.
-pub const PROVISIONER: &str = "peapod.dev/local";
-/// Holds a volume until the node has removed its data.
-pub const FINALIZER: &str = "peapod.dev/local-volume";
-const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+use peapod_api::storage::{FINALIZER, NODE, PROVISIONED_BY, PROVISIONER};
 
 /// Whether a volume is of the built-in class.
 pub fn is_ours(volume: &PersistentVolume) -> bool {
@@ -33,29 +24,10 @@ fn holds_finalizer(volume: &PersistentVolume) -> bool {
         .any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Whether a volume's affinity pins it to this node.
+/// Whether a volume's directory is on this node.
 fn is_on(volume: &PersistentVolume, node: &str) -> bool {
-    let affinity = volume
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_affinity.as_ref());
-    let terms = affinity
-        .and_then(|a| a.required.as_ref())
-        .map(|r| r.node_selector_terms.as_slice());
-    let mut expressions = terms.unwrap_or_default().iter().flat_map(|term| {
-        term.match_expressions
-            .iter()
-            .chain(&term.match_fields)
-            .flatten()
-    });
-    expressions.any(|expression| {
-        expression.operator == "In"
-            && expression
-                .values
-                .iter()
-                .flatten()
-                .any(|value| value == node)
-    })
+    let annotations = volume.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(NODE)).is_some_and(|on| on == node)
 }
 
 /// The finalizers that a volume keeps once its data is removed, and the directory to remove;
@@ -101,10 +73,9 @@ mod tests {
     fn volume(node: &str, deleted: bool) -> PersistentVolume {
         serde_json::from_value(json!({
             "metadata": {"name": "pv", "finalizers": ["a/b", FINALIZER],
+                "annotations": {NODE: node},
                 "deletionTimestamp": deleted.then_some("2026-01-01T00:00:00Z")},
-            "spec": {"local": {"path": "/data/local/pv"}, "nodeAffinity": {"required":
-                {"nodeSelectorTerms": [{"matchExpressions": [
-                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}},
+            "spec": {"local": {"path": "/data/local/pv"}},
         }))
         .unwrap()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -89,8 +90,10 @@ fn place_one(pod_dir: &Path, volume: &Volume, group: Group, stamp: &str) -> Resu
         }
         Content::Claim(claim) => {
             let path = &claim.path;
-            if claim.create {
+            if claim.create && !path.exists() {
                 fs::create_dir_all(path).map_err(|e| Error::io("cannot create", path, e))?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+                    .map_err(|e| Error::io("cannot chmod", path, e))?;
             }
             if !path.exists() {
                 let reason = format!("path \"{}\" does not exist", path.display());

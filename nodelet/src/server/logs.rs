@@ -1,0 +1,114 @@
+//! `containerLogs`: what a container wrote.
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Refusal, Shared, flag, values};
+use crate::logs::format::Stream;
+use crate::logs::reader::{Options, Reader};
+use crate::runtime::ContainerId;
+
+/// What is wanted of a log.
+fn options(query: Option<&str>, now: Timestamp) -> Result<Options, Refusal> {
+    let first = |key: &str| values(query, key).into_iter().next().filter(|text| !text.is_empty());
+    let number = |key: &str| -> Result<Option<u64>, Refusal> {
+        let parse = |text: String| {
+            let bad = |_| Refusal::bad(format!("{key} must be a number of 0 or more, not {text:?}"));
+            text.parse().map_err(bad)
+        };
+        first(key).map(parse).transpose()
+    };
+    let since = match (number("sinceSeconds")?, first("sinceTime")) {
+        (Some(seconds), _) => {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            now.checked_sub(SignedDuration::from_secs(seconds)).ok().or(Some(Timestamp::MIN))
+        }
+        (None, Some(text)) => {
+            let bad = |e| Refusal::bad(format!("sinceTime {text:?} is no RFC 3339 time: {e}"));
+            Some(text.parse().map_err(bad)?)
+        }
+        (None, None) => None,
+    };
+    let stream = match first("stream").as_deref() {
+        Some("Stdout") => Some(Stream::Stdout),
+        Some("Stderr") => Some(Stream::Stderr),
+        _ => None,
+    };
+    Ok(Options {
+        since,
+        tail: number("tailLines")?,
+        limit_bytes: number("limitBytes")?,
+        timestamps: flag(query, "timestamps"),
+        follow: flag(query, "follow"),
+        stream,
+    })
+}
+
+/// Answers with a log, to its end or for as long as the container runs.
+pub async fn logs(
+    State(shared): State<Shared>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let query = query.as_deref();
+    let entry = shared.pod(&namespace, &pod)?;
+    let mut options = options(query, Timestamp::now())?;
+    let previous = flag(query, "previous");
+    let (attempt, running) = {
+        let machine = entry.machine.lock();
+        let attempt = machine.log_attempt(&container, previous).map_err(Refusal::bad)?;
+        let id = machine.container_id(&container, false).filter(|_| machine.runs(&container));
+        (attempt, id.filter(|_| !previous).map(str::to_owned))
+    };
+    let path = shared.context.log_path(&entry.pod(), &container, attempt);
+    let complete = CancellationToken::new();
+    let mut watching = None;
+    match running {
+        Some(id) => {
+            let runtime = shared.context.runtime.clone();
+            let flushed = runtime.flush_log(&ContainerId(id.clone())).await;
+            if let Err(error) = flushed {
+                tracing::debug!(%container, %error, "what was just written may be missing");
+            }
+            let (complete, container) = (complete.clone(), container.clone());
+            watching = options.follow.then(|| {
+                AbortOnDropHandle::new(tokio::spawn(async move {
+                    entry.ended(&container, &id).await;
+                    complete.cancel();
+                }))
+            });
+        }
+        None => options.follow = false,
+    }
+    let reader = Reader::open(&path, &options, complete).await.map_err(|error| {
+        Refusal::failed(format!("failed to open the log of container {container}: {error}"))
+    })?;
+    // The watch for the container's end lives as long as the answer does.
+    let pieces = futures::StreamExt::inspect(reader.into_stream(), move |_| {
+        let _ = &watching;
+    });
+    Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(pieces)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_query() {
+        let now = Timestamp::from_second(100).unwrap();
+        let parsed = options(Some("follow=true&tailLines=5&sinceSeconds=40"), now).unwrap();
+        assert!(parsed.follow && !parsed.timestamps);
+        assert_eq!(parsed.tail, Some(5));
+        assert_eq!(parsed.since, Timestamp::from_second(60).ok());
+        assert!(options(Some("tailLines=-1"), now).is_err());
+        assert!(options(Some("sinceTime=yesterday"), now).is_err());
+        let since = options(Some("sinceTime=1970-01-01T00:00:10Z"), now).unwrap().since;
+        assert_eq!(since, Timestamp::from_second(10).ok());
+    }
+}
