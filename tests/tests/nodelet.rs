@@ -260,7 +260,9 @@ async fn a_pod_from_creation_to_its_end() {
     assert_eq!(container(&pod).restart_count, 0);
 
     let volumes = world.pod_dir(&pod).join("volumes");
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
     assert_eq!(
         read(&volumes.join("kubernetes.io~configmap/cm/mode")),
         "fast"

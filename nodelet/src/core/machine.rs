@@ -190,9 +190,11 @@ impl Machine {
     /// The restart count of the run whose log is meant, or why there is none.
     pub fn log_attempt(&self, name: &str, previous: bool) -> Result<u32, String> {
         let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
-        let container = self.containers.iter().find(|c| c.name == name).ok_or_else(|| {
-            format!("container \"{name}\" in pod \"{pod}\" is not available")
-        })?;
+        let container = self
+            .containers
+            .iter()
+            .find(|c| c.name == name)
+            .ok_or_else(|| format!("container \"{name}\" in pod \"{pod}\" is not available"))?;
         let restarts = container.restarts;
         let before = restarts.saturating_sub(1);
         match (&container.state, previous) {
@@ -204,7 +206,10 @@ impl Machine {
             (State::Running(_) | State::Exited(_), false) => Ok(restarts),
             (State::Idle, false) if container.last.is_some() => Ok(restarts),
             (State::Idle | State::Starting(None), false) => {
-                let reason = container.waiting.as_ref().map_or("ContainerCreating", |w| w.reason);
+                let reason = container
+                    .waiting
+                    .as_ref()
+                    .map_or("ContainerCreating", |w| w.reason);
                 Err(format!(
                     "container \"{name}\" in pod \"{pod}\" is waiting to start: {reason}"
                 ))

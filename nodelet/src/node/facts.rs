@@ -137,9 +137,16 @@ pub fn cpu_used_ns(stat: &str) -> u64 {
     /// A tick of `/proc/stat`, which is the same on every machine.
     const TICK_NS: u64 = 10_000_000;
     let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|t| t.parse().ok()).collect();
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|t| t.parse().ok())
+        .collect();
     // user, nice, system, idle, iowait, irq, softirq, steal
-    let busy = [0, 1, 2, 5, 6].iter().filter_map(|&column| ticks.get(column)).sum::<u64>();
+    let busy = [0, 1, 2, 5, 6]
+        .iter()
+        .filter_map(|&column| ticks.get(column))
+        .sum::<u64>();
     busy * TICK_NS
 }
 

@@ -114,7 +114,10 @@ pub struct Writer {
 impl Writer {
     /// Writes into the stream of a number; without one, raw.
     pub fn new(channel: Option<u8>, queue: mpsc::Sender<Message>) -> Self {
-        Self { channel, queue: PollSender::new(queue) }
+        Self {
+            channel,
+            queue: PollSender::new(queue),
+        }
     }
 }
 
@@ -153,10 +156,16 @@ mod tests {
     fn messages() {
         let parse = |bytes: &'static [u8]| super::parse(Bytes::from_static(bytes));
         assert_eq!(parse(b""), None);
-        assert_eq!(parse(b"\0hi"), Some(Incoming::Data(STDIN, Bytes::from_static(b"hi"))));
+        assert_eq!(
+            parse(b"\0hi"),
+            Some(Incoming::Data(STDIN, Bytes::from_static(b"hi")))
+        );
         assert_eq!(parse(b"\xff\0"), Some(Incoming::Close(STDIN)));
         assert_eq!(parse(b"\xff"), None);
-        assert_eq!(message(STDOUT, b"x"), Message::Binary(Bytes::from_static(b"\x01x")));
+        assert_eq!(
+            message(STDOUT, b"x"),
+            Message::Binary(Bytes::from_static(b"\x01x"))
+        );
     }
 
     #[test]
@@ -164,6 +173,9 @@ mod tests {
         assert_eq!(exit_status(0)["status"], "Success");
         let failed = exit_status(3);
         assert_eq!(failed["reason"], "NonZeroExitCode");
-        assert_eq!(failed["details"]["causes"][0], json!({"reason": "ExitCode", "message": "3"}));
+        assert_eq!(
+            failed["details"]["causes"][0],
+            json!({"reason": "ExitCode", "message": "3"})
+        );
     }
 }

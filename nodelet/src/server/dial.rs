@@ -16,11 +16,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio::net::TcpStream> {
     let (answer, answered) = oneshot::channel();
     // A thread of its own: it changes its namespace and ends in it.
-    std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
-        // Nobody waits any more: the connection closes.
-        let _ = answer.send(connect(netns.as_deref(), port));
-    })?;
-    let stream = answered.await.map_err(|_| io::Error::other("the dialling thread broke off"))??;
+    std::thread::Builder::new()
+        .name("dial".to_owned())
+        .spawn(move || {
+            // Nobody waits any more: the connection closes.
+            let _ = answer.send(connect(netns.as_deref(), port));
+        })?;
+    let stream = answered
+        .await
+        .map_err(|_| io::Error::other("the dialling thread broke off"))??;
     stream.set_nonblocking(true)?;
     tokio::net::TcpStream::from_std(stream)
 }

@@ -49,8 +49,11 @@ fn running(shared: &Shared, place: &Place) -> Result<ContainerId, Refusal> {
     let Path((namespace, pod, container)) = place;
     let entry = shared.pod(namespace, pod)?;
     let machine = entry.machine.lock();
-    let id = machine.container_id(container, false).filter(|_| machine.runs(container));
-    let id = id.ok_or_else(|| Refusal::not_found(format!("container not found (\"{container}\")")))?;
+    let id = machine
+        .container_id(container, false)
+        .filter(|_| machine.runs(container));
+    let id =
+        id.ok_or_else(|| Refusal::not_found(format!("container not found (\"{container}\")")))?;
     Ok(ContainerId(id.to_owned()))
 }
 
@@ -64,16 +67,23 @@ pub async fn exec(
     let id = running(&shared, &place)?;
     let command = values(query.as_deref(), "command");
     if command.is_empty() {
-        return Err(Refusal::bad("you must specify at least 1 command for the container"));
+        return Err(Refusal::bad(
+            "you must specify at least 1 command for the container",
+        ));
     }
     let wanted = Wanted::of(query.as_deref());
     let runtime = shared.context.runtime.clone();
-    Ok(upgrade.protocols(channels::PROTOCOLS).on_upgrade(move |socket| {
-        converse(socket, wanted, move |streams| async move {
-            let spec = ExecSpec { command, tty: wanted.tty };
-            runtime.exec(&id, &spec, streams).await.map(Some)
-        })
-    }))
+    Ok(upgrade
+        .protocols(channels::PROTOCOLS)
+        .on_upgrade(move |socket| {
+            converse(socket, wanted, move |streams| async move {
+                let spec = ExecSpec {
+                    command,
+                    tty: wanted.tty,
+                };
+                runtime.exec(&id, &spec, streams).await.map(Some)
+            })
+        }))
 }
 
 /// Connects to a container's own process.
@@ -86,12 +96,14 @@ pub async fn attach(
     let id = running(&shared, &place)?;
     let wanted = Wanted::of(query.as_deref());
     let runtime: Arc<dyn Runtime> = shared.context.runtime.clone();
-    Ok(upgrade.protocols(channels::PROTOCOLS).on_upgrade(move |socket| {
-        converse(socket, wanted, move |streams| async move {
-            // How the container ends is not how the attachment ends.
-            runtime.attach(&id, streams).await.map(|_code| None)
-        })
-    }))
+    Ok(upgrade
+        .protocols(channels::PROTOCOLS)
+        .on_upgrade(move |socket| {
+            converse(socket, wanted, move |streams| async move {
+                // How the container ends is not how the attachment ends.
+                runtime.attach(&id, streams).await.map(|_code| None)
+            })
+        }))
 }
 
 /// Connects a WebSocket with a process until either is done.
@@ -103,16 +115,20 @@ where
     let (mut incoming, queue, outgoing) = channels::open(socket);
     let (stdin, process_stdin) = tokio::io::duplex(STDIN_BUFFER);
     let (resizes, process_resizes) = mpsc::channel(RESIZES_MAX);
-    let writer = |wanted: bool, channel: u8| -> Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>> {
-        wanted.then(|| Box::new(Writer::new(Some(channel), queue.clone())) as _)
-    };
+    let writer =
+        |wanted: bool, channel: u8| -> Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>> {
+            wanted.then(|| Box::new(Writer::new(Some(channel), queue.clone())) as _)
+        };
     let streams = Streams {
         stdin: wanted.stdin.then(|| Box::new(process_stdin) as _),
         stdout: writer(wanted.stdout, channels::STDOUT),
         stderr: writer(wanted.stderr, channels::STDERR),
         resize: wanted.tty.then_some(process_resizes),
     };
-    let mut input = Input { stdin: wanted.stdin.then_some(stdin), resizes };
+    let mut input = Input {
+        stdin: wanted.stdin.then_some(stdin),
+        resizes,
+    };
     let process = async move {
         // Tells the client that the streams stand.
         let _ = queue.send(channels::message(channels::STDOUT, b"")).await;
@@ -121,7 +137,9 @@ where
             Err(error) => channels::error_status(&error.to_string()),
         };
         let text = status.to_string();
-        let _ = queue.send(channels::message(channels::ERROR, text.as_bytes())).await;
+        let _ = queue
+            .send(channels::message(channels::ERROR, text.as_bytes()))
+            .await;
         let _ = queue.send(Message::Close(None)).await;
     };
     let reading = async {

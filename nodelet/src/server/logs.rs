@@ -15,10 +15,16 @@ use crate::runtime::ContainerId;
 
 /// What is wanted of a log.
 fn options(query: Option<&str>, now: Timestamp) -> Result<Options, Refusal> {
-    let first = |key: &str| values(query, key).into_iter().next().filter(|text| !text.is_empty());
+    let first = |key: &str| {
+        values(query, key)
+            .into_iter()
+            .next()
+            .filter(|text| !text.is_empty())
+    };
     let number = |key: &str| -> Result<Option<u64>, Refusal> {
         let parse = |text: String| {
-            let bad = |_| Refusal::bad(format!("{key} must be a number of 0 or more, not {text:?}"));
+            let bad =
+                |_| Refusal::bad(format!("{key} must be a number of 0 or more, not {text:?}"));
             text.parse().map_err(bad)
         };
         first(key).map(parse).transpose()
@@ -26,7 +32,9 @@ fn options(query: Option<&str>, now: Timestamp) -> Result<Options, Refusal> {
     let since = match (number("sinceSeconds")?, first("sinceTime")) {
         (Some(seconds), _) => {
             let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-            now.checked_sub(SignedDuration::from_secs(seconds)).ok().or(Some(Timestamp::MIN))
+            now.checked_sub(SignedDuration::from_secs(seconds))
+                .ok()
+                .or(Some(Timestamp::MIN))
         }
         (None, Some(text)) => {
             let bad = |e| Refusal::bad(format!("sinceTime {text:?} is no RFC 3339 time: {e}"));
@@ -61,8 +69,12 @@ pub async fn logs(
     let previous = flag(query, "previous");
     let (attempt, running) = {
         let machine = entry.machine.lock();
-        let attempt = machine.log_attempt(&container, previous).map_err(Refusal::bad)?;
-        let id = machine.container_id(&container, false).filter(|_| machine.runs(&container));
+        let attempt = machine
+            .log_attempt(&container, previous)
+            .map_err(Refusal::bad)?;
+        let id = machine
+            .container_id(&container, false)
+            .filter(|_| machine.runs(&container));
         (attempt, id.filter(|_| !previous).map(str::to_owned))
     };
     let path = shared.context.log_path(&entry.pod(), &container, attempt);
@@ -85,9 +97,13 @@ pub async fn logs(
         }
         None => options.follow = false,
     }
-    let reader = Reader::open(&path, &options, complete).await.map_err(|error| {
-        Refusal::failed(format!("failed to open the log of container {container}: {error}"))
-    })?;
+    let reader = Reader::open(&path, &options, complete)
+        .await
+        .map_err(|error| {
+            Refusal::failed(format!(
+                "failed to open the log of container {container}: {error}"
+            ))
+        })?;
     // The watch for the container's end lives as long as the answer does.
     let pieces = futures::StreamExt::inspect(reader.into_stream(), move |_| {
         let _ = &watching;
@@ -108,7 +124,9 @@ mod tests {
         assert_eq!(parsed.since, Timestamp::from_second(60).ok());
         assert!(options(Some("tailLines=-1"), now).is_err());
         assert!(options(Some("sinceTime=yesterday"), now).is_err());
-        let since = options(Some("sinceTime=1970-01-01T00:00:10Z"), now).unwrap().since;
+        let since = options(Some("sinceTime=1970-01-01T00:00:10Z"), now)
+            .unwrap()
+            .since;
         assert_eq!(since, Timestamp::from_second(10).ok());
     }
 }

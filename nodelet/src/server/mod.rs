@@ -104,13 +104,19 @@ impl Server {
     pub async fn bind(ip: IpAddr, config: &ServerConfig) -> Result<Self, Error> {
         let address = SocketAddr::new(ip, config.port);
         let fault = |e: std::io::Error| {
-            Error::Server(format!("cannot listen on {address}: {e}; is another node agent running?"))
+            Error::Server(format!(
+                "cannot listen on {address}: {e}; is another node agent running?"
+            ))
         };
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let port = listener.local_addr().map_err(fault)?.port();
         let tls = TlsAcceptor::from(tls::config(config).map_err(Error::Server)?);
         tracing::info!(%ip, port, "serving the kubelet API");
-        Ok(Self { listener, port, tls })
+        Ok(Self {
+            listener,
+            port,
+            tls,
+        })
     }
 
     /// The port that it listens on.
@@ -124,7 +130,9 @@ impl Server {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = slots.clone().acquire_owned().await else {
+                return;
+            };
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _peer)) => {
@@ -154,7 +162,10 @@ async fn serve(tls: TlsAcceptor, router: Router, stream: TcpStream) {
     let router = match tls::allowed(stream.get_ref().1) {
         true => router,
         false => Router::new().fallback(async || {
-            (StatusCode::FORBIDDEN, "Forbidden: the client certificate is not the API server's")
+            (
+                StatusCode::FORBIDDEN,
+                "Forbidden: the client certificate is not the API server's",
+            )
         }),
     };
     let service = TowerToHyperService::new(router);
@@ -170,10 +181,16 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(logs::logs),
+        )
         .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
-        .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
+        .route(
+            "/portForward/{namespace}/{pod}",
+            any(port_forward::port_forward),
+        )
         .route("/stats/summary", get(stats::summary))
         .route("/metrics/resource", get(stats::resource))
         .with_state(shared)
@@ -196,7 +213,6 @@ async fn pods(State(shared): State<Shared>) -> Response {
         .into_response()
 }
 
-
 /// The values of a query's key, percent-decoded.
 pub fn values(query: Option<&str>, key: &str) -> Vec<String> {
     let pairs = query.unwrap_or_default().split('&');
@@ -205,7 +221,9 @@ pub fn values(query: Option<&str>, key: &str) -> Vec<String> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (name == key).then(|| {
                 let spaced = value.replace('+', " ");
-                percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+                percent_encoding::percent_decode_str(&spaced)
+                    .decode_utf8_lossy()
+                    .into_owned()
             })
         })
         .collect()
@@ -214,7 +232,9 @@ pub fn values(query: Option<&str>, key: &str) -> Vec<String> {
 /// Whether a flag of a query is set: `1`, `true`, or named without a value.
 pub fn flag(query: Option<&str>, key: &str) -> bool {
     let given = values(query, key);
-    given.first().is_some_and(|value| matches!(value.as_str(), "" | "1" | "t" | "true" | "True"))
+    given
+        .first()
+        .is_some_and(|value| matches!(value.as_str(), "" | "1" | "t" | "true" | "True"))
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ impl Target {
 
     async fn dial(&self, port: u16) -> Result<tokio::net::TcpStream, String> {
         dial(self.netns.clone(), port).await.map_err(|error| {
-            format!("failed to connect to localhost:{port} inside pod {}: {error}", self.pod)
+            format!(
+                "failed to connect to localhost:{port} inside pod {}: {error}",
+                self.pod
+            )
         })
     }
 }
@@ -73,7 +76,9 @@ pub async fn port_forward(
 ) -> Result<Response, Refusal> {
     let target = Target::of(&*shared.pod(&namespace, &pod)?)?;
     let asks_spdy = request.headers().get(UPGRADE).is_some_and(|value| {
-        value.to_str().is_ok_and(|value| value.eq_ignore_ascii_case(SPDY))
+        value
+            .to_str()
+            .is_ok_and(|value| value.eq_ignore_ascii_case(SPDY))
     });
     if asks_spdy {
         return Ok(plain_spdy(target, request));
@@ -84,7 +89,10 @@ pub async fn port_forward(
         .await
         .map_err(|e| Refusal::bad(format!("port-forward needs an upgrade: {e}")))?;
     let upgrade = upgrade.protocols([TUNNEL, "v4.channel.k8s.io"]);
-    if upgrade.selected_protocol().is_some_and(|protocol| protocol.as_bytes() == TUNNEL.as_bytes()) {
+    if upgrade
+        .selected_protocol()
+        .is_some_and(|protocol| protocol.as_bytes() == TUNNEL.as_bytes())
+    {
         return Ok(upgrade.on_upgrade(move |socket| tunnel(target, socket)));
     }
     let mut asked = values(query.as_deref(), "port");
@@ -93,7 +101,9 @@ pub async fn port_forward(
     let ports: Result<Vec<u16>, _> = listed.map(str::parse).collect();
     let ports = ports.map_err(|_| Refusal::bad("ports must be numbers from 1 to 65535"))?;
     if ports.is_empty() || ports.len() > PORTS_MAX {
-        return Err(Refusal::bad(format!("name 1 to {PORTS_MAX} ports (?port=80)")));
+        return Err(Refusal::bad(format!(
+            "name 1 to {PORTS_MAX} ports (?port=80)"
+        )));
     }
     Ok(upgrade.on_upgrade(move |socket| by_channels(target, ports, socket)))
 }
@@ -112,8 +122,11 @@ fn plain_spdy(target: Target, mut request: Request) -> Response {
             Err(error) => tracing::debug!(%error, "an upgrade to SPDY failed"),
         }
     });
-    let headers =
-        [(CONNECTION, "Upgrade"), (UPGRADE, SPDY), (PROTOCOL_HEADER, PROTOCOL)];
+    let headers = [
+        (CONNECTION, "Upgrade"),
+        (UPGRADE, SPDY),
+        (PROTOCOL_HEADER, PROTOCOL),
+    ];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
@@ -155,8 +168,14 @@ async fn forward(target: Target, mut session: Session) {
             Some("error") => pair.error = Some(stream),
             _ => continue,
         }
-        if let Pair { data: Some(_), error: Some(_) } = pair
-            && let Some(Pair { data: Some(data), error: Some(error) }) = pairs.remove(&request)
+        if let Pair {
+            data: Some(_),
+            error: Some(_),
+        } = pair
+            && let Some(Pair {
+                data: Some(data),
+                error: Some(error),
+            }) = pairs.remove(&request)
         {
             connections.spawn(connect(target.clone(), data, error));
         }
@@ -165,7 +184,9 @@ async fn forward(target: Target, mut session: Session) {
 
 /// One connection. When the session is closed there is nobody left to tell of a failure.
 async fn connect(target: Arc<Target>, data: Stream, error: Stream) {
-    let port = data.header("port").and_then(|port| port.parse::<u16>().ok());
+    let port = data
+        .header("port")
+        .and_then(|port| port.parse::<u16>().ok());
     let (_, complaint) = error.split();
     let (mut from_client, to_client) = data.split();
     let connected = match port {
@@ -192,7 +213,11 @@ async fn connect(target: Arc<Target>, data: Stream, error: Stream) {
     };
     let down = async {
         let mut buffer = BytesMut::with_capacity(CHUNK);
-        while read.read_buf(&mut buffer).await.is_ok_and(|count| count > 0) {
+        while read
+            .read_buf(&mut buffer)
+            .await
+            .is_ok_and(|count| count > 0)
+        {
             if to_client.send(buffer.split().freeze()).await.is_err() {
                 return;
             }
@@ -216,13 +241,23 @@ async fn by_channels(target: Target, ports: Vec<u16>, socket: WebSocket) {
         let channel = u8::try_from(index * 2).unwrap_or(u8::MAX - 1);
         let (input, local) = tokio::io::duplex(CHUNK);
         inputs.push(Some(input));
-        connections.spawn(channel_pair(target.clone(), port, channel, local, queue.clone()));
+        connections.spawn(channel_pair(
+            target.clone(),
+            port,
+            channel,
+            local,
+            queue.clone(),
+        ));
     }
     drop(queue);
     let reading = async {
         while let Some(Ok(message)) = incoming.next().await {
-            let Message::Binary(data) = message else { continue };
-            let Some(Incoming::Data(channel, data)) = channels::parse(data) else { continue };
+            let Message::Binary(data) = message else {
+                continue;
+            };
+            let Some(Incoming::Data(channel, data)) = channels::parse(data) else {
+                continue;
+            };
             let slot = inputs.get_mut(usize::from(channel / 2));
             if let Some(input @ Some(_)) = slot
                 && let Some(stream) = input
@@ -254,7 +289,9 @@ async fn channel_pair(
     let stream = match target.dial(port).await {
         Ok(stream) => stream,
         Err(message) => {
-            let _ = queue.send(channels::message(channel + 1, message.as_bytes())).await;
+            let _ = queue
+                .send(channels::message(channel + 1, message.as_bytes()))
+                .await;
             return;
         }
     };

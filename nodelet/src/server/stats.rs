@@ -27,7 +27,9 @@ async fn usages(shared: &Shared) -> Vec<PodUsage> {
     let mut usages = Vec::new();
     for entry in shared.table.all() {
         let pod = entry.pod();
-        let Ok(total) = runtime.sandbox_stats(&entry.uid).await else { continue };
+        let Ok(total) = runtime.sandbox_stats(&entry.uid).await else {
+            continue;
+        };
         let running: Vec<(String, String)> = {
             let machine = entry.machine.lock();
             let names = view(&pod).filter(|view| machine.runs(view.name));
@@ -143,10 +145,26 @@ fn render(node: &Stats, usages: &[PodUsage]) -> String {
     };
     let working = |stats: &Stats| stats.memory_working_set_bytes as f64;
     let used = |stats: &Stats| stats.cpu_usage_ns as f64 / 1e9;
-    family("container_cpu_usage_seconds_total", "counter", containers(used));
-    family("container_memory_working_set_bytes", "gauge", containers(working));
-    family("node_cpu_usage_seconds_total", "counter", vec![(String::new(), seconds(node))]);
-    family("node_memory_working_set_bytes", "gauge", vec![(String::new(), working(node))]);
+    family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        containers(used),
+    );
+    family(
+        "container_memory_working_set_bytes",
+        "gauge",
+        containers(working),
+    );
+    family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        vec![(String::new(), seconds(node))],
+    );
+    family(
+        "node_memory_working_set_bytes",
+        "gauge",
+        vec![(String::new(), working(node))],
+    );
     family("pod_cpu_usage_seconds_total", "counter", pods(used));
     family("pod_memory_working_set_bytes", "gauge", pods(working));
     text

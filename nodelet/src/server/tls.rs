@@ -21,12 +21,13 @@ pub fn config(config: &ServerConfig) -> Result<Arc<rustls::ServerConfig>, String
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&config.client_ca_pem, "client CA")? {
-        roots.add(certificate).map_err(|e| format!("the client CA is not usable: {e}"))?;
-    }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
+        roots
+            .add(certificate)
             .map_err(|e| format!("the client CA is not usable: {e}"))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| format!("the client CA is not usable: {e}"))?;
     let key = PrivateKeyDer::from_pem_slice(config.key_pem.as_bytes())
         .map_err(|e| format!("the serving key is not usable: {e}"))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -56,9 +57,15 @@ pub fn allowed(connection: &rustls::ServerConnection) -> bool {
 }
 
 fn is_allowed(der: &[u8]) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return false;
+    };
     let subject = certificate.subject();
-    let named = subject.iter_common_name().any(|name| name.as_str() == Ok(CLIENT_NAME));
-    let admin = subject.iter_organization().any(|group| group.as_str() == Ok(ADMINS));
+    let named = subject
+        .iter_common_name()
+        .any(|name| name.as_str() == Ok(CLIENT_NAME));
+    let admin = subject
+        .iter_organization()
+        .any(|group| group.as_str() == Ok(ADMINS));
     named || admin
 }

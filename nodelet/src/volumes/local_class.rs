@@ -27,7 +27,9 @@ fn holds_finalizer(volume: &PersistentVolume) -> bool {
 /// Whether a volume's directory is on this node.
 fn is_on(volume: &PersistentVolume, node: &str) -> bool {
     let annotations = volume.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(NODE)).is_some_and(|on| on == node)
+    annotations
+        .and_then(|all| all.get(NODE))
+        .is_some_and(|on| on == node)
 }
 
 /// The finalizers that a volume keeps once its data is removed, and the directory to remove;
