@@ -239,7 +239,7 @@ async fn a_pod_from_creation_to_its_end() {
         .create::<ConfigMap>(json!({"metadata": {"name": "cm"}, "data": {"mode": "fast"}}))
         .await;
     world
-        .create::<Secret>(json!({"metadata": {"name": "s"}, "stringData": {"pass": "hunter"}}))
+        .create::<Secret>(json!({"metadata": {"name": "s"}, "data": {"pass": "aHVudGVy"}}))
         .await;
     let mut app = app();
     app["env"] = json!([{"name": "MODE", "valueFrom":
