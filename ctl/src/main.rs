@@ -1,3 +1,25 @@
-//! The `peapod` binary.
+//! The `peapod` binary: the command line, `up`, and the entry of every role.
+//!
+//! It owns how people meet Peapod: arguments, progress, tables, sentences about what went wrong
+//! and what to do. It wires the parts together and decides nothing that they decide.
 
-fn main() {}
+mod cli;
+mod client;
+mod image;
+mod instance;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {}", terminal::sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The command line: what can be said, and who does it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::client::{self, ClientCommand, Global};
+use crate::image::{self, ImageArgs};
+use crate::instance::{self, UpArgs};
+
+/// A Kubernetes in one small binary, with the network built in.
+#[derive(Debug, Parser)]
+#[command(name = "peapod", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster on this machine
+    Up(Box<UpArgs>),
+    /// Stop the cluster on this machine
+    Down(instance::DownArgs),
+    /// Show what runs, since when, and what to know
+    Status(instance::StatusArgs),
+    /// Manage the images of this machine's node
+    Image(ImageArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the logs of containers (started by the node agent)
+    #[command(hide = true)]
+    LogWriter {
+        /// What the node agent passes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Does what was said.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Up(args) => instance::up(&args)?,
+        Command::Down(args) => instance::down(&args)?,
+        Command::Status(args) => return instance::status(&args),
+        Command::Image(args) => image::run(&args)?,
+        Command::Client(command) => {
+            let code = single_threaded()?.block_on(client::run(command, cli.global))?;
+            return Ok(ExitCode::from(code));
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "peapod", &mut std::io::stdout());
+        }
+        Command::LogWriter { arguments } => image::log_writer(arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A client command needs one thread.
+pub fn single_threaded() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
+/// The data directory flag of the commands that address a running instance.
+#[derive(Debug, clap::Args)]
+pub struct DataDir {
+    /// Where the instance keeps its state
+    #[arg(long, value_name = "DIR", env = "PEAPOD_DATA_DIR", default_value = "/var/lib/peapod")]
+    pub data_dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

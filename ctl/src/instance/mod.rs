@@ -1,0 +1,18 @@
+//! An instance: the cluster on this machine that `up` starts, `status` shows and `down` stops.
+
+mod daemon;
+mod down;
+mod handshake;
+mod layout;
+mod preflight;
+mod settings;
+mod state;
+mod status;
+mod unit;
+mod up;
+
+pub use down::down;
+pub use layout::Layout;
+pub use state::State;
+pub use status::status;
+pub use up::{UpArgs, up};

@@ -1,0 +1,87 @@
+//! What the first `up` of a data directory decides and every later one keeps: names, addresses,
+//! ranges. Changing them under a cluster that holds objects would break it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The settings of one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// The node's name.
+    pub node: String,
+    /// The node's InternalIP, once chosen.
+    pub node_ip: Option<IpAddr>,
+    /// Where the API server listens for the user.
+    pub listen: SocketAddr,
+    /// Ranges of pod addresses, the preferred family first.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Ranges of service addresses, the preferred family first.
+    pub service_cidrs: Vec<IpNet>,
+    /// The range the node's InternalIP is chosen from.
+    pub node_cidr: IpNet,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+}
+
+impl Settings {
+    /// The address at an offset of the first service range.
+    pub fn service_address(&self, offset: u32) -> Result<IpAddr> {
+        let Some(range) = self.service_cidrs.first() else {
+            bail!("no service range is set; pass --service-cidr");
+        };
+        Ok(match range {
+            IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + offset).into()),
+            IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + u128::from(offset)).into()),
+        })
+    }
+}
+
+/// This machine's name as a node name: lower case, only what a node name may hold.
+pub fn node_name() -> Result<String> {
+    let host = nix::unistd::gethostname().context("cannot read the host name")?;
+    let host = host.to_string_lossy().to_lowercase();
+    let cleaned: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .collect();
+    let name = cleaned.trim_matches(['-', '.']).to_owned();
+    peapod_api::names::dns_subdomain(&name)
+        .map_err(|fault| anyhow::anyhow!("the host name {host:?} cannot name a node: {fault}; pass --node-name"))?;
+    Ok(name)
+}
+
+/// Writes a file as JSON, whole or not at all, readable by root only.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let partial = path.with_extension("partial");
+    let write = || -> Result<()> {
+        let file = std::fs::File::create(&partial)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        serde_json::to_writer_pretty(&file, value)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a JSON file; `None` when there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let value = serde_json::from_slice(&text).with_context(|| {
+        format!("{} is damaged; restore it or remove it to start anew", path.display())
+    })?;
+    Ok(Some(value))
+}

@@ -1,0 +1,91 @@
+//! The running instance as other commands see it: a lock that it holds, and a description.
+//!
+//! The lock is the truth (the kernel drops it with the process); the description is only read
+//! while the lock is held.
+
+use std::fs::{File, OpenOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::Layout;
+
+/// What a running instance says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// Process id.
+    pub pid: i32,
+    /// Version of the binary.
+    pub version: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// Where the API server listens for the user.
+    pub listen: SocketAddr,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// The node's InternalIP.
+    pub node_ip: IpAddr,
+    /// containerd's socket.
+    pub containerd: PathBuf,
+    /// Whether that containerd was started by Peapod.
+    pub private_containerd: bool,
+    /// What the user should know: a changed firewall, a missing feature.
+    pub warnings: Vec<String>,
+}
+
+/// Proof that this process is the instance of a data directory.
+pub struct InstanceLock {
+    _lock: Flock<File>,
+}
+
+impl InstanceLock {
+    /// Takes the lock; `None` when another process holds it.
+    pub fn take(layout: &Layout) -> Result<Option<Self>> {
+        let run = layout.run();
+        std::fs::create_dir_all(&run)
+            .with_context(|| format!("cannot create {}", run.display()))?;
+        let path = layout.lock();
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self { _lock: lock })),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => {
+                Err(errno).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+}
+
+impl State {
+    /// Writes the description, whole or not at all.
+    pub fn write(&self, layout: &Layout) -> Result<()> {
+        super::settings::write_json(&layout.state(), self)
+    }
+
+    /// The instance that runs from this data directory, if one does.
+    pub fn running(layout: &Layout) -> Result<Option<Self>> {
+        if !layout.lock().exists() || InstanceLock::take(layout)?.is_some() {
+            return Ok(None);
+        }
+        Self::read(layout)
+    }
+
+    /// The description last written, whether or not its process still runs.
+    pub fn read(layout: &Layout) -> Result<Option<Self>> {
+        super::settings::read_json(&layout.state())
+    }
+}
