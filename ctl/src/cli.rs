@@ -75,10 +75,15 @@ pub fn single_threaded() -> Result<tokio::runtime::Runtime> {
 }
 
 /// The data directory flag of the commands that address a running instance.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct DataDir {
     /// Where the instance keeps its state
-    #[arg(long, value_name = "DIR", env = "PEAPOD_DATA_DIR", default_value = "/var/lib/peapod")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "PEAPOD_DATA_DIR",
+        default_value = "/var/lib/peapod"
+    )]
     pub data_dir: PathBuf,
 }
 

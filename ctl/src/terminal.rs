@@ -36,7 +36,12 @@ pub fn width() -> Option<usize> {
 /// Rows and columns of the terminal on standard output.
 pub fn console_size() -> Option<(u16, u16)> {
     nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: TIOCGWINSZ fills the winsize that the pointer names; it lives through the call.
     unsafe { window_size(libc::STDOUT_FILENO, &mut size) }.ok()?;
     (size.ws_col > 0).then_some((size.ws_row, size.ws_col))

@@ -50,8 +50,16 @@ pub async fn run(session: &Session, args: &ApplyArgs) -> Result<()> {
             continue;
         }
         let name = after["metadata"]["name"].as_str().unwrap_or_default();
-        let dry = if args.dry_run == "server" { " (server dry run)" } else { "" };
-        println!("{} {}{dry}", resource.object_name(name), outcome(args, before.as_ref(), &after));
+        let dry = if args.dry_run == "server" {
+            " (server dry run)"
+        } else {
+            ""
+        };
+        println!(
+            "{} {}{dry}",
+            resource.object_name(name),
+            outcome(args, before.as_ref(), &after)
+        );
     }
     Ok(())
 }
@@ -63,7 +71,10 @@ pub fn object_path(session: &Session, resource: &Resource, object: &Value) -> Re
         "" => session.namespace(),
         namespace => namespace,
     };
-    super::session::not_empty(&format!("metadata.name of a {}", resource.kind), metadata("name"))?;
+    super::session::not_empty(
+        &format!("metadata.name of a {}", resource.kind),
+        metadata("name"),
+    )?;
     Ok(resource.object(namespace, metadata("name")))
 }
 

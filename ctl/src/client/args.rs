@@ -30,10 +30,14 @@ pub async fn targets<'a>(session: &'a Session, words: &[String]) -> Result<Vec<T
         };
         for resource in resources {
             match &words[1..] {
-                [] => found.push(Target { resource, name: None }),
-                names => found.extend(
-                    names.iter().map(|name| Target { resource, name: Some(name.clone()) }),
-                ),
+                [] => found.push(Target {
+                    resource,
+                    name: None,
+                }),
+                names => found.extend(names.iter().map(|name| Target {
+                    resource,
+                    name: Some(name.clone()),
+                })),
             }
         }
     }
@@ -44,11 +48,16 @@ async fn slashed<'a>(session: &'a Session, words: &[String]) -> Result<Vec<Targe
     let mut found = Vec::new();
     for word in words {
         let Some((kind, name)) = word.split_once('/') else {
-            bail!("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form: {word}");
+            bail!(
+                "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form: {word}"
+            );
         };
         super::session::not_empty("a name", name)?;
         let resource = session.resource(kind).await?;
-        found.push(Target { resource, name: Some(name.to_owned()) });
+        found.push(Target {
+            resource,
+            name: Some(name.to_owned()),
+        });
     }
     Ok(found)
 }
@@ -57,7 +66,13 @@ async fn slashed<'a>(session: &'a Session, words: &[String]) -> Result<Vec<Targe
 pub async fn one<'a>(session: &'a Session, words: &[String]) -> Result<(&'a Resource, String)> {
     let mut found = targets(session, words).await?;
     match (found.pop(), found.is_empty()) {
-        (Some(Target { resource, name: Some(name) }), true) => Ok((resource, name)),
+        (
+            Some(Target {
+                resource,
+                name: Some(name),
+            }),
+            true,
+        ) => Ok((resource, name)),
         _ => bail!("name exactly one object: TYPE/NAME"),
     }
 }

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::AttachParams;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::session::{Session, explain};
+use super::session::{Session, server_error};
 
 /// The arguments of `cp`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,11 @@ fn remote(text: &str) -> Option<Remote> {
         None => (None, pod),
     };
     let names_a_pod = peapod_api::names::dns_subdomain(pod).is_ok();
-    names_a_pod.then(|| Remote { namespace, pod: pod.to_owned(), path: path.to_owned() })
+    names_a_pod.then(|| Remote {
+        namespace,
+        pod: pod.to_owned(),
+        path: path.to_owned(),
+    })
 }
 
 /// Runs `cp`.
@@ -58,11 +62,21 @@ async fn upload(session: &Session, args: &CpArgs, from: &Path, to: &Remote) -> R
         bail!("{} names no file", to.path);
     };
     let archive = pack(from, Path::new(name))?;
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     let command = ["tar", "-xmf", "-", "-C", &folder.to_string_lossy()].map(str::to_owned);
-    let mut params = AttachParams::default().stdin(true).stdout(true).stderr(true);
+    let mut params = AttachParams::default()
+        .stdin(true)
+        .stdout(true)
+        .stderr(true);
     params.container = args.container.clone();
-    let mut process = api(session, to).exec(&to.pod, command, &params).await.map_err(explain)?;
+    let mut process = api(session, to)
+        .exec(&to.pod, command, &params)
+        .await
+        .map_err(server_error)?;
     let status = process.take_status();
     if let Some(mut input) = process.stdin() {
         input.write_all(&archive).await?;
@@ -86,7 +100,10 @@ async fn download(session: &Session, args: &CpArgs, from: &Remote, to: &Path) ->
     let command = ["tar", "-cf", "-", "-C", "/", &source].map(str::to_owned);
     let mut params = AttachParams::default().stdout(true).stderr(true);
     params.container = args.container.clone();
-    let mut process = api(session, from).exec(&from.pod, command, &params).await.map_err(explain)?;
+    let mut process = api(session, from)
+        .exec(&from.pod, command, &params)
+        .await
+        .map_err(server_error)?;
     let status = process.take_status();
     let mut archive = Vec::new();
     if let Some(mut output) = process.stdout() {
@@ -100,16 +117,30 @@ async fn download(session: &Session, args: &CpArgs, from: &Remote, to: &Path) ->
 /// since the container's word is not to be trusted.
 fn unpack(archive: &[u8], source: &Path, to: &Path) -> Result<()> {
     let name = source.file_name().context("the source names no file")?;
-    let root: PathBuf = if to.is_dir() { to.join(name) } else { to.to_owned() };
+    let root: PathBuf = if to.is_dir() {
+        to.join(name)
+    } else {
+        to.to_owned()
+    };
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let inner = path.strip_prefix(source).unwrap_or(&path).to_owned();
-        if inner.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-            bail!("the container sent the path {}, which leads outside; refused", path.display());
+        if inner
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+        {
+            bail!(
+                "the container sent the path {}, which leads outside; refused",
+                path.display()
+            );
         }
         let kind = entry.header().entry_type();
-        let target = if inner.as_os_str().is_empty() { root.clone() } else { root.join(inner) };
+        let target = if inner.as_os_str().is_empty() {
+            root.clone()
+        } else {
+            root.join(inner)
+        };
         if kind.is_dir() {
             std::fs::create_dir_all(&target)?;
         } else if kind.is_file() {
@@ -120,7 +151,10 @@ fn unpack(archive: &[u8], source: &Path, to: &Path) -> Result<()> {
                 .with_context(|| format!("cannot write {}", target.display()))?;
             std::io::copy(&mut entry, &mut file)?;
         } else {
-            eprintln!("warning: {} is no plain file and was left out", path.display());
+            eprintln!(
+                "warning: {} is no plain file and was left out",
+                path.display()
+            );
         }
     }
     Ok(())
@@ -143,7 +177,10 @@ where
     if status.is_some_and(|s| s.status.as_deref() == Some("Success")) {
         return Ok(());
     }
-    bail!("tar in the container failed: {}; the container needs a tar", said.trim())
+    bail!(
+        "tar in the container failed: {}; the container needs a tar",
+        said.trim()
+    )
 }
 
 #[cfg(test)]
@@ -157,7 +194,10 @@ mod tests {
         std::fs::write(folder.path().join("d/f"), "x").unwrap();
         let archive = pack(&folder.path().join("d"), Path::new("src")).unwrap();
         unpack(&archive, Path::new("src"), &folder.path().join("out")).unwrap();
-        assert_eq!(std::fs::read_to_string(folder.path().join("out/f")).unwrap(), "x");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("out/f")).unwrap(),
+            "x"
+        );
     }
 
     #[test]

@@ -94,17 +94,25 @@ pub async fn run(session: &Session, args: &CreateArgs) -> Result<()> {
     let objects = match &args.kind {
         None if args.filename.is_empty() => bail!("say what: -f FILE, or a kind and a name"),
         None => manifests::read(&args.filename, false)?,
-        Some(Kind::Token { name, expiration_seconds }) => {
+        Some(Kind::Token {
+            name,
+            expiration_seconds,
+        }) => {
             return token(session, name, *expiration_seconds).await;
         }
         Some(kind) => vec![kind.object()?],
     };
     for object in objects {
         let resource = session.resource_of(&object).await?;
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or(session.namespace());
-        let request = http::Request::post(resource.collection(Some(namespace)) + "?fieldManager=peapod-create&fieldValidation=Strict")
-            .header("Content-Type", "application/json")
-            .body(serde_json::to_vec(&object)?)?;
+        let namespace = object["metadata"]["namespace"]
+            .as_str()
+            .unwrap_or(session.namespace());
+        let request = http::Request::post(
+            resource.collection(Some(namespace))
+                + "?fieldManager=peapod-create&fieldValidation=Strict",
+        )
+        .header("Content-Type", "application/json")
+        .body(serde_json::to_vec(&object)?)?;
         let made = session.request(request).await?;
         let name = made["metadata"]["name"].as_str().unwrap_or_default();
         println!("{} created", resource.object_name(name));
@@ -129,14 +137,17 @@ impl Kind {
         let simple = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
         Ok(match self {
             Self::Namespace { name } => simple("Namespace", name),
-            Self::Serviceaccount { name } | Self::Token { name, .. } => simple("ServiceAccount", name),
+            Self::Serviceaccount { name } | Self::Token { name, .. } => {
+                simple("ServiceAccount", name)
+            }
             Self::Configmap { name, data } => {
                 let mut object = simple("ConfigMap", name);
                 for (key, bytes) in data.read()? {
                     match String::from_utf8(bytes) {
                         Ok(text) => object["data"][key] = text.into(),
                         Err(error) => {
-                            object["binaryData"][key] = BASE64_STANDARD.encode(error.as_bytes()).into();
+                            object["binaryData"][key] =
+                                BASE64_STANDARD.encode(error.as_bytes()).into();
                         }
                     }
                 }
@@ -151,14 +162,24 @@ impl Kind {
                     .into();
                 object
             }
-            Self::Deployment { name, image, replicas, port, command } => {
-                deployment(name, image, *replicas, *port, command)
-            }
+            Self::Deployment {
+                name,
+                image,
+                replicas,
+                port,
+                command,
+            } => deployment(name, image, *replicas, *port, command),
         })
     }
 }
 
-fn deployment(name: &str, image: &str, replicas: i32, port: Option<u16>, command: &[String]) -> Value {
+fn deployment(
+    name: &str,
+    image: &str,
+    replicas: i32,
+    port: Option<u16>,
+    command: &[String],
+) -> Value {
     let base = image.rsplit('/').next().unwrap_or(image);
     let container = base.split([':', '@']).next().unwrap_or(base);
     let mut container = json!({"name": container, "image": image});
@@ -192,8 +213,13 @@ impl Data {
             let (key, path) = match file.split_once('=') {
                 Some((key, path)) => (key.to_owned(), path),
                 None => {
-                    let name = Path::new(file).file_name().map(|n| n.to_string_lossy().into_owned());
-                    (name.with_context(|| format!("{file} names no file"))?, file.as_str())
+                    let name = Path::new(file)
+                        .file_name()
+                        .map(|n| n.to_string_lossy().into_owned());
+                    (
+                        name.with_context(|| format!("{file} names no file"))?,
+                        file.as_str(),
+                    )
                 }
             };
             let bytes = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;

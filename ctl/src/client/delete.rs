@@ -60,8 +60,13 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
         };
         let name = path.rsplit('/').next().unwrap_or_default();
         let forced = if args.force { " force" } else { "" };
-        println!("{} \"{name}\"{forced} deleted", resource.qualified(&resource.singular));
-        let uid = reply["metadata"]["uid"].as_str().or(reply["details"]["uid"].as_str());
+        println!(
+            "{} \"{name}\"{forced} deleted",
+            resource.qualified(&resource.singular)
+        );
+        let uid = reply["metadata"]["uid"]
+            .as_str()
+            .or(reply["details"]["uid"].as_str());
         gone.push((path, uid.unwrap_or_default().to_owned()));
     }
     if !args.wait {
@@ -79,14 +84,20 @@ async fn paths<'a>(session: &'a Session, args: &DeleteArgs) -> Result<Vec<(&'a R
     if !args.filename.is_empty() {
         for object in manifests::read(&args.filename, false)? {
             let resource = session.resource_of(&object).await?;
-            paths.push((resource, super::apply::object_path(session, resource, &object)?));
+            paths.push((
+                resource,
+                super::apply::object_path(session, resource, &object)?,
+            ));
         }
         return Ok(paths);
     }
     for target in args::targets(session, &args.words).await? {
         match &target.name {
             Some(name) => {
-                paths.push((target.resource, target.resource.object(session.namespace(), name)));
+                paths.push((
+                    target.resource,
+                    target.resource.object(session.namespace(), name),
+                ));
             }
             None if args.all || !args.selector.is_empty() => {
                 let collection = target.resource.collection(Some(session.namespace()));
@@ -95,10 +106,15 @@ async fn paths<'a>(session: &'a Session, args: &DeleteArgs) -> Result<Vec<(&'a R
                     .await?;
                 for item in list["items"].as_array().into_iter().flatten() {
                     let name = item["metadata"]["name"].as_str().unwrap_or_default();
-                    paths.push((target.resource, target.resource.object(session.namespace(), name)));
+                    paths.push((
+                        target.resource,
+                        target.resource.object(session.namespace(), name),
+                    ));
                 }
             }
-            None => bail!("resource(s) were provided, but no name was specified; add names, -l SELECTOR or --all"),
+            None => bail!(
+                "resource(s) were provided, but no name was specified; add names, -l SELECTOR or --all"
+            ),
         }
     }
     Ok(paths)

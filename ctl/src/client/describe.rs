@@ -28,10 +28,16 @@ pub async fn run(session: &Session, args: &DescribeArgs) -> Result<()> {
     let mut first = true;
     for target in args::targets(session, &args.words).await? {
         let objects = match &target.name {
-            Some(name) => vec![session.get(&target.resource.object(session.namespace(), name)).await?],
+            Some(name) => vec![
+                session
+                    .get(&target.resource.object(session.namespace(), name))
+                    .await?,
+            ],
             None => {
                 let path = target.resource.collection(Some(session.namespace()));
-                let list = session.get(&(path + &query(&[("labelSelector", &args.selector)]))).await?;
+                let list = session
+                    .get(&(path + &query(&[("labelSelector", &args.selector)])))
+                    .await?;
                 list["items"].as_array().cloned().unwrap_or_default()
             }
         };
@@ -128,10 +134,18 @@ fn tree(name: &str, value: &Value, depth: usize, out: &mut String) {
 }
 
 fn conditions(items: &[Value]) -> String {
-    let mut lines = vec![["Type", "Status", "Reason", "Message"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        ["Type", "Status", "Reason", "Message"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for item in items {
         let fields = ["type", "status", "reason", "message"];
-        lines.push(fields.map(|f| item[f].as_str().unwrap_or_default().to_owned()).to_vec());
+        lines.push(
+            fields
+                .map(|f| item[f].as_str().unwrap_or_default().to_owned())
+                .to_vec(),
+        );
     }
     align(&lines)
 }

@@ -30,7 +30,11 @@ pub async fn run(session: &Session, args: &DiffArgs) -> Result<u8> {
         let resource = session.resource_of(&object).await?;
         let path = apply::object_path(session, resource, &object)?;
         let before = optional(session.get(&path).await)?;
-        let dry = query(&[("fieldManager", "peapod-apply"), ("force", "true"), ("dryRun", "All")]);
+        let dry = query(&[
+            ("fieldManager", "peapod-apply"),
+            ("force", "true"),
+            ("dryRun", "All"),
+        ]);
         let request = http::Request::patch(format!("{path}{dry}"))
             .header("Content-Type", "application/apply-patch+yaml")
             .body(serde_json::to_vec(&object)?)?;

@@ -33,8 +33,12 @@ pub async fn run(session: &Session, args: &EditArgs) -> Result<()> {
     file.write_all(print::yaml(&before)?.as_bytes())?;
     open(file.path())?;
     let text = std::fs::read_to_string(file.path())?;
-    let after: Value = serde_saphyr::from_str(&text)
-        .map_err(|error| keep(file, anyhow::Error::new(error).context("the edited text is no YAML")))?;
+    let after: Value = serde_saphyr::from_str(&text).map_err(|error| {
+        keep(
+            file,
+            anyhow::Error::new(error).context("the edited text is no YAML"),
+        )
+    })?;
     if after == before {
         println!("Edit cancelled, no changes made.");
         return Ok(());
@@ -53,7 +57,9 @@ fn keep(file: tempfile::NamedTempFile, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn open(path: &std::path::Path) -> Result<()> {
-    let editor = ["KUBE_EDITOR", "VISUAL", "EDITOR"].into_iter().find_map(|name| std::env::var(name).ok());
+    let editor = ["KUBE_EDITOR", "VISUAL", "EDITOR"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
     let editor = editor.unwrap_or_else(|| "vi".to_owned());
     let status = Command::new("sh")
         .arg("-c")
@@ -70,7 +76,9 @@ fn open(path: &std::path::Path) -> Result<()> {
 
 /// The merge patch that leads from one value to another (RFC 7396).
 fn difference(before: &Value, after: &Value) -> Value {
-    let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
+    let (Value::Object(old), Value::Object(new)) = (before, after) else {
+        return after.clone();
+    };
     let mut patch = serde_json::Map::new();
     for (key, value) in new {
         match old.get(key) {
@@ -99,6 +107,9 @@ mod tests {
         let before = json!({"a": 1, "b": {"c": 1, "d": 2}, "e": [1]});
         let after = json!({"a": 1, "b": {"c": 3}, "e": [1, 2], "f": null});
         let patch = difference(&before, &after);
-        assert_eq!(patch, json!({"b": {"c": 3, "d": null}, "e": [1, 2], "f": null}));
+        assert_eq!(
+            patch,
+            json!({"b": {"c": 3, "d": null}, "e": [1, 2], "f": null})
+        );
     }
 }

@@ -27,13 +27,20 @@ pub async fn run(session: &Session, args: &EventsArgs) -> Result<()> {
     let mut selector = String::new();
     if let Some(about) = &args.about {
         let (resource, name) = args::one(session, std::slice::from_ref(about)).await?;
-        selector = format!("involvedObject.kind={},involvedObject.name={name}", resource.kind);
+        selector = format!(
+            "involvedObject.kind={},involvedObject.name={name}",
+            resource.kind
+        );
     }
     let namespace = (!args.all_namespaces).then(|| session.namespace());
     let mut events = list(session, namespace, &selector).await?;
     events.retain(|event| {
         let kind = event["type"].as_str().unwrap_or_default();
-        args.types.is_empty() || args.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(kind))
+        args.types.is_empty()
+            || args
+                .types
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(kind))
     });
     if events.is_empty() {
         println!("No events found.");
@@ -44,7 +51,11 @@ pub async fn run(session: &Session, args: &EventsArgs) -> Result<()> {
 }
 
 /// The events that a field selector finds, oldest first.
-pub async fn list(session: &Session, namespace: Option<&str>, selector: &str) -> Result<Vec<Value>> {
+pub async fn list(
+    session: &Session,
+    namespace: Option<&str>,
+    selector: &str,
+) -> Result<Vec<Value>> {
     let resource = session.resource("events").await?;
     let path = resource.collection(namespace) + &args::query(&[("fieldSelector", selector)]);
     let list = session.get(&path).await?;
@@ -54,13 +65,20 @@ pub async fn list(session: &Session, namespace: Option<&str>, selector: &str) ->
 }
 
 fn last_seen(event: &Value) -> Option<&str> {
-    let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"], &event["metadata"]["creationTimestamp"]];
+    let times = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
     times.into_iter().find_map(Value::as_str)
 }
 
 /// Events as a table.
 pub fn table(events: &[Value], namespaces: bool, now: Timestamp) -> String {
-    let header = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"].map(str::to_owned).to_vec();
+    let header = ["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]
+        .map(str::to_owned)
+        .to_vec();
     let mut lines = vec![with_namespace(namespaces, "NAMESPACE", header)];
     for event in events {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -72,7 +90,11 @@ pub fn table(events: &[Value], namespaces: bool, now: Timestamp) -> String {
             format!("{}/{}", text(&object["kind"]), text(&object["name"])),
             text(&event["message"]).trim().to_owned(),
         ];
-        lines.push(with_namespace(namespaces, &text(&event["metadata"]["namespace"]), line));
+        lines.push(with_namespace(
+            namespaces,
+            &text(&event["metadata"]["namespace"]),
+            line,
+        ));
     }
     align(&lines)
 }
@@ -86,7 +108,10 @@ fn with_namespace(shown: bool, namespace: &str, mut line: Vec<String>) -> Vec<St
 
 fn seen(event: &Value, now: Timestamp) -> String {
     let last = age(last_seen(event).unwrap_or_default(), now);
-    let count = event["series"]["count"].as_i64().or(event["count"].as_i64()).unwrap_or(1);
+    let count = event["series"]["count"]
+        .as_i64()
+        .or(event["count"].as_i64())
+        .unwrap_or(1);
     match event["firstTimestamp"].as_str() {
         Some(first) if count > 1 => format!("{last} (x{count} over {})", age(first, now)),
         _ => last,
@@ -95,7 +120,9 @@ fn seen(event: &Value, now: Timestamp) -> String {
 
 /// How long ago a time was, as kubectl writes it.
 pub fn age(time: &str, now: Timestamp) -> String {
-    let Ok(then) = time.parse::<Timestamp>() else { return "<unknown>".to_owned() };
+    let Ok(then) = time.parse::<Timestamp>() else {
+        return "<unknown>".to_owned();
+    };
     human(now.duration_since(then).as_secs().max(0))
 }
 

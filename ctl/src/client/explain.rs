@@ -38,12 +38,17 @@ pub async fn run(session: &Session, args: &ExplainArgs) -> Result<()> {
         schema = property;
         name = Some(field);
     }
-    println!("GROUP:      {}\nKIND:       {}\nVERSION:    {}\n", resource.group, resource.kind, resource.version);
+    println!(
+        "GROUP:      {}\nKIND:       {}\nVERSION:    {}\n",
+        resource.group, resource.kind, resource.version
+    );
     if let Some(field) = name {
         println!("FIELD: {field} <{}>\n", type_name(schema));
     }
     let resolved = resolve(schemas, element_of(schemas, schema));
-    let text = description.or(resolved["description"].as_str()).unwrap_or("<empty>");
+    let text = description
+        .or(resolved["description"].as_str())
+        .unwrap_or("<empty>");
     println!("DESCRIPTION:\n{}", wrapped(text, 4));
     if resolved["properties"].is_object() {
         println!("FIELDS:");
@@ -55,15 +60,18 @@ pub async fn run(session: &Session, args: &ExplainArgs) -> Result<()> {
 fn schema_of<'a>(schemas: &'a Value, group: &str, version: &str, kind: &str) -> Option<&'a Value> {
     schemas.as_object()?.values().find(|schema| {
         let kinds = schema["x-kubernetes-group-version-kind"].as_array();
-        kinds.into_iter().flatten().any(|k| {
-            k["group"] == group && k["version"] == version && k["kind"] == kind
-        })
+        kinds
+            .into_iter()
+            .flatten()
+            .any(|k| k["group"] == group && k["version"] == version && k["kind"] == kind)
     })
 }
 
 /// Follows `$ref`, also where it stands in `allOf`.
 fn resolve<'a>(schemas: &'a Value, schema: &'a Value) -> &'a Value {
-    let reference = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str());
+    let reference = schema["$ref"]
+        .as_str()
+        .or(schema["allOf"][0]["$ref"].as_str());
     match reference.and_then(|text| text.rsplit('/').next()) {
         Some(name) => resolve(schemas, &schemas[name]),
         None => element_of(schemas, schema),
@@ -85,7 +93,10 @@ fn element_of<'a>(schemas: &'a Value, schema: &'a Value) -> &'a Value {
 
 /// The type as kubectl names it: `string`, `[]Container`, `map[string]string`.
 fn type_name(schema: &Value) -> String {
-    if let Some(reference) = schema["$ref"].as_str().or(schema["allOf"][0]["$ref"].as_str()) {
+    if let Some(reference) = schema["$ref"]
+        .as_str()
+        .or(schema["allOf"][0]["$ref"].as_str())
+    {
         let name = reference.rsplit('/').next().unwrap_or(reference);
         return name.rsplit('.').next().unwrap_or(name).to_owned();
     }
@@ -101,11 +112,19 @@ fn type_name(schema: &Value) -> String {
 }
 
 fn fields(schemas: &Value, schema: &Value, recursive: bool, depth: usize, path: &mut Vec<String>) {
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let kind = type_name(property);
-        let mark = if required.contains(&name.as_str()) { " -required-" } else { "" };
+        let mark = if required.contains(&name.as_str()) {
+            " -required-"
+        } else {
+            ""
+        };
         println!("{:depth$}{name}\t<{kind}>{mark}", "");
         if !recursive {
             let text = property["description"].as_str().unwrap_or_default();
@@ -115,7 +134,13 @@ fn fields(schemas: &Value, schema: &Value, recursive: bool, depth: usize, path: 
         // A type that contains itself (JSONSchemaProps) would never end.
         if !path.contains(&kind) {
             path.push(kind);
-            fields(schemas, resolve(schemas, element_of(schemas, property)), true, depth + 2, path);
+            fields(
+                schemas,
+                resolve(schemas, element_of(schemas, property)),
+                true,
+                depth + 2,
+                path,
+            );
             path.pop();
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::args::{self, Target, query};
 use super::print::{self, Format, Table};
-use super::session::{Session, explain};
+use super::session::{Session, server_error};
 
 /// The arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -92,14 +92,24 @@ fn path(session: &Session, args: &GetArgs, target: &Target<'_>, watching: bool) 
         }
         Some(name) => return Ok(target.resource.object(session.namespace(), name)),
     };
-    let pairs = [("labelSelector", args.selector.as_str()), ("fieldSelector", fields.as_str())];
+    let pairs = [
+        ("labelSelector", args.selector.as_str()),
+        ("fieldSelector", fields.as_str()),
+    ];
     Ok(base + &query(&pairs))
 }
 
-async fn tables(session: &Session, args: &GetArgs, targets: &[Target<'_>], wide: bool) -> Result<()> {
+async fn tables(
+    session: &Session,
+    args: &GetArgs,
+    targets: &[Target<'_>],
+    wide: bool,
+) -> Result<()> {
     let mut shown: Vec<(&str, Table, bool)> = Vec::new();
     for target in targets {
-        let reply = session.get_as(&path(session, args, target, false)?, print::TABLE).await;
+        let reply = session
+            .get_as(&path(session, args, target, false)?, print::TABLE)
+            .await;
         let reply = match super::session::optional(reply)? {
             Some(reply) => reply,
             None if args.ignore_not_found => continue,
@@ -138,13 +148,23 @@ async fn tables(session: &Session, args: &GetArgs, targets: &[Target<'_>], wide:
             println!();
         }
         let prefix = several.then(|| targets.iter().find(|t| t.resource.plural == shown[at].0));
-        let prefix = prefix.flatten().map(|t| t.resource.qualified(&t.resource.singular));
-        print!("{}", table.render(wide, *namespaced, !args.no_headers, prefix.as_deref()));
+        let prefix = prefix
+            .flatten()
+            .map(|t| t.resource.qualified(&t.resource.singular));
+        print!(
+            "{}",
+            table.render(wide, *namespaced, !args.no_headers, prefix.as_deref())
+        );
     }
     Ok(())
 }
 
-async fn objects(session: &Session, args: &GetArgs, targets: &[Target<'_>], format: &Format) -> Result<()> {
+async fn objects(
+    session: &Session,
+    args: &GetArgs,
+    targets: &[Target<'_>],
+    format: &Format,
+) -> Result<()> {
     let single = targets.len() == 1 && targets[0].name.is_some();
     let mut items = Vec::new();
     for target in targets {
@@ -159,7 +179,9 @@ async fn objects(session: &Session, args: &GetArgs, targets: &[Target<'_>], form
             items.push(reply);
             continue;
         }
-        let Value::Array(list) = reply["items"].take() else { continue };
+        let Value::Array(list) = reply["items"].take() else {
+            continue;
+        };
         items.extend(list.into_iter().map(|item| with_kind(item, target)));
     }
     if let Some(path) = &args.sort_by {
@@ -170,7 +192,9 @@ async fn objects(session: &Session, args: &GetArgs, targets: &[Target<'_>], form
             Some(item) => item,
             None => return Ok(()),
         },
-        false => json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}),
+        false => {
+            json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+        }
     };
     print!("{}", print::render(format, value, targets[0].resource)?);
     Ok(())
@@ -179,13 +203,22 @@ async fn objects(session: &Session, args: &GetArgs, targets: &[Target<'_>], form
 /// Items of a list come without their kind; a mixed list needs it.
 fn with_kind(mut item: Value, target: &Target<'_>) -> Value {
     if let Value::Object(fields) = &mut item {
-        fields.entry("apiVersion").or_insert_with(|| target.resource.api_version().into());
-        fields.entry("kind").or_insert_with(|| target.resource.kind.clone().into());
+        fields
+            .entry("apiVersion")
+            .or_insert_with(|| target.resource.api_version().into());
+        fields
+            .entry("kind")
+            .or_insert_with(|| target.resource.kind.clone().into());
     }
     item
 }
 
-async fn watch(session: &Session, args: &GetArgs, targets: &[Target<'_>], format: &Format) -> Result<()> {
+async fn watch(
+    session: &Session,
+    args: &GetArgs,
+    targets: &[Target<'_>],
+    format: &Format,
+) -> Result<()> {
     use futures::{AsyncBufReadExt, TryStreamExt};
     let [target] = targets else {
         bail!("you may only specify a single resource type with --watch");
@@ -197,7 +230,11 @@ async fn watch(session: &Session, args: &GetArgs, targets: &[Target<'_>], format
         _ => ("application/json", false),
     };
     let mut version = String::new();
-    let mut printer = print::Rows::new(wide, args.all_namespaces && target.resource.namespaced, !args.no_headers);
+    let mut printer = print::Rows::new(
+        wide,
+        args.all_namespaces && target.resource.namespaced,
+        !args.no_headers,
+    );
     let list = session.get_as(&base, accept).await?;
     if let Some(found) = list["metadata"]["resourceVersion"].as_str() {
         version = found.to_owned();
@@ -206,13 +243,24 @@ async fn watch(session: &Session, args: &GetArgs, targets: &[Target<'_>], format
         show(&list, target, format, &mut printer)?;
     }
     let path = format!("{base}{glue}watch=true&resourceVersion={version}");
-    let request = http::Request::get(path).header("Accept", accept).body(Vec::new())?;
-    let stream = session.client().request_stream(request).await.map_err(explain)?;
+    let request = http::Request::get(path)
+        .header("Accept", accept)
+        .body(Vec::new())?;
+    let stream = session
+        .client()
+        .request_stream(request)
+        .await
+        .map_err(server_error)?;
     let mut lines = stream.lines();
     while let Some(line) = lines.try_next().await? {
         let event: Value = serde_json::from_str(&line)?;
         match event["type"].as_str() {
-            Some("ERROR") => bail!("{}", event["object"]["message"].as_str().unwrap_or("the watch failed")),
+            Some("ERROR") => bail!(
+                "{}",
+                event["object"]["message"]
+                    .as_str()
+                    .unwrap_or("the watch failed")
+            ),
             Some("BOOKMARK") => {}
             _ => show(&event["object"], target, format, &mut printer)?,
         }
@@ -230,7 +278,10 @@ fn show(value: &Value, target: &Target<'_>, format: &Format, rows: &mut print::R
         _ => vec![value.clone()],
     };
     for item in items {
-        print!("{}", print::render(format, with_kind(item, target), target.resource)?);
+        print!(
+            "{}",
+            print::render(format, with_kind(item, target), target.resource)?
+        );
     }
     Ok(())
 }

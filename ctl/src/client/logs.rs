@@ -5,7 +5,7 @@ use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use super::args::{self, query};
-use super::session::{Session, explain};
+use super::session::{Session, server_error};
 use super::wait;
 
 /// The arguments of `logs`.
@@ -65,8 +65,13 @@ pub async fn run(session: &Session, args: &LogsArgs) -> Result<()> {
         }
         return Ok(());
     }
-    let all = sources.iter().map(|source| print_log(session, args, source));
-    futures::stream::iter(all).buffer_unordered(64).try_collect::<Vec<()>>().await?;
+    let all = sources
+        .iter()
+        .map(|source| print_log(session, args, source));
+    futures::stream::iter(all)
+        .buffer_unordered(64)
+        .try_collect::<Vec<()>>()
+        .await?;
     Ok(())
 }
 
@@ -75,7 +80,10 @@ async fn sources(session: &Session, args: &LogsArgs) -> Result<Vec<Source>> {
     for pod in pods(session, args).await? {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         for container in containers(&pod, args)? {
-            sources.push(Source { pod: name.to_owned(), container });
+            sources.push(Source {
+                pod: name.to_owned(),
+                container,
+            });
         }
     }
     Ok(sources)
@@ -85,12 +93,20 @@ async fn pods(session: &Session, args: &LogsArgs) -> Result<Vec<Value>> {
     let pods = session.resource("pods").await?;
     let selector = match (&args.selector, args.words.first()) {
         (Some(selector), _) => selector.clone(),
-        (None, None) => bail!("expected 'logs [-f] POD [-c CONTAINER]' or TYPE/NAME or -l SELECTOR"),
+        (None, None) => {
+            bail!("expected 'logs [-f] POD [-c CONTAINER]' or TYPE/NAME or -l SELECTOR")
+        }
         (None, Some(word)) => match word.split_once('/') {
-            None => return Ok(vec![session.get(&pods.object(session.namespace(), word)).await?]),
+            None => {
+                return Ok(vec![
+                    session.get(&pods.object(session.namespace(), word)).await?,
+                ]);
+            }
             Some(_) => {
                 let (resource, name) = args::one(session, std::slice::from_ref(word)).await?;
-                let object = session.get(&resource.object(session.namespace(), &name)).await?;
+                let object = session
+                    .get(&resource.object(session.namespace(), &name))
+                    .await?;
                 if resource.plural == "pods" {
                     return Ok(vec![object]);
                 }
@@ -108,17 +124,24 @@ pub fn selector_of(object: &Value) -> Result<String> {
     let selector = &object["spec"]["selector"];
     let labels = selector.get("matchLabels").unwrap_or(selector);
     let Some(labels) = labels.as_object().filter(|labels| !labels.is_empty()) else {
-        bail!("{} selects no pods", object["kind"].as_str().unwrap_or("it"));
+        bail!(
+            "{} selects no pods",
+            object["kind"].as_str().unwrap_or("it")
+        );
     };
-    let pairs: Vec<String> =
-        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
     Ok(pairs.join(","))
 }
 
 fn containers(pod: &Value, args: &LogsArgs) -> Result<Vec<String>> {
     let names = |list: &str| -> Vec<String> {
         let items = pod["spec"][list].as_array().into_iter().flatten();
-        items.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+        items
+            .filter_map(|c| c["name"].as_str().map(str::to_owned))
+            .collect()
     };
     if args.all_containers {
         return Ok([names("initContainers"), names("containers")].concat());
@@ -133,7 +156,11 @@ fn containers(pod: &Value, args: &LogsArgs) -> Result<Vec<String>> {
     let all = names("containers");
     if all.len() > 1 {
         let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
-        eprintln!("Defaulted container \"{}\" out of: {} (of pod {pod})", all[0], all.join(", "));
+        eprintln!(
+            "Defaulted container \"{}\" out of: {} (of pod {pod})",
+            all[0],
+            all.join(", ")
+        );
     }
     Ok(all.into_iter().take(1).collect())
 }
@@ -147,14 +174,33 @@ async fn print_log(session: &Session, args: &LogsArgs, source: &Source) -> Resul
         ("follow", text(args.follow)),
         ("previous", text(args.previous)),
         ("timestamps", text(args.timestamps)),
-        ("tailLines", &if args.tail < 0 { String::new() } else { args.tail.to_string() }),
-        ("sinceSeconds", &since.map(|d| d.as_secs().max(1).to_string()).unwrap_or_default()),
+        (
+            "tailLines",
+            &if args.tail < 0 {
+                String::new()
+            } else {
+                args.tail.to_string()
+            },
+        ),
+        (
+            "sinceSeconds",
+            &since
+                .map(|d| d.as_secs().max(1).to_string())
+                .unwrap_or_default(),
+        ),
         ("sinceTime", args.since_time.as_deref().unwrap_or_default()),
-        ("limitBytes", &args.limit_bytes.map(|n| n.to_string()).unwrap_or_default()),
+        (
+            "limitBytes",
+            &args.limit_bytes.map(|n| n.to_string()).unwrap_or_default(),
+        ),
     ];
     let path = pods.object(session.namespace(), &source.pod) + "/log" + &query(&pairs);
     let request = http::Request::get(path).body(Vec::new())?;
-    let mut stream = session.client().request_stream(request).await.map_err(explain)?;
+    let mut stream = session
+        .client()
+        .request_stream(request)
+        .await
+        .map_err(server_error)?;
     let stdout = tokio::io::stdout();
     let mut stdout = tokio::io::BufWriter::new(stdout);
     use tokio::io::AsyncWriteExt;

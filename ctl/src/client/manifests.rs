@@ -36,7 +36,10 @@ fn sources(name: &str, recursive: bool) -> Result<Vec<(String, String)>> {
     }
     let mut files = Vec::new();
     collect(Path::new(name), recursive, true, &mut files)?;
-    files.into_iter().map(|path| Ok((path.display().to_string(), text_of(&path)?))).collect()
+    files
+        .into_iter()
+        .map(|path| Ok((path.display().to_string(), text_of(&path)?)))
+        .collect()
 }
 
 fn text_of(path: &Path) -> Result<String> {
@@ -61,10 +64,15 @@ fn collect(path: &Path, recursive: bool, top: bool, files: &mut Vec<PathBuf>) ->
     if !top && !recursive {
         return Ok(());
     }
-    let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+    let entries =
+        std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut paths = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()?;
     paths.sort();
-    paths.iter().try_for_each(|path| collect(path, recursive, false, files))
+    paths
+        .iter()
+        .try_for_each(|path| collect(path, recursive, false, files))
 }
 
 /// Reads the documents of a text.
@@ -89,7 +97,9 @@ fn open(mut document: Value, objects: &mut Vec<Value>) -> Result<()> {
     if !document.is_object() {
         bail!("a manifest must be an object with apiVersion and kind, not {document}");
     }
-    let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    let is_list = document["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"));
     match document.get_mut("items").map(Value::take) {
         Some(Value::Array(items)) if is_list => {
             items.into_iter().try_for_each(|item| open(item, objects))
@@ -113,10 +123,16 @@ mod tests {
     #[test]
     fn documents_and_lists() {
         let yaml = "---\nkind: A\n---\nkind: AList\nitems:\n- kind: B\n- kind: C\n";
-        let kinds: Vec<_> =
-            parse(yaml).unwrap().iter().map(|o| o["kind"].as_str().unwrap().to_owned()).collect();
+        let kinds: Vec<_> = parse(yaml)
+            .unwrap()
+            .iter()
+            .map(|o| o["kind"].as_str().unwrap().to_owned())
+            .collect();
         assert_eq!(kinds, ["A", "B", "C"]);
-        assert_eq!(parse("{\"kind\":\"A\"}\n{\"kind\":\"B\"}").unwrap().len(), 2);
+        assert_eq!(
+            parse("{\"kind\":\"A\"}\n{\"kind\":\"B\"}").unwrap().len(),
+            2
+        );
     }
 
     #[test]

@@ -32,7 +32,8 @@ mod wait;
 use anyhow::Result;
 use clap::Subcommand;
 
-pub use session::{Global, Session};
+pub use events::human;
+pub use session::{Global, Session, server_error};
 
 /// The client commands.
 #[derive(Debug, Subcommand)]

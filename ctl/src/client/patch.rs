@@ -31,7 +31,9 @@ pub async fn run(session: &Session, args: &PatchArgs) -> Result<()> {
     let (resource, name) = args::one(session, &args.words).await?;
     let text = match (&args.patch, &args.patch_file) {
         (Some(text), None) => text.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?,
+        (None, Some(file)) => {
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?
+        }
         _ => bail!("must specify --patch or --patch-file containing the contents of the patch"),
     };
     let patch: Value = serde_saphyr::from_str(&text).context("unable to parse the patch")?;
@@ -43,7 +45,11 @@ pub async fn run(session: &Session, args: &PatchArgs) -> Result<()> {
     let after = send(session, &path, content_type(&args.kind), &patch).await?;
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     let same = version(&before) == version(&after);
-    println!("{} patched{}", resource.object_name(&name), if same { " (no change)" } else { "" });
+    println!(
+        "{} patched{}",
+        resource.object_name(&name),
+        if same { " (no change)" } else { "" }
+    );
     Ok(())
 }
 
@@ -56,7 +62,12 @@ fn content_type(kind: &str) -> &'static str {
 }
 
 /// Sends a patch.
-pub async fn send(session: &Session, path: &str, content_type: &str, patch: &Value) -> Result<Value> {
+pub async fn send(
+    session: &Session,
+    path: &str,
+    content_type: &str,
+    patch: &Value,
+) -> Result<Value> {
     let request = http::Request::patch(format!("{path}?fieldManager=peapod"))
         .header("Content-Type", content_type)
         .body(serde_json::to_vec(patch)?)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::session::{Session, explain};
+use super::session::{Session, server_error};
 
 /// Most connections at a time for one command.
 const MAX_CONNECTIONS: usize = 1024;
@@ -54,7 +54,8 @@ pub async fn run(session: &Session, args: &PortForwardArgs) -> Result<()> {
 /// `8080:80`, `80`, `:80`.
 fn ports(spec: &str) -> Result<(u16, u16)> {
     let number = |text: &str| -> Result<u16> {
-        text.parse().with_context(|| format!("invalid port {text:?} in {spec:?}; write [LOCAL:]REMOTE"))
+        text.parse()
+            .with_context(|| format!("invalid port {text:?} in {spec:?}; write [LOCAL:]REMOTE"))
     };
     match spec.split_once(':') {
         None => Ok((number(spec)?, number(spec)?)),
@@ -64,18 +65,30 @@ fn ports(spec: &str) -> Result<(u16, u16)> {
 }
 
 async fn service_of(session: &Session, target: &str) -> Result<Option<Value>> {
-    let Some((kind, name)) = target.split_once('/') else { return Ok(None) };
+    let Some((kind, name)) = target.split_once('/') else {
+        return Ok(None);
+    };
     let resource = session.resource(kind).await?;
     if resource.plural != "services" {
         return Ok(None);
     }
-    Ok(Some(session.get(&resource.object(session.namespace(), name)).await?))
+    Ok(Some(
+        session
+            .get(&resource.object(session.namespace(), name))
+            .await?,
+    ))
 }
 
 /// The pod's port behind a service's port.
 async fn target_port(session: &Session, service: &Value, pod: &str, port: u16) -> Result<u16> {
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let Some(found) = ports.iter().find(|p| p["port"].as_u64() == Some(u64::from(port))) else {
+    let ports = service["spec"]["ports"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let Some(found) = ports
+        .iter()
+        .find(|p| p["port"].as_u64() == Some(u64::from(port)))
+    else {
         bail!("the service does not have a port {port}");
     };
     match &found["targetPort"] {
@@ -91,7 +104,9 @@ async fn target_port(session: &Session, service: &Value, pod: &str, port: u16) -
 
 fn named_port(pod: &Value, name: &str) -> Option<u16> {
     let containers = pod["spec"]["containers"].as_array()?;
-    let mut all = containers.iter().flat_map(|c| c["ports"].as_array().into_iter().flatten());
+    let mut all = containers
+        .iter()
+        .flat_map(|c| c["ports"].as_array().into_iter().flatten());
     let port = all.find(|port| port["name"] == name)?;
     port["containerPort"].as_u64().map(|port| port as u16)
 }
@@ -114,8 +129,10 @@ async fn serve(listener: TcpListener, api: Api<Pod>, pod: String, port: u16) -> 
 }
 
 async fn forward(mut stream: TcpStream, api: &Api<Pod>, pod: &str, port: u16) -> Result<()> {
-    let mut forwarder = api.portforward(pod, &[port]).await.map_err(explain)?;
-    let mut remote = forwarder.take_stream(port).context("the server opened no stream")?;
+    let mut forwarder = api.portforward(pod, &[port]).await.map_err(server_error)?;
+    let mut remote = forwarder
+        .take_stream(port)
+        .context("the server opened no stream")?;
     tokio::io::copy_bidirectional(&mut stream, &mut remote)
         .await
         .with_context(|| format!("lost connection to port {port} of pod {pod}"))?;

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use kube::Client;
 use serde::Deserialize;
 
-use super::session::explain;
+use super::session::server_error;
 
 /// One served resource, in the version that the server prefers.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,15 +83,10 @@ impl Resources {
             let request = http::Request::get(path)
                 .header("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
                 .body(Vec::new())?;
-            let groups: GroupList = client.request(request).await.map_err(explain)?;
+            let groups: GroupList = client.request(request).await.map_err(server_error)?;
             all.extend(groups.resources());
         }
         Ok(Self(all))
-    }
-
-    /// Every resource.
-    pub fn iter(&self) -> impl Iterator<Item = &Resource> {
-        self.0.iter()
     }
 
     /// The resource that a word means.
@@ -116,7 +111,10 @@ impl Resources {
 
     /// The resources of a category, such as `all`.
     pub fn category(&self, word: &str) -> Vec<&Resource> {
-        self.0.iter().filter(|r| r.categories.iter().any(|c| c == word)).collect()
+        self.0
+            .iter()
+            .filter(|r| r.categories.iter().any(|c| c == word))
+            .collect()
     }
 
     /// The resource of a manifest's kind.
@@ -124,7 +122,10 @@ impl Resources {
         if api_version.is_empty() || kind.is_empty() {
             bail!("a manifest lacks its apiVersion or kind");
         }
-        let found = self.0.iter().find(|r| r.kind == kind && r.api_version() == api_version);
+        let found = self
+            .0
+            .iter()
+            .find(|r| r.kind == kind && r.api_version() == api_version);
         found.ok_or_else(|| {
             anyhow!("no matches for kind \"{kind}\" in version \"{api_version}\"; is its definition installed?")
         })
@@ -231,7 +232,10 @@ mod tests {
             assert_eq!(all.find(word).unwrap().plural, "pods", "{word}");
         }
         assert_eq!(all.find("events").unwrap().group, "");
-        assert_eq!(all.find("events.events.k8s.io").unwrap().group, "events.k8s.io");
+        assert_eq!(
+            all.find("events.events.k8s.io").unwrap().group,
+            "events.k8s.io"
+        );
         assert!(all.find("pad").is_err());
         assert_eq!(all.category("all").len(), 1);
     }

@@ -71,11 +71,16 @@ enum Action {
 /// Runs `rollout`.
 pub async fn run(session: &Session, args: &RolloutArgs) -> Result<()> {
     match &args.action {
-        Action::Status { words, watch, timeout } => status(session, words, *watch, timeout).await,
+        Action::Status {
+            words,
+            watch,
+            timeout,
+        } => status(session, words, *watch, timeout).await,
         Action::History { words } => history(session, words).await,
         Action::Undo { words, to_revision } => undo(session, words, *to_revision).await,
         Action::Restart { words } => {
-            let annotation = json!({"kubectl.kubernetes.io/restartedAt": Timestamp::now().to_string()});
+            let annotation =
+                json!({"kubectl.kubernetes.io/restartedAt": Timestamp::now().to_string()});
             let change = json!({"spec": {"template": {"metadata": {"annotations": annotation}}}});
             change_spec(session, words, &change, "restarted").await
         }
@@ -83,14 +88,30 @@ pub async fn run(session: &Session, args: &RolloutArgs) -> Result<()> {
             change_spec(session, words, &json!({"spec": {"paused": true}}), "paused").await
         }
         Action::Resume { words } => {
-            change_spec(session, words, &json!({"spec": {"paused": false}}), "resumed").await
+            change_spec(
+                session,
+                words,
+                &json!({"spec": {"paused": false}}),
+                "resumed",
+            )
+            .await
         }
     }
 }
 
-async fn change_spec(session: &Session, words: &[String], change: &Value, done: &str) -> Result<()> {
+async fn change_spec(
+    session: &Session,
+    words: &[String],
+    change: &Value,
+    done: &str,
+) -> Result<()> {
     let (resource, name) = args::one(session, words).await?;
-    patch::merge(session, &resource.object(session.namespace(), &name), change).await?;
+    patch::merge(
+        session,
+        &resource.object(session.namespace(), &name),
+        change,
+    )
+    .await?;
     println!("{} {done}", resource.object_name(&name));
     Ok(())
 }
@@ -98,7 +119,10 @@ async fn change_spec(session: &Session, words: &[String], change: &Value, done: 
 async fn status(session: &Session, words: &[String], watch: bool, timeout: &str) -> Result<()> {
     let (resource, name) = args::one(session, words).await?;
     if resource.plural != "deployments" {
-        bail!("no status viewer for {}; it is known for deployments", resource.plural);
+        bail!(
+            "no status viewer for {}; it is known for deployments",
+            resource.plural
+        );
     }
     let path = resource.object(session.namespace(), &name);
     let deadline = wait::Deadline::parse(timeout)?;
@@ -112,7 +136,9 @@ async fn status(session: &Session, words: &[String], watch: bool, timeout: &str)
         }
         Ok(done || !watch)
     };
-    deadline.limit(&name, wait::follow(session, &path, seen)).await
+    deadline
+        .limit(&name, wait::follow(session, &path, seen))
+        .await
 }
 
 /// Where a Deployment's rollout stands, in kubectl's words, and whether it is done.
@@ -120,7 +146,10 @@ fn progress(object: &Value, name: &str) -> Result<(String, bool)> {
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     let (spec, status) = (&object["spec"], &object["status"]);
     if number(&object["metadata"]["generation"]) > number(&status["observedGeneration"]) {
-        return Ok(("Waiting for deployment spec update to be observed...".to_owned(), false));
+        return Ok((
+            "Waiting for deployment spec update to be observed...".to_owned(),
+            false,
+        ));
     }
     let mut conditions = status["conditions"].as_array().into_iter().flatten();
     if conditions.any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded") {
@@ -134,15 +163,30 @@ fn progress(object: &Value, name: &str) -> Result<(String, bool)> {
     );
     let waiting = format!("Waiting for deployment \"{name}\" rollout to finish: ");
     if updated < wanted {
-        return Ok((format!("{waiting}{updated} out of {wanted} new replicas have been updated..."), false));
+        return Ok((
+            format!("{waiting}{updated} out of {wanted} new replicas have been updated..."),
+            false,
+        ));
     }
     if total > updated {
-        return Ok((format!("{waiting}{} old replicas are pending termination...", total - updated), false));
+        return Ok((
+            format!(
+                "{waiting}{} old replicas are pending termination...",
+                total - updated
+            ),
+            false,
+        ));
     }
     if available < updated {
-        return Ok((format!("{waiting}{available} of {updated} updated replicas are available..."), false));
+        return Ok((
+            format!("{waiting}{available} of {updated} updated replicas are available..."),
+            false,
+        ));
     }
-    Ok((format!("deployment \"{name}\" successfully rolled out"), true))
+    Ok((
+        format!("deployment \"{name}\" successfully rolled out"),
+        true,
+    ))
 }
 
 /// The ReplicaSets of a Deployment by revision.
@@ -154,25 +198,37 @@ async fn revisions(session: &Session, deployment: &Value) -> Result<Vec<(i64, Va
     let uid = &deployment["metadata"]["uid"];
     let owned = |set: &&Value| {
         let owners = set["metadata"]["ownerReferences"].as_array();
-        owners.into_iter().flatten().any(|owner| owner["uid"] == *uid)
+        owners
+            .into_iter()
+            .flatten()
+            .any(|owner| owner["uid"] == *uid)
     };
     let revision = |set: &Value| -> i64 {
-        let text = set["metadata"]["annotations"][REVISION].as_str().unwrap_or_default();
+        let text = set["metadata"]["annotations"][REVISION]
+            .as_str()
+            .unwrap_or_default();
         text.parse().unwrap_or_default()
     };
     let items = list["items"].as_array().into_iter().flatten();
-    let mut found: Vec<_> = items.filter(owned).map(|set| (revision(set), set.clone())).collect();
+    let mut found: Vec<_> = items
+        .filter(owned)
+        .map(|set| (revision(set), set.clone()))
+        .collect();
     found.sort_by_key(|(revision, _)| *revision);
     Ok(found)
 }
 
 async fn history(session: &Session, words: &[String]) -> Result<()> {
     let (resource, name) = args::one(session, words).await?;
-    let deployment = session.get(&resource.object(session.namespace(), &name)).await?;
+    let deployment = session
+        .get(&resource.object(session.namespace(), &name))
+        .await?;
     println!("{}", resource.object_name(&name));
     let mut lines = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
     for (revision, set) in revisions(session, &deployment).await? {
-        let cause = set["metadata"]["annotations"][CHANGE_CAUSE].as_str().unwrap_or("<none>");
+        let cause = set["metadata"]["annotations"][CHANGE_CAUSE]
+            .as_str()
+            .unwrap_or("<none>");
         lines.push(vec![revision.to_string(), cause.to_owned()]);
     }
     print!("{}", align(&lines));
@@ -185,11 +241,17 @@ async fn undo(session: &Session, words: &[String], to: i64) -> Result<()> {
     let deployment = session.get(&path).await?;
     let revisions = revisions(session, &deployment).await?;
     let chosen = match to {
-        0 => revisions.len().checked_sub(2).and_then(|at| revisions.get(at)),
+        0 => revisions
+            .len()
+            .checked_sub(2)
+            .and_then(|at| revisions.get(at)),
         _ => revisions.iter().find(|(revision, _)| *revision == to),
     };
     let Some((_, set)) = chosen else {
-        bail!("no rollout history found for {}; see `peapod rollout history`", resource.object_name(&name));
+        bail!(
+            "no rollout history found for {}; see `peapod rollout history`",
+            resource.object_name(&name)
+        );
     };
     let mut template = set["spec"]["template"].clone();
     if let Some(labels) = template["metadata"]["labels"].as_object_mut() {
@@ -210,7 +272,11 @@ mod tests {
         let object = |status: Value| json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": status});
         let say = |status: Value| progress(&object(status), "web").unwrap();
         let seen = |a: i64, b: i64, c: i64| json!({"observedGeneration": 2, "updatedReplicas": a, "replicas": b, "availableReplicas": c});
-        assert!(say(json!({})).0.starts_with("Waiting for deployment spec update"));
+        assert!(
+            say(json!({}))
+                .0
+                .starts_with("Waiting for deployment spec update")
+        );
         assert!(say(seen(1, 3, 3)).0.contains("1 out of 3 new replicas"));
         assert!(say(seen(3, 4, 3)).0.contains("1 old replicas are pending"));
         assert!(say(seen(3, 3, 2)).0.contains("2 of 3 updated replicas"));

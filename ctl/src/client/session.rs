@@ -23,7 +23,13 @@ pub struct Global {
     #[arg(short, long, global = true, value_name = "NAME")]
     pub namespace: Option<String>,
     /// Data directory of this machine's instance
-    #[arg(long = "instance-dir", env = "PEAPOD_DATA_DIR", hide = true, global = true, default_value = "/var/lib/peapod")]
+    #[arg(
+        long = "instance-dir",
+        env = "PEAPOD_DATA_DIR",
+        hide = true,
+        global = true,
+        default_value = "/var/lib/peapod"
+    )]
     pub instance_dir: PathBuf,
 }
 
@@ -38,15 +44,24 @@ impl Session {
     /// Connects by the first kubeconfig that is there.
     pub async fn open(global: &Global) -> Result<Self> {
         let kubeconfig = find(global)?;
-        let options = KubeConfigOptions { context: global.context.clone(), ..Default::default() };
+        let options = KubeConfigOptions {
+            context: global.context.clone(),
+            ..Default::default()
+        };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .context("the kubeconfig cannot be used")?;
         config.read_timeout = None;
-        let namespace =
-            global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
-        Ok(Self { client, namespace, resources: tokio::sync::OnceCell::new() })
+        Ok(Self {
+            client,
+            namespace,
+            resources: tokio::sync::OnceCell::new(),
+        })
     }
 
     /// The client.
@@ -61,7 +76,9 @@ impl Session {
 
     /// What the server serves; asked for once.
     pub async fn resources(&self) -> Result<&Resources> {
-        self.resources.get_or_try_init(|| Resources::discover(&self.client)).await
+        self.resources
+            .get_or_try_init(|| Resources::discover(&self.client))
+            .await
     }
 
     /// The resource that a word of the user means.
@@ -72,7 +89,9 @@ impl Session {
     /// The resource that a manifest's `apiVersion` and `kind` mean.
     pub async fn resource_of(&self, object: &Value) -> Result<&Resource> {
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
-        self.resources().await?.of_kind(text("apiVersion"), text("kind"))
+        self.resources()
+            .await?
+            .of_kind(text("apiVersion"), text("kind"))
     }
 
     /// A GET of a path, decoded.
@@ -82,27 +101,31 @@ impl Session {
 
     /// A GET of a path in a representation, decoded.
     pub async fn get_as(&self, path: &str, accept: &str) -> Result<Value> {
-        let request = http::Request::get(path).header("Accept", accept).body(Vec::new())?;
+        let request = http::Request::get(path)
+            .header("Accept", accept)
+            .body(Vec::new())?;
         self.request(request).await
     }
 
     /// Any request with a decoded reply; the server's refusal becomes its own sentence.
     pub async fn request(&self, request: http::Request<Vec<u8>>) -> Result<Value> {
-        self.client.request(request).await.map_err(explain)
+        self.client.request(request).await.map_err(server_error)
     }
 }
 
 /// The kubeconfig to use: the flag, `$KUBECONFIG`, the instance's, then the user's own.
 fn find(global: &Global) -> Result<Kubeconfig> {
     if let Some(path) = &global.kubeconfig {
-        return Kubeconfig::read_from(path).with_context(|| format!("cannot read {}", path.display()));
+        return Kubeconfig::read_from(path)
+            .with_context(|| format!("cannot read {}", path.display()));
     }
     if let Some(found) = Kubeconfig::from_env().context("cannot read the files of $KUBECONFIG")? {
         return Ok(found);
     }
     let own = Layout::new(&global.instance_dir)?.kubeconfig();
     if own.exists() {
-        return Kubeconfig::read_from(&own).with_context(|| format!("cannot read {}", own.display()));
+        return Kubeconfig::read_from(&own)
+            .with_context(|| format!("cannot read {}", own.display()));
     }
     Kubeconfig::read().context(
         "no cluster is known: start one with `peapod up`, or name a kubeconfig with --kubeconfig",
@@ -110,7 +133,7 @@ fn find(global: &Global) -> Result<Kubeconfig> {
 }
 
 /// Puts the server's sentence before the client library's.
-pub fn explain(error: kube::Error) -> anyhow::Error {
+pub fn server_error(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) => {
             let prefix = if status.reason.is_empty() {
@@ -128,7 +151,9 @@ pub fn explain(error: kube::Error) -> anyhow::Error {
 
 /// Whether an error is the server's 404.
 pub fn is_not_found(error: &anyhow::Error) -> bool {
-    error.to_string().starts_with("Error from server (NotFound)")
+    error
+        .to_string()
+        .starts_with("Error from server (NotFound)")
 }
 
 /// The reply to a question about one object, `None` for a 404.

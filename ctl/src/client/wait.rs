@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::args::{self, query};
 use super::print::{JsonPath, braced};
-use super::session::{Session, explain, optional};
+use super::session::{Session, optional, server_error};
 
 /// The arguments of `wait`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,9 @@ impl Deadline {
     /// Reads `30s`, `2m`, `1h`, `1m30s`; zero and negative mean a week, as kubectl's.
     pub fn parse(text: &str) -> Result<Self> {
         let duration = duration(text)?;
-        Ok(Self((!duration.is_zero()).then(|| tokio::time::Instant::now() + duration)))
+        Ok(Self(
+            (!duration.is_zero()).then(|| tokio::time::Instant::now() + duration),
+        ))
     }
 
     /// Limits a wait.
@@ -110,7 +112,9 @@ impl Goal {
             let value = path[end..].strip_prefix('=').map(str::to_owned);
             return Ok(Self::Path(JsonPath::parse(&braced(&path[..end]))?, value));
         }
-        bail!("unrecognized condition: {text:?}; write condition=NAME, delete, create or jsonpath={{PATH}}=VALUE")
+        bail!(
+            "unrecognized condition: {text:?}; write condition=NAME, delete, create or jsonpath={{PATH}}=VALUE"
+        )
     }
 
     fn reached(&self, object: &Value) -> Result<bool> {
@@ -118,8 +122,12 @@ impl Goal {
             Self::Delete => false,
             Self::Create => true,
             Self::Condition(name, value) => {
-                let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-                let lower = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_lowercase();
+                let mut conditions = object["status"]["conditions"]
+                    .as_array()
+                    .into_iter()
+                    .flatten();
+                let lower =
+                    |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_lowercase();
                 conditions.any(|c| lower(c, "type") == *name && lower(c, "status") == *value)
                     && observed(object)
             }
@@ -132,7 +140,11 @@ impl Goal {
 /// Whether the status speaks of the present spec.
 fn observed(object: &Value) -> bool {
     match object["status"]["observedGeneration"].as_i64() {
-        Some(seen) => seen >= object["metadata"]["generation"].as_i64().unwrap_or_default(),
+        Some(seen) => {
+            seen >= object["metadata"]["generation"]
+                .as_i64()
+                .unwrap_or_default()
+        }
         None => true,
     }
 }
@@ -150,9 +162,14 @@ pub async fn run(session: &Session, args: &WaitArgs) -> Result<()> {
             }
             None => {
                 let path = target.resource.collection(Some(session.namespace()));
-                let list = session.get(&(path + &query(&[("labelSelector", &args.selector)]))).await?;
+                let list = session
+                    .get(&(path + &query(&[("labelSelector", &args.selector)])))
+                    .await?;
                 let items = list["items"].as_array().cloned().unwrap_or_default();
-                items.iter().filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned)).collect()
+                items
+                    .iter()
+                    .filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned))
+                    .collect()
             }
         };
         for name in names {
@@ -163,7 +180,11 @@ pub async fn run(session: &Session, args: &WaitArgs) -> Result<()> {
                 Goal::Delete => until_gone(session, &path, "", &deadline).await?,
                 _ => until(session, &path, &called, &goal, &deadline).await?,
             }
-            let met = if matches!(goal, Goal::Delete) { "deleted" } else { "condition met" };
+            let met = if matches!(goal, Goal::Delete) {
+                "deleted"
+            } else {
+                "condition met"
+            };
             println!("{called} {met}");
         }
     }
@@ -173,19 +194,33 @@ pub async fn run(session: &Session, args: &WaitArgs) -> Result<()> {
     Ok(())
 }
 
-async fn until(session: &Session, path: &str, called: &str, goal: &Goal, deadline: &Deadline) -> Result<()> {
+async fn until(
+    session: &Session,
+    path: &str,
+    called: &str,
+    goal: &Goal,
+    deadline: &Deadline,
+) -> Result<()> {
     let create = matches!(goal, Goal::Create);
     deadline
-        .limit(called, follow(session, path, |object| match object {
-            Some(object) => goal.reached(object),
-            None if create => Ok(false),
-            None => bail!("Error from server (NotFound): {called} not found"),
-        }))
+        .limit(
+            called,
+            follow(session, path, |object| match object {
+                Some(object) => goal.reached(object),
+                None if create => Ok(false),
+                None => bail!("Error from server (NotFound): {called} not found"),
+            }),
+        )
         .await
 }
 
 /// Waits until an object is gone, or is another one of the same name.
-pub async fn until_gone(session: &Session, path: &str, uid: &str, deadline: &Deadline) -> Result<()> {
+pub async fn until_gone(
+    session: &Session,
+    path: &str,
+    uid: &str,
+    deadline: &Deadline,
+) -> Result<()> {
     let is_gone = |object: Option<&Value>| {
         Ok(object.is_none_or(|o| !uid.is_empty() && o["metadata"]["uid"].as_str() != Some(uid)))
     };
@@ -206,15 +241,22 @@ pub async fn follow(
         if done(now.as_ref())? {
             return Ok(());
         }
-        let version = now.as_ref().and_then(|o| o["metadata"]["resourceVersion"].as_str());
+        let version = now
+            .as_ref()
+            .and_then(|o| o["metadata"]["resourceVersion"].as_str());
         let name = format!("metadata.name={name}");
         let pairs = [
             ("watch", "true"),
             ("fieldSelector", name.as_str()),
             ("resourceVersion", version.unwrap_or_default()),
         ];
-        let request = http::Request::get(format!("{collection}{}", query(&pairs))).body(Vec::new())?;
-        let stream = session.client().request_stream(request).await.map_err(explain)?;
+        let request =
+            http::Request::get(format!("{collection}{}", query(&pairs))).body(Vec::new())?;
+        let stream = session
+            .client()
+            .request_stream(request)
+            .await
+            .map_err(server_error)?;
         let mut lines = stream.lines();
         while let Some(line) = lines.try_next().await? {
             let event: Value = serde_json::from_str(&line)?;
@@ -238,7 +280,13 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("30s", 30_000), ("1m30s", 90_000), ("500ms", 500), ("0s", 0), ("-1s", 0)] {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("500ms", 500),
+            ("0s", 0),
+            ("-1s", 0),
+        ] {
             assert_eq!(duration(text).unwrap().as_millis(), ms, "{text}");
         }
         assert!(duration("5x").is_err());
@@ -257,7 +305,11 @@ mod tests {
             ("jsonpath={.status.phase}=Failed", false),
             ("jsonpath={.status.podIP}", false),
         ] {
-            assert_eq!(Goal::parse(goal).unwrap().reached(&object).unwrap(), reached, "{goal}");
+            assert_eq!(
+                Goal::parse(goal).unwrap().reached(&object).unwrap(),
+                reached,
+                "{goal}"
+            );
         }
         assert!(Goal::parse("ready").is_err());
     }

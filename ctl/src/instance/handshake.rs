@@ -30,7 +30,9 @@ pub struct Reporter {
 impl Reporter {
     /// Reports to the pipe that the environment names, or nowhere.
     pub fn from_env() -> Self {
-        let fd = std::env::var(READY_FD).ok().and_then(|fd| fd.parse::<RawFd>().ok());
+        let fd = std::env::var(READY_FD)
+            .ok()
+            .and_then(|fd| fd.parse::<RawFd>().ok());
         // SAFETY: the variable is set only by `up`, which hands over this descriptor and nothing
         // else refers to it in this process.
         let pipe = fd.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));

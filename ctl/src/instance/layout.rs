@@ -15,7 +15,9 @@ impl Layout {
     /// The layout below a data directory; relative paths are made absolute, since the instance
     /// outlives the shell that started it.
     pub fn new(root: &Path) -> std::io::Result<Self> {
-        Ok(Self { root: std::path::absolute(root)? })
+        Ok(Self {
+            root: std::path::absolute(root)?,
+        })
     }
 
     /// The data directory itself.

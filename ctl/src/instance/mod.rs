@@ -11,8 +11,8 @@ mod status;
 mod unit;
 mod up;
 
-pub use down::down;
+pub use down::{DownArgs, down};
 pub use layout::Layout;
 pub use state::State;
-pub use status::status;
+pub use status::{StatusArgs, status};
 pub use up::{UpArgs, up};

@@ -32,7 +32,10 @@ fn kernel() -> Result<()> {
         }
     }
     let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+    if !filesystems
+        .lines()
+        .any(|line| line.split_whitespace().last() == Some("overlay"))
+    {
         bail!("the kernel lacks overlayfs; try `modprobe overlay`, or use a kernel that has it");
     }
     Ok(())
@@ -45,6 +48,8 @@ fn port(listen: SocketAddr) -> Result<()> {
             "{listen} is taken by another program (see `ss -ltnp 'sport = :{}'`); stop it, or pass --listen with another port",
             listen.port()
         ),
-        Err(error) => bail!("cannot listen on {listen}: {error}; pass --listen with an address of this machine"),
+        Err(error) => bail!(
+            "cannot listen on {listen}: {error}; pass --listen with an address of this machine"
+        ),
     }
 }

@@ -49,11 +49,18 @@ pub fn node_name() -> Result<String> {
     let host = host.to_string_lossy().to_lowercase();
     let cleaned: String = host
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let name = cleaned.trim_matches(['-', '.']).to_owned();
-    peapod_api::names::dns_subdomain(&name)
-        .map_err(|fault| anyhow::anyhow!("the host name {host:?} cannot name a node: {fault}; pass --node-name"))?;
+    peapod_api::names::dns_subdomain(&name).map_err(|fault| {
+        anyhow::anyhow!("the host name {host:?} cannot name a node: {fault}; pass --node-name")
+    })?;
     Ok(name)
 }
 
@@ -81,7 +88,10 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         }
     };
     let value = serde_json::from_slice(&text).with_context(|| {
-        format!("{} is damaged; restore it or remove it to start anew", path.display())
+        format!(
+            "{} is damaged; restore it or remove it to start anew",
+            path.display()
+        )
     })?;
     Ok(Some(value))
 }

@@ -11,10 +11,13 @@ const UNIT: &str = "/etc/systemd/system/peapod.service";
 /// Installs and enables the unit for a data directory.
 pub fn enable(data_dir: &Path) -> Result<()> {
     if !Path::new("/run/systemd/system").exists() {
-        bail!("--enable needs systemd, which does not run this machine; start `peapod up` from your init instead");
+        bail!(
+            "--enable needs systemd, which does not run this machine; start `peapod up` from your init instead"
+        );
     }
     let binary = std::env::current_exe().context("cannot find the path of this binary")?;
-    std::fs::write(UNIT, text(&binary, data_dir)).with_context(|| format!("cannot write {UNIT}"))?;
+    std::fs::write(UNIT, text(&binary, data_dir))
+        .with_context(|| format!("cannot write {UNIT}"))?;
     systemctl(&["daemon-reload"])?;
     systemctl(&["enable", "peapod.service"])
 }
@@ -30,7 +33,10 @@ pub fn disable() -> Result<()> {
 }
 
 fn systemctl(args: &[&str]) -> Result<()> {
-    let status = Command::new("systemctl").args(args).status().context("cannot run systemctl")?;
+    let status = Command::new("systemctl")
+        .args(args)
+        .status()
+        .context("cannot run systemctl")?;
     if !status.success() {
         bail!("`systemctl {}` failed with {status}", args.join(" "));
     }

@@ -46,10 +46,20 @@ pub struct UpArgs {
     #[arg(long, value_name = "CIDR", default_value = "10.254.0.0/16")]
     pub node_cidr: IpNet,
     /// Ranges of pod addresses, the preferred family first
-    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', default_value = "10.244.0.0/16,fd00:10:244::/56")]
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16,fd00:10:244::/56"
+    )]
     pub pod_cidr: Vec<IpNet>,
     /// Ranges of service addresses, the preferred family first
-    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', default_value = "10.96.0.0/16,fd00:10:96::/112")]
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16,fd00:10:96::/112"
+    )]
     pub service_cidr: Vec<IpNet>,
 }
 
@@ -58,7 +68,10 @@ pub fn up(args: &UpArgs) -> Result<()> {
     preflight::root()?;
     let layout = Layout::new(&args.data_dir)?;
     if let Some(state) = State::running(&layout)? {
-        println!("peapod already runs here (pid {}, since {}).", state.pid, state.started_at);
+        println!(
+            "peapod already runs here (pid {}, since {}).",
+            state.pid, state.started_at
+        );
         println!("{}", next_steps(&state));
         return Ok(());
     }
@@ -70,7 +83,10 @@ pub fn up(args: &UpArgs) -> Result<()> {
         return foreground(args, &layout);
     }
     let state = detach(&layout)?;
-    println!("peapod {} is ready: node {} at {}.", state.version, state.node, state.node_ip);
+    println!(
+        "peapod {} is ready: node {} at {}.",
+        state.version, state.node, state.node_ip
+    );
     for warning in &state.warnings {
         println!("warning: {warning}");
     }
@@ -86,15 +102,30 @@ fn next_steps(state: &State) -> String {
 }
 
 fn foreground(args: &UpArgs, layout: &Layout) -> Result<()> {
-    std::fs::create_dir_all(layout.root())
-        .with_context(|| format!("cannot create the data directory {}", layout.root().display()))?;
+    std::fs::create_dir_all(layout.root()).with_context(|| {
+        format!(
+            "cannot create the data directory {}",
+            layout.root().display()
+        )
+    })?;
     let mut reporter = handshake::Reporter::from_env();
     let outcome = (|| {
         let Some(lock) = InstanceLock::take(layout)? else {
-            bail!("another peapod runs from {}; see `peapod status`", layout.root().display());
+            bail!(
+                "another peapod runs from {}; see `peapod status`",
+                layout.root().display()
+            );
         };
         let settings = choose_settings(args, layout)?;
-        daemon::run(daemon::Inputs { args, layout, settings, lock }, &mut reporter)
+        daemon::run(
+            daemon::Inputs {
+                args,
+                layout,
+                settings,
+                lock,
+            },
+            &mut reporter,
+        )
     })();
     if let Err(error) = &outcome {
         reporter.failed(&crate::terminal::sentence(error));
@@ -128,18 +159,29 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         if was != is {
             bail!(
                 "{flag} differs from what this cluster was made with ({}); keep it, or begin anew after `peapod down --purge`",
-                was.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+                was.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",")
             );
         }
     }
     let node = args.node_name.clone().unwrap_or(kept.node);
-    Ok(Settings { node, node_ip: args.node_ip.or(kept.node_ip), ..wanted })
+    Ok(Settings {
+        node,
+        node_ip: args.node_ip.or(kept.node_ip),
+        ..wanted
+    })
 }
 
 /// Starts this same command in the foreground in a session of its own, and waits for it.
 fn detach(layout: &Layout) -> Result<State> {
-    std::fs::create_dir_all(layout.root())
-        .with_context(|| format!("cannot create the data directory {}", layout.root().display()))?;
+    std::fs::create_dir_all(layout.root()).with_context(|| {
+        format!(
+            "cannot create the data directory {}",
+            layout.root().display()
+        )
+    })?;
     let log = open_log(&layout.log())?;
     let (reader, writer) = nix::unistd::pipe().context("cannot make a pipe")?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
@@ -161,7 +203,12 @@ fn detach(layout: &Layout) -> Result<State> {
         // It has said why, or it died; either way its end is near and must not leave a zombie.
         child.wait().context("cannot wait for the instance")?;
     }
-    outcome.with_context(|| format!("the cluster did not start; its log is {}", layout.log().display()))
+    outcome.with_context(|| {
+        format!(
+            "the cluster did not start; its log is {}",
+            layout.log().display()
+        )
+    })
 }
 
 fn keep_across_exec(command: &mut Command, reader: i32) {
@@ -182,4 +229,3 @@ fn open_log(path: &Path) -> Result<File> {
         .open(path)
         .with_context(|| format!("cannot open the log {}", path.display()))
 }
-

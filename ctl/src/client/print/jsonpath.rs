@@ -66,7 +66,9 @@ impl JsonPath {
 
     /// What is found, joined by commas.
     pub fn joined(&self, value: &Value) -> String {
-        let Some(Node::Path(steps)) = self.0.first() else { return String::new() };
+        let Some(Node::Path(steps)) = self.0.first() else {
+            return String::new();
+        };
         let found: Vec<String> = select(steps, value).into_iter().map(plain).collect();
         found.join(",")
     }
@@ -100,7 +102,10 @@ pub fn plain(value: &Value) -> String {
 fn select<'a>(steps: &[Step], value: &'a Value) -> Vec<&'a Value> {
     let mut found = vec![value];
     for step in steps {
-        found = found.into_iter().flat_map(|value| step.apply(value)).collect();
+        found = found
+            .into_iter()
+            .flat_map(|value| step.apply(value))
+            .collect();
     }
     found
 }
@@ -111,14 +116,20 @@ impl Step {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Every => children(value),
             Self::Index(index) => {
-                let Some(list) = value.as_array() else { return Vec::new() };
-                position(*index, list.len()).and_then(|at| list.get(at)).into_iter().collect()
+                let Some(list) = value.as_array() else {
+                    return Vec::new();
+                };
+                position(*index, list.len())
+                    .and_then(|at| list.get(at))
+                    .into_iter()
+                    .collect()
             }
             Self::Slice(from, to) => slice(value, *from, *to),
             Self::Descend => descendants(value),
-            Self::Filter(filter) => {
-                children(value).into_iter().filter(|item| filter.holds(item)).collect()
-            }
+            Self::Filter(filter) => children(value)
+                .into_iter()
+                .filter(|item| filter.holds(item))
+                .collect(),
         }
     }
 }
@@ -147,16 +158,25 @@ fn position(index: i64, len: usize) -> Option<usize> {
 }
 
 fn slice(value: &Value, from: Option<i64>, to: Option<i64>) -> Vec<&Value> {
-    let Some(list) = value.as_array() else { return Vec::new() };
+    let Some(list) = value.as_array() else {
+        return Vec::new();
+    };
     let from = position(from.unwrap_or(0), list.len()).unwrap_or(0);
-    let to = to.map_or(Some(list.len()), |to| position(to, list.len())).unwrap_or(0);
-    list.get(from.min(list.len())..to.min(list.len())).unwrap_or_default().iter().collect()
+    let to = to
+        .map_or(Some(list.len()), |to| position(to, list.len()))
+        .unwrap_or(0);
+    list.get(from.min(list.len())..to.min(list.len()))
+        .unwrap_or_default()
+        .iter()
+        .collect()
 }
 
 impl Filter {
     fn holds(&self, item: &Value) -> bool {
         let found = select(&self.path, item);
-        let Some((operator, wanted)) = &self.compare else { return !found.is_empty() };
+        let Some((operator, wanted)) = &self.compare else {
+            return !found.is_empty();
+        };
         found.iter().any(|value| operator.holds(value, wanted))
     }
 }
@@ -323,7 +343,9 @@ fn bracket(text: &str) -> Result<usize> {
 
 fn subscript(inner: &str) -> Result<Step> {
     let number = |text: &str| -> Result<i64> {
-        text.trim().parse().map_err(|_| anyhow!("jsonpath: invalid array index {inner:?}"))
+        text.trim()
+            .parse()
+            .map_err(|_| anyhow!("jsonpath: invalid array index {inner:?}"))
     };
     if inner == "*" {
         return Ok(Step::Every);
@@ -354,16 +376,24 @@ fn filter(expression: &str) -> Result<Filter> {
         (">", Operator::Greater),
     ];
     for (text, operator) in OPERATORS {
-        let Some((left, right)) = expression.split_once(text) else { continue };
+        let Some((left, right)) = expression.split_once(text) else {
+            continue;
+        };
         let right = right.trim();
         let value = match quoted(right) {
             Some(text) => Value::String(text),
             None => serde_json::from_str(right)
                 .map_err(|_| anyhow!("jsonpath: {right:?} is neither a number nor quoted"))?,
         };
-        return Ok(Filter { path: steps(left)?, compare: Some((operator, value)) });
+        return Ok(Filter {
+            path: steps(left)?,
+            compare: Some((operator, value)),
+        });
     }
-    Ok(Filter { path: steps(expression)?, compare: None })
+    Ok(Filter {
+        path: steps(expression)?,
+        compare: None,
+    })
 }
 
 #[cfg(test)]
@@ -395,7 +425,10 @@ mod tests {
             ("{.items[0].metadata.labels.x\\.y/z}", "1"),
             ("{.items[0].metadata.labels['x.y/z']}", "1"),
             ("x {.missing} y", "x  y"),
-            ("{.items[0].metadata}", r#"{"labels":{"x.y/z":"1"},"name":"a"}"#),
+            (
+                "{.items[0].metadata}",
+                r#"{"labels":{"x.y/z":"1"},"name":"a"}"#,
+            ),
         ] {
             let path = JsonPath::parse(template).unwrap();
             assert_eq!(path.render(&value).unwrap(), expected, "{template}");

@@ -39,7 +39,9 @@ pub enum Format {
 impl Format {
     /// Reads the value of `-o`.
     pub fn parse(text: Option<&str>) -> Result<Self> {
-        let Some(text) = text else { return Ok(Self::Table { wide: false }) };
+        let Some(text) = text else {
+            return Ok(Self::Table { wide: false });
+        };
         if let Some(template) = text.strip_prefix("jsonpath=") {
             return Ok(Self::JsonPath(JsonPath::parse(template)?));
         }
@@ -95,13 +97,22 @@ fn names(value: &Value, resource: &Resource) -> String {
         None => vec![value],
     };
     let name = |item: &Value| {
-        let kind = item["kind"].as_str().unwrap_or(&resource.kind).to_lowercase();
-        let group = item["apiVersion"].as_str().and_then(|v| v.split_once('/')).map(|(g, _)| g);
+        let kind = item["kind"]
+            .as_str()
+            .unwrap_or(&resource.kind)
+            .to_lowercase();
+        let group = item["apiVersion"]
+            .as_str()
+            .and_then(|v| v.split_once('/'))
+            .map(|(g, _)| g);
         let qualified = match group {
             Some(group) => format!("{kind}.{group}"),
             None => kind,
         };
-        format!("{qualified}/{}\n", item["metadata"]["name"].as_str().unwrap_or_default())
+        format!(
+            "{qualified}/{}\n",
+            item["metadata"]["name"].as_str().unwrap_or_default()
+        )
     };
     items.into_iter().map(name).collect()
 }
@@ -125,9 +136,10 @@ pub fn braced(path: &str) -> String {
 /// Numbers by value, all else as text; what is missing first.
 fn compare(a: Option<&Value>, b: Option<&Value>) -> std::cmp::Ordering {
     match (a, b) {
-        (Some(Value::Number(a)), Some(Value::Number(b))) => {
-            a.as_f64().unwrap_or_default().total_cmp(&b.as_f64().unwrap_or_default())
-        }
+        (Some(Value::Number(a)), Some(Value::Number(b))) => a
+            .as_f64()
+            .unwrap_or_default()
+            .total_cmp(&b.as_f64().unwrap_or_default()),
         (Some(a), Some(b)) => jsonpath::plain(a).cmp(&jsonpath::plain(b)),
         (a, b) => a.is_some().cmp(&b.is_some()),
     }

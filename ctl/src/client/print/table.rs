@@ -34,7 +34,10 @@ impl Table {
     /// Reads `meta.k8s.io/v1` `Table`.
     pub fn read(reply: &Value) -> Result<Self> {
         if reply["kind"].as_str() != Some("Table") {
-            bail!("the server sent no table but a {}", reply["kind"].as_str().unwrap_or("value"));
+            bail!(
+                "the server sent no table but a {}",
+                reply["kind"].as_str().unwrap_or("value")
+            );
         }
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let columns = list(&reply["columnDefinitions"])
@@ -71,14 +74,20 @@ impl Table {
     pub fn add_labels(&mut self, labels: &[String], all: bool) {
         for label in labels {
             let name = label.rsplit('/').next().unwrap_or(label).to_uppercase();
-            self.columns.push(Column { name, wide_only: false });
+            self.columns.push(Column {
+                name,
+                wide_only: false,
+            });
             for row in &mut self.rows {
                 let value = row.object["metadata"]["labels"][label.as_str()].as_str();
                 row.cells.push(value.unwrap_or_default().to_owned());
             }
         }
         if all {
-            self.columns.push(Column { name: "LABELS".to_owned(), wide_only: false });
+            self.columns.push(Column {
+                name: "LABELS".to_owned(),
+                wide_only: false,
+            });
             for row in &mut self.rows {
                 row.cells.push(joined_labels(&row.object));
             }
@@ -88,17 +97,28 @@ impl Table {
     /// Sorts the rows by a path into their objects.
     pub fn sort_by(&mut self, path: &str) -> Result<()> {
         let path = JsonPath::parse(&super::braced(path))?;
-        self.rows.sort_by(|a, b| super::compare(path.first(&a.object), path.first(&b.object)));
+        self.rows
+            .sort_by(|a, b| super::compare(path.first(&a.object), path.first(&b.object)));
         Ok(())
     }
 
     /// Lays the table out.
-    pub fn render(&self, wide: bool, namespaces: bool, headers: bool, prefix: Option<&str>) -> String {
+    pub fn render(
+        &self,
+        wide: bool,
+        namespaces: bool,
+        headers: bool,
+        prefix: Option<&str>,
+    ) -> String {
         let mut lines = Vec::new();
         if headers {
             lines.push(self.header(wide, namespaces));
         }
-        lines.extend(self.rows.iter().map(|row| self.line(row, wide, namespaces, prefix)));
+        lines.extend(
+            self.rows
+                .iter()
+                .map(|row| self.line(row, wide, namespaces, prefix)),
+        );
         align(&lines)
     }
 
@@ -108,7 +128,10 @@ impl Table {
 
     fn header(&self, wide: bool, namespaces: bool) -> Vec<String> {
         let namespace = namespaces.then(|| "NAMESPACE".to_owned());
-        namespace.into_iter().chain(self.shown(wide).map(|at| self.columns[at].name.clone())).collect()
+        namespace
+            .into_iter()
+            .chain(self.shown(wide).map(|at| self.columns[at].name.clone()))
+            .collect()
     }
 
     fn line(&self, row: &Row, wide: bool, namespaces: bool, prefix: Option<&str>) -> Vec<String> {
@@ -135,10 +158,16 @@ fn cell(value: &Value) -> String {
 }
 
 fn joined_labels(object: &Value) -> String {
-    let Some(labels) = object["metadata"]["labels"].as_object().filter(|l| !l.is_empty()) else {
+    let Some(labels) = object["metadata"]["labels"]
+        .as_object()
+        .filter(|l| !l.is_empty())
+    else {
         return "<none>".to_owned();
     };
-    let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={}", plain(v))).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(k, v)| format!("{k}={}", plain(v)))
+        .collect();
     pairs.join(",")
 }
 
@@ -146,7 +175,12 @@ fn joined_labels(object: &Value) -> String {
 pub fn align(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
     let width = |at: usize| {
-        lines.iter().filter_map(|line| line.get(at)).map(|c| c.chars().count()).max().unwrap_or(0)
+        lines
+            .iter()
+            .filter_map(|line| line.get(at))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     lines.iter().map(|line| padded(line, &widths)).collect()
@@ -178,7 +212,13 @@ pub struct Rows {
 impl Rows {
     /// Nothing was printed yet.
     pub fn new(wide: bool, namespaces: bool, headers: bool) -> Self {
-        Self { wide, namespaces, headers, columns: Vec::new(), widths: Vec::new() }
+        Self {
+            wide,
+            namespaces,
+            headers,
+            columns: Vec::new(),
+            widths: Vec::new(),
+        }
     }
 
     /// The lines of the next rows. Later tables of a watch leave out the columns.
@@ -193,14 +233,22 @@ impl Rows {
             lines.push(table.header(self.wide, self.namespaces));
             self.headers = false;
         }
-        lines.extend(table.rows.iter().map(|row| table.line(row, self.wide, self.namespaces, None)));
+        lines.extend(
+            table
+                .rows
+                .iter()
+                .map(|row| table.line(row, self.wide, self.namespaces, None)),
+        );
         for line in &lines {
             self.widths.resize(self.widths.len().max(line.len()), 0);
             for (width, cell) in self.widths.iter_mut().zip(line) {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        lines.iter().map(|line| padded(line, &self.widths)).collect()
+        lines
+            .iter()
+            .map(|line| padded(line, &self.widths))
+            .collect()
     }
 }
 
