@@ -1,1 +1,15 @@
-//! Whole-system tests: real containerd, kernel, kubectl.
+//! Whole-system tests: real containerd, real kernel, real kubectl.
+//!
+//! This library is the builder that keeps each test a few lines: a [`Cluster`] is `peapod up` in
+//! a data directory of its own, torn down on drop; a [`Machine`] is what a cluster must leave as
+//! it was. One cluster runs at a time, since it owns the machine's network rules: the builder
+//! holds a lock.
+
+pub mod cluster;
+pub mod command;
+pub mod machine;
+pub mod wait;
+
+pub use cluster::Cluster;
+pub use command::Run;
+pub use machine::Machine;

@@ -1,0 +1,168 @@
+//! A cluster of one test: `peapod up` in a data directory of its own.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::Value;
+
+use crate::command::{self, Run};
+use crate::wait;
+
+/// One cluster at a time in this process.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A running cluster; dropping it removes everything that it put on the machine.
+pub struct Cluster {
+    data: tempfile::TempDir,
+    listen: String,
+    _machine_turn: Flock<File>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Starts a cluster with the demo images loaded.
+    pub fn up() -> Result<Self> {
+        let cluster = Self::prepare()?;
+        cluster.start()?;
+        for version in ["v1", "v2"] {
+            let archive = command::demo_archive(version)?;
+            cluster.peapod(["image", "load", &archive.to_string_lossy()])?.ok()?;
+        }
+        Ok(cluster)
+    }
+
+    /// The place of a cluster that was not started.
+    pub fn prepare() -> Result<Self> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = File::create("/tmp/peapod-tests.lock").context("cannot create the tests' lock")?;
+        let machine_turn = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| anyhow!("cannot take the tests' lock: {errno}"))?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Self {
+            data: tempfile::Builder::new().prefix("peapod-test-").tempdir()?,
+            listen: format!("127.0.0.1:{port}"),
+            _machine_turn: machine_turn,
+            _turn: turn,
+        })
+    }
+
+    /// `peapod up`.
+    pub fn start(&self) -> Result<String> {
+        self.start_with::<&str>(&[])
+    }
+
+    /// `peapod up` with further flags.
+    pub fn start_with<S: AsRef<str>>(&self, flags: &[S]) -> Result<String> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        let mut args = vec!["up", "--data-dir", &data, "--listen", &self.listen];
+        args.extend(flags.iter().map(AsRef::as_ref));
+        let run = command::run(command::peapod()?, args)?;
+        run.ok().with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
+    }
+
+    /// `peapod down`.
+    pub fn stop(&self) -> Result<String> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        command::run(command::peapod()?, ["down", "--data-dir", &data])?.ok()
+    }
+
+    /// `peapod down --purge`.
+    pub fn purge(&self) -> Result<String> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        command::run(command::peapod()?, ["down", "--purge", "--data-dir", &data])?.ok()
+    }
+
+    /// Ends the peapod process as a crash would, and waits until it is gone.
+    pub fn crash(&self) -> Result<()> {
+        let pid = self.pid()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        wait::until("peapod to be gone", || Ok(!is_running(pid)))
+    }
+
+    /// The peapod process.
+    pub fn pid(&self) -> Result<i32> {
+        let text = std::fs::read_to_string(self.data.path().join("run/instance.json"))?;
+        let state: Value = serde_json::from_str(&text)?;
+        Ok(state["pid"].as_i64().context("the state names no pid")? as i32)
+    }
+
+    /// Runs peapod against this cluster.
+    pub fn peapod<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<Run> {
+        let mut command = Command::new(command::peapod()?);
+        command
+            .args(args)
+            .env("PEAPOD_DATA_DIR", self.data.path())
+            .env("KUBECONFIG", self.kubeconfig());
+        command::finish(command, None)
+    }
+
+    /// Runs stock kubectl against this cluster, its arguments split at blanks.
+    pub fn kubectl(&self, line: &str) -> Result<Run> {
+        self.kubectl_with(&line.split_whitespace().collect::<Vec<_>>(), None)
+    }
+
+    /// Runs stock kubectl with a text as its standard input.
+    pub fn kubectl_with(&self, args: &[&str], input: Option<&str>) -> Result<Run> {
+        let mut command = Command::new("kubectl");
+        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.data.path());
+        command::finish(command, input)
+    }
+
+    /// Applies a manifest by kubectl.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.kubectl_with(&["apply", "-f", "-"], Some(manifest))?.ok()
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.path().join("kubeconfig")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The end of the instance's log, for the message of a failed test.
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.data.path().join("peapod.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// A JSONPath of an object.
+    pub fn field(&self, object: &str, path: &str) -> Result<String> {
+        self.kubectl(&format!("get {object} -o jsonpath={path}"))?.ok()
+    }
+
+    /// GET of a path at a Service's virtual IP.
+    pub fn request(&self, service: &str, path: &str) -> Result<String> {
+        let address = self.field(&format!("service/{service}"), "{.spec.clusterIP}")?;
+        let url = format!("http://{address}{path}");
+        command::run("curl", ["-sS", "--fail", "--max-time", "5", &url])?.ok()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of peapod's log ---\n{}", self.log());
+        }
+        if let Err(error) = self.purge() {
+            eprintln!("the cluster could not be removed: {error:#}");
+        }
+    }
+}
+
+/// Whether a process still does something; one that nobody has reaped yet does not.
+fn is_running(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'),
+        Err(_) => false,
+    }
+}
