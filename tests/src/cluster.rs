@@ -31,7 +31,9 @@ impl Cluster {
         cluster.start()?;
         for version in ["v1", "v2"] {
             let archive = command::demo_archive(version)?;
-            cluster.peapod(["image", "load", &archive.to_string_lossy()])?.ok()?;
+            cluster
+                .peapod(["image", "load", &archive.to_string_lossy()])?
+                .ok()?;
         }
         Ok(cluster)
     }
@@ -39,7 +41,8 @@ impl Cluster {
     /// The place of a cluster that was not started.
     pub fn prepare() -> Result<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = File::create("/tmp/peapod-tests.lock").context("cannot create the tests' lock")?;
+        let file =
+            File::create("/tmp/peapod-tests.lock").context("cannot create the tests' lock")?;
         let machine_turn = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| anyhow!("cannot take the tests' lock: {errno}"))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -62,7 +65,8 @@ impl Cluster {
         let mut args = vec!["up", "--data-dir", &data, "--listen", &self.listen];
         args.extend(flags.iter().map(AsRef::as_ref));
         let run = command::run(command::peapod()?, args)?;
-        run.ok().with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
+        run.ok()
+            .with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
     }
 
     /// `peapod down`.
@@ -80,7 +84,10 @@ impl Cluster {
     /// Ends the peapod process as a crash would, and waits until it is gone.
     pub fn crash(&self) -> Result<()> {
         let pid = self.pid()?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )?;
         wait::until("peapod to be gone", || Ok(!is_running(pid)))
     }
 
@@ -109,13 +116,17 @@ impl Cluster {
     /// Runs stock kubectl with a text as its standard input.
     pub fn kubectl_with(&self, args: &[&str], input: Option<&str>) -> Result<Run> {
         let mut command = Command::new("kubectl");
-        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.data.path());
+        command
+            .args(args)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.data.path());
         command::finish(command, input)
     }
 
     /// Applies a manifest by kubectl.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        self.kubectl_with(&["apply", "-f", "-"], Some(manifest))?.ok()
+        self.kubectl_with(&["apply", "-f", "-"], Some(manifest))?
+            .ok()
     }
 
     /// The administrator's kubeconfig.
@@ -137,7 +148,8 @@ impl Cluster {
 
     /// A JSONPath of an object.
     pub fn field(&self, object: &str, path: &str) -> Result<String> {
-        self.kubectl(&format!("get {object} -o jsonpath={path}"))?.ok()
+        self.kubectl(&format!("get {object} -o jsonpath={path}"))?
+            .ok()
     }
 
     /// GET of a path at a Service's virtual IP.
@@ -162,7 +174,12 @@ impl Drop for Cluster {
 /// Whether a process still does something; one that nobody has reaped yet does not.
 fn is_running(pid: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'),
+        Ok(stat) => !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z'),
         Err(_) => false,
     }
 }

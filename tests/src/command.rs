@@ -22,7 +22,12 @@ impl Run {
     /// Standard output of a program that succeeded.
     pub fn ok(self) -> Result<String> {
         if self.status != 0 {
-            bail!("exit status {}\n{}{}", self.status, self.stdout, self.stderr);
+            bail!(
+                "exit status {}\n{}{}",
+                self.status,
+                self.stdout,
+                self.stderr
+            );
         }
         Ok(self.stdout)
     }
@@ -49,13 +54,22 @@ where
 
 /// Runs a prepared command to its end, with a text as its standard input.
 pub fn finish(mut command: Command, input: Option<&str>) -> Result<Run> {
-    let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
+    let stdin = if input.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    };
     let mut child = command
         .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {:?}; `make test` installs what tests need", command.get_program()))?;
+        .with_context(|| {
+            format!(
+                "cannot run {:?}; `make test` installs what tests need",
+                command.get_program()
+            )
+        })?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         stdin.write_all(text.as_bytes())?;
     }
@@ -71,14 +85,19 @@ pub fn finish(mut command: Command, input: Option<&str>) -> Result<Run> {
 pub fn binaries() -> Result<PathBuf> {
     let test = std::env::current_exe().context("cannot find the test's own path")?;
     let folder = test.parent().and_then(|deps| deps.parent());
-    folder.map(PathBuf::from).context("the test does not run from a target folder")
+    folder
+        .map(PathBuf::from)
+        .context("the test does not run from a target folder")
 }
 
 /// The peapod binary of this build.
 pub fn peapod() -> Result<PathBuf> {
     let path = binaries()?.join("peapod");
     if !path.exists() {
-        bail!("{} is not built; run `cargo build --workspace`, or `make test`", path.display());
+        bail!(
+            "{} is not built; run `cargo build --workspace`, or `make test`",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -87,7 +106,10 @@ pub fn peapod() -> Result<PathBuf> {
 pub fn demo_archive(version: &str) -> Result<PathBuf> {
     let path = binaries()?.join(format!("../demo-{version}.tar"));
     if !path.exists() {
-        bail!("{} is not made; run `scripts/demo-image target/debug/peapod`, or `make test`", path.display());
+        bail!(
+            "{} is not made; run `scripts/demo-image target/debug/peapod`, or `make test`",
+            path.display()
+        );
     }
     Ok(path)
 }

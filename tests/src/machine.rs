@@ -17,12 +17,18 @@ impl Machine {
     pub fn now() -> Result<Self> {
         let mut lines = BTreeSet::new();
         let mut add = |kind: &str, text: &str| {
-            lines.extend(text.lines().map(|line| format!("{kind}: {}", line.trim_end())));
+            lines.extend(
+                text.lines()
+                    .map(|line| format!("{kind}: {}", line.trim_end())),
+            );
         };
         add("link", &run("ip", ["-o", "-br", "link"])?.ok()?);
         add("address", &run("ip", ["-o", "-br", "address"])?.ok()?);
         for family in ["-4", "-6"] {
-            add("route", &run("ip", [family, "route", "show", "table", "all"])?.ok()?);
+            add(
+                "route",
+                &run("ip", [family, "route", "show", "table", "all"])?.ok()?,
+            );
             add("rule", &run("ip", [family, "rule"])?.ok()?);
         }
         add("nftables", &run("nft", ["list", "ruleset"])?.ok()?);
@@ -37,18 +43,31 @@ impl Machine {
 
     /// Fails with what differs from `before`.
     pub fn must_equal(&self, before: &Machine) -> Result<()> {
-        let added: Vec<_> = self.0.difference(&before.0).map(|l| format!("+ {l}")).collect();
-        let removed: Vec<_> = before.0.difference(&self.0).map(|l| format!("- {l}")).collect();
+        let added: Vec<_> = self
+            .0
+            .difference(&before.0)
+            .map(|l| format!("+ {l}"))
+            .collect();
+        let removed: Vec<_> = before
+            .0
+            .difference(&self.0)
+            .map(|l| format!("- {l}"))
+            .collect();
         if added.is_empty() && removed.is_empty() {
             return Ok(());
         }
-        bail!("the machine is not as it was:\n{}", [removed, added].concat().join("\n"))
+        bail!(
+            "the machine is not as it was:\n{}",
+            [removed, added].concat().join("\n")
+        )
     }
 }
 
 fn mounts() -> Result<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let points = text.lines().filter_map(|line| line.split_whitespace().nth(4));
+    let points = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4));
     Ok(points.map(|point| format!("{point}\n")).collect())
 }
 
@@ -76,7 +95,10 @@ fn cgroup_folders() -> Vec<String> {
     let mut found = Vec::new();
     let children = |path: &Path| -> Vec<std::path::PathBuf> {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink()).collect()
+        entries
+            .map(|e| e.path())
+            .filter(|p| p.is_dir() && !p.is_symlink())
+            .collect()
     };
     for hierarchy in children(Path::new("/sys/fs/cgroup")) {
         for group in children(&hierarchy) {
@@ -91,10 +113,18 @@ fn cgroup_folders() -> Vec<String> {
 fn processes() -> Result<String> {
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(bytes) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let Ok(bytes) = std::fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
         let line = String::from_utf8_lossy(&bytes).replace('\0', " ");
-        let program = line.split_whitespace().next().and_then(|p| p.rsplit('/').next());
-        if matches!(program, Some("peapod" | "containerd" | "containerd-shim-runc-v2" | "runc" | "peapod-demo")) {
+        let program = line
+            .split_whitespace()
+            .next()
+            .and_then(|p| p.rsplit('/').next());
+        if matches!(
+            program,
+            Some("peapod" | "containerd" | "containerd-shim-runc-v2" | "runc" | "peapod-demo")
+        ) {
             text.push_str(&format!("{line}\n"));
         }
     }
@@ -108,7 +138,10 @@ mod tests {
     #[test]
     fn sees_a_difference() {
         let before = Machine(BTreeSet::from(["link: lo".to_owned()]));
-        let after = Machine(BTreeSet::from(["link: lo".to_owned(), "link: veth0".to_owned()]));
+        let after = Machine(BTreeSet::from([
+            "link: lo".to_owned(),
+            "link: veth0".to_owned(),
+        ]));
         assert!(before.must_equal(&before.clone()).is_ok());
         let error = after.must_equal(&before).unwrap_err().to_string();
         assert!(error.contains("+ link: veth0"), "{error}");

@@ -20,7 +20,9 @@ fn the_python_client() -> Result<()> {
 #[test]
 fn a_controller_written_with_kube_rs() -> Result<()> {
     let cluster = Cluster::up()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(mirror::run(&cluster))
 }
 
@@ -43,13 +45,20 @@ mod mirror {
 
     pub async fn run(cluster: &Cluster) -> Result<()> {
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let config =
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
-        let watched = watcher::Config::default().labels("mirror=yes").streaming_lists();
+        let watched = watcher::Config::default()
+            .labels("mirror=yes")
+            .streaming_lists();
         let controller = Controller::new(maps.clone(), watched)
             .owns(maps.clone(), watcher::Config::default())
-            .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), Arc::new(client));
+            .run(
+                reconcile,
+                |_, _, _| Action::requeue(Duration::from_secs(1)),
+                Arc::new(client),
+            );
         let controller = tokio::spawn(controller.for_each(|_| async {}));
 
         let original = ConfigMap {
@@ -64,18 +73,36 @@ mod mirror {
         maps.create(&PostParams::default(), &original).await?;
         let mirrored = |value: &'static str| {
             move |map: Option<&ConfigMap>| {
-                map.and_then(|m| m.data.as_ref()).and_then(|d| d.get("a")).is_some_and(|v| v == value)
+                map.and_then(|m| m.data.as_ref())
+                    .and_then(|d| d.get("a"))
+                    .is_some_and(|v| v == value)
             }
         };
-        within(await_condition(maps.clone(), "original-twin", mirrored("1"))).await?;
+        within(await_condition(
+            maps.clone(),
+            "original-twin",
+            mirrored("1"),
+        ))
+        .await?;
         let change = Patch::Merge(serde_json::json!({"data": {"a": "2"}}));
-        maps.patch("original", &PatchParams::default(), &change).await?;
-        within(await_condition(maps.clone(), "original-twin", mirrored("2"))).await?;
+        maps.patch("original", &PatchParams::default(), &change)
+            .await?;
+        within(await_condition(
+            maps.clone(),
+            "original-twin",
+            mirrored("2"),
+        ))
+        .await?;
 
         let twin = maps.get("original-twin").await?;
         let uid = twin.uid().context("no uid")?;
         maps.delete("original", &DeleteParams::default()).await?;
-        within(await_condition(maps, "original-twin", conditions::is_deleted(&uid))).await?;
+        within(await_condition(
+            maps,
+            "original-twin",
+            conditions::is_deleted(&uid),
+        ))
+        .await?;
         controller.abort();
         Ok(())
     }
@@ -83,7 +110,9 @@ mod mirror {
     async fn within<T, E: std::error::Error + Send + Sync + 'static>(
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T> {
-        Ok(tokio::time::timeout(PATIENCE, work).await.context("waited too long")??)
+        Ok(tokio::time::timeout(PATIENCE, work)
+            .await
+            .context("waited too long")??)
     }
 
     async fn reconcile(map: Arc<ConfigMap>, client: Arc<Client>) -> Result<Action, kube::Error> {
@@ -99,7 +128,12 @@ mod mirror {
             data: map.data.clone(),
             ..Default::default()
         };
-        maps.patch(&name, &PatchParams::apply("mirror").force(), &Patch::Apply(&twin)).await?;
+        maps.patch(
+            &name,
+            &PatchParams::apply("mirror").force(),
+            &Patch::Apply(&twin),
+        )
+        .await?;
         Ok(Action::await_change())
     }
 }

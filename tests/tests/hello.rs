@@ -10,8 +10,14 @@ fn from_up_to_a_served_request_and_back() -> Result<()> {
     let before = Machine::now()?;
     let cluster = Cluster::up()?;
     cluster.apply(HELLO)?;
-    cluster.kubectl("rollout status deployment/hello --timeout=60s")?.ok()?;
-    wait::until("a greeting", || Ok(cluster.request("hello", "/")?.contains("hello v1 from hello-")))?;
+    cluster
+        .kubectl("rollout status deployment/hello --timeout=60s")?
+        .ok()?;
+    wait::until("a greeting", || {
+        Ok(cluster
+            .request("hello", "/")?
+            .contains("hello v1 from hello-"))
+    })?;
     cluster.purge()?;
     Machine::now()?.must_equal(&before)
 }

@@ -11,7 +11,9 @@ const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
 fn with_hello() -> Result<Cluster> {
     let cluster = Cluster::up()?;
     cluster.apply(HELLO)?;
-    cluster.kubectl("rollout status deployment/hello --timeout=60s")?.ok()?;
+    cluster
+        .kubectl("rollout status deployment/hello --timeout=60s")?
+        .ok()?;
     Ok(cluster)
 }
 
@@ -47,9 +49,10 @@ fn reads_and_writes() -> Result<()> {
     let cluster = with_hello()?;
     let again = cluster.apply(HELLO)?;
     assert!(again.contains("deployment.apps/hello unchanged"), "{again}");
-    let applied = cluster.kubectl_with(&["apply", "--server-side", "-f", "-"], Some(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n",
-    ))?;
+    let applied = cluster.kubectl_with(
+        &["apply", "--server-side", "-f", "-"],
+        Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n"),
+    )?;
     assert!(applied.ok()?.contains("configmap/c serverside-applied"));
 
     let wide = cluster.kubectl("get pods -o wide")?.ok()?;
@@ -59,23 +62,35 @@ fn reads_and_writes() -> Result<()> {
     assert_eq!(wide.matches(" 1/1 ").count(), 3, "{wide}");
 
     let described = cluster.kubectl("describe deployment hello")?.ok()?;
-    assert!(described.contains("3 desired | 3 updated | 3 total | 3 available"), "{described}");
+    assert!(
+        described.contains("3 desired | 3 updated | 3 total | 3 available"),
+        "{described}"
+    );
     let described = cluster.kubectl("describe pod -l app=hello")?.ok()?;
-    assert!(described.contains("Successfully assigned default/hello-"), "{described}");
+    assert!(
+        described.contains("Successfully assigned default/hello-"),
+        "{described}"
+    );
     let described = cluster.kubectl("describe service hello")?.ok()?;
     assert!(described.contains("Endpoints:"), "{described}");
     let described = cluster.kubectl("describe node")?.ok()?;
     assert!(described.contains("KubeletReady"), "{described}");
 
-    let explained = cluster.kubectl("explain pod.spec.containers.livenessProbe")?.ok()?;
-    assert!(explained.contains("FIELD: livenessProbe <Probe>"), "{explained}");
+    let explained = cluster
+        .kubectl("explain pod.spec.containers.livenessProbe")?
+        .ok()?;
+    assert!(
+        explained.contains("FIELD: livenessProbe <Probe>"),
+        "{explained}"
+    );
 
     let changed = HELLO.replace("replicas: 3", "replicas: 4");
     let diff = cluster.kubectl_with(&["diff", "-f", "-"], Some(&changed))?;
     assert_eq!(diff.status, 1, "{}", diff.stderr);
     assert!(diff.stdout.contains("+  replicas: 4"), "{}", diff.stdout);
 
-    let waited = cluster.kubectl("wait --for=condition=Available deployment/hello --timeout=30s")?;
+    let waited =
+        cluster.kubectl("wait --for=condition=Available deployment/hello --timeout=30s")?;
     assert!(waited.ok()?.contains("condition met"));
     Ok(())
 }
@@ -86,8 +101,15 @@ fn watches() -> Result<()> {
     let mut watch = Background::start(&cluster, "get configmaps -w --no-headers")?;
     let mut lines = watch.lines()?;
     // kube-root-ca.crt is there from the start, so its line says that the watch runs.
-    assert!(lines.next().context("no line")?.starts_with("kube-root-ca.crt"));
-    cluster.kubectl("create configmap seen --from-literal=a=b")?.ok()?;
+    assert!(
+        lines
+            .next()
+            .context("no line")?
+            .starts_with("kube-root-ca.crt")
+    );
+    cluster
+        .kubectl("create configmap seen --from-literal=a=b")?
+        .ok()?;
     assert!(lines.next().context("no line")?.starts_with("seen"));
     cluster.kubectl("delete configmap seen")?.ok()?;
     assert!(lines.next().context("no line")?.starts_with("seen"));
@@ -97,13 +119,26 @@ fn watches() -> Result<()> {
 #[test]
 fn rolls_out() -> Result<()> {
     let cluster = with_hello()?;
-    let image = || cluster.field("deployment/hello", "{.spec.template.spec.containers[0].image}");
-    let settle = || cluster.kubectl("rollout status deployment/hello --timeout=90s")?.ok();
+    let image = || {
+        cluster.field(
+            "deployment/hello",
+            "{.spec.template.spec.containers[0].image}",
+        )
+    };
+    let settle = || {
+        cluster
+            .kubectl("rollout status deployment/hello --timeout=90s")?
+            .ok()
+    };
 
-    cluster.kubectl("set image deployment/hello hello=peapod.dev/demo:v2")?.ok()?;
+    cluster
+        .kubectl("set image deployment/hello hello=peapod.dev/demo:v2")?
+        .ok()?;
     settle()?;
     assert_eq!(image()?, "peapod.dev/demo:v2");
-    wait::until("v2", || Ok(cluster.request("hello", "/")?.contains("hello v2")))?;
+    wait::until("v2", || {
+        Ok(cluster.request("hello", "/")?.contains("hello v2"))
+    })?;
 
     cluster.kubectl("rollout undo deployment/hello")?.ok()?;
     settle()?;
@@ -117,10 +152,16 @@ fn rolls_out() -> Result<()> {
         Ok(!before.split(' ').any(|uid| after.contains(uid)))
     })?;
 
-    cluster.kubectl("scale deployment/hello --replicas=1")?.ok()?;
+    cluster
+        .kubectl("scale deployment/hello --replicas=1")?
+        .ok()?;
     settle()?;
     wait::until("one pod", || {
-        Ok(cluster.field("pods -l app=hello", "{.items[*].metadata.name}")?.split_whitespace().count() == 1)
+        Ok(cluster
+            .field("pods -l app=hello", "{.items[*].metadata.name}")?
+            .split_whitespace()
+            .count()
+            == 1)
     })
 }
 
@@ -132,24 +173,43 @@ fn streams() -> Result<()> {
     let logs = cluster.kubectl(&format!("logs {pod}"))?.ok()?;
     assert!(logs.contains("serving on"), "{logs}");
     let mut follow = Background::start(&cluster, &format!("logs -f {pod}"))?;
-    assert!(follow.lines()?.next().context("no line")?.contains("serving on"));
+    assert!(
+        follow
+            .lines()?
+            .next()
+            .context("no line")?
+            .contains("serving on")
+    );
 
-    let said = cluster.kubectl(&format!("exec {pod} -- /peapod-demo get http://127.0.0.1:8080/"))?;
+    let said = cluster.kubectl(&format!(
+        "exec {pod} -- /peapod-demo get http://127.0.0.1:8080/"
+    ))?;
     assert!(said.ok()?.contains("hello v1 from"));
     let failed = cluster.kubectl(&format!("exec {pod} -- /peapod-demo nonsense"))?;
     assert_eq!(failed.status, 1, "{}", failed.stderr);
-    assert!(failed.stderr.contains("command terminated with exit code 1"), "{}", failed.stderr);
+    assert!(
+        failed
+            .stderr
+            .contains("command terminated with exit code 1"),
+        "{}",
+        failed.stderr
+    );
 
     // A terminal on both ends.
     let line = format!("kubectl exec -it {pod} -- /peapod-demo get http://127.0.0.1:8080/");
     let mut terminal = Command::new("script");
-    terminal.args(["-qec", &line, "/dev/null"]).env("KUBECONFIG", cluster.kubeconfig());
+    terminal
+        .args(["-qec", &line, "/dev/null"])
+        .env("KUBECONFIG", cluster.kubeconfig());
     let said = command::finish(terminal, None)?.ok()?;
     assert!(said.contains("hello v1 from"), "{said}");
 
     let mut forward = Background::start(&cluster, &format!("port-forward {pod} :8080"))?;
     let line = forward.lines()?.next().context("no line")?;
-    let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
+    let port = line
+        .split("127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
     let url = format!("http://127.0.0.1:{}/", port.context("no port")?);
     for _ in 0..3 {
         let said = command::run("curl", ["-sS", "--fail", "--max-time", "5", &url])?.ok()?;
@@ -163,14 +223,24 @@ fn deletes() -> Result<()> {
     let cluster = with_hello()?;
     let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
     cluster.kubectl(&format!("delete pod {pod}"))?.ok()?;
-    cluster.kubectl("rollout status deployment/hello --timeout=60s")?.ok()?;
+    cluster
+        .kubectl("rollout status deployment/hello --timeout=60s")?
+        .ok()?;
     let now = cluster.field("pods -l app=hello", "{.items[*].metadata.name}")?;
     assert!(!now.contains(&pod), "{pod} should be gone from {now}");
-    cluster.kubectl_with(&["delete", "-f", "-"], Some(HELLO))?.ok()?;
+    cluster
+        .kubectl_with(&["delete", "-f", "-"], Some(HELLO))?
+        .ok()?;
     wait::until("no pod and no set", || {
-        Ok(cluster.kubectl("get pods,replicasets,endpointslices -l app=hello -o name")?.ok()?.is_empty())
+        Ok(cluster
+            .kubectl("get pods,replicasets,endpointslices -l app=hello -o name")?
+            .ok()?
+            .is_empty())
     })?;
     let missing = cluster.kubectl("get pod nothing")?.refused()?;
-    assert!(missing.contains("Error from server (NotFound): pods \"nothing\" not found"), "{missing}");
+    assert!(
+        missing.contains("Error from server (NotFound): pods \"nothing\" not found"),
+        "{missing}"
+    );
     Ok(())
 }
