@@ -1,0 +1,104 @@
+//! What an idle cluster of ten pods takes: memory and processor time.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use peapod_tests::Cluster;
+
+use crate::process::{self, Process, mb};
+use crate::report::Report;
+
+const TEN_PODS: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: idle}
+spec:
+  replicas: 10
+  selector: {matchLabels: {app: idle}}
+  template:
+    metadata: {labels: {app: idle}}
+    spec:
+      containers: [{name: c, image: 'peapod.dev/demo:v1', args: [serve]}]
+"#;
+
+/// Measures after the pods are up and the machine had time to settle.
+pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
+    let cluster = Cluster::up()?;
+    cluster.apply(TEN_PODS)?;
+    cluster
+        .kubectl("rollout status deployment/idle --timeout=120s")?
+        .ok()?;
+    std::thread::sleep(Duration::from_secs(5));
+
+    let pid = cluster.pid()?;
+    let before = process::cpu(pid)?;
+    std::thread::sleep(Duration::from_secs(idle_seconds));
+    let used = process::cpu(pid)? - before;
+    let share = 100.0 * used.as_secs_f64() / idle_seconds as f64;
+    report.add(
+        "CPU, idle, 10 pods",
+        format!("{share:.2} %"),
+        "1 % of a core",
+        format!("over {idle_seconds} s"),
+    );
+    report.add(
+        "RSS of peapod, idle, 10 pods",
+        mb(process::rss(pid)?),
+        "60 MB",
+        "-".to_owned(),
+    );
+
+    let serving = serving()?;
+    let mut parts: Vec<(&str, u64)> = Vec::new();
+    for process in &serving {
+        let bytes = process::pss(process.pid)?;
+        let name = program(process);
+        match parts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += bytes,
+            None => parts.push((name, bytes)),
+        }
+    }
+    let total = parts.iter().map(|(_, bytes)| bytes).sum();
+    let detail: Vec<String> = parts
+        .iter()
+        .map(|(name, bytes)| format!("{name} {}", mb(*bytes)))
+        .collect();
+    let reference = format!("{}; Kubernetes 1.36: above 700 MB", detail.join(", "));
+    report.add(
+        "PSS of all that serves, 10 pods",
+        mb(total),
+        "160 MB",
+        reference,
+    );
+    Ok(())
+}
+
+/// Everything that serves the cluster: peapod and its log writer, containerd, the shims.
+fn serving() -> Result<Vec<Process>> {
+    process::find(|command| {
+        let program = command
+            .split_whitespace()
+            .next()
+            .and_then(|p| p.rsplit('/').next());
+        matches!(
+            program,
+            Some("peapod" | "containerd" | "containerd-shim-runc-v2")
+        )
+    })
+}
+
+fn program(process: &Process) -> &str {
+    let mut words = process.command.split_whitespace();
+    let name = words
+        .next()
+        .and_then(|p| p.rsplit('/').next())
+        .unwrap_or_default();
+    match words.next() {
+        Some("log-writer") => "log writer",
+        _ => match name {
+            "containerd-shim-runc-v2" => "shims",
+            "containerd" => "containerd",
+            _ => "peapod",
+        },
+    }
+}

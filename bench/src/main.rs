@@ -1,0 +1,39 @@
+//! `make bench`: the figures of SPECIFICATION.md, each beside its reference measured in the same
+//! run. CPU time is the steady figure on a shared machine; wall time stands beside it.
+
+mod footprint;
+mod pod_start;
+mod process;
+mod report;
+mod start_up;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::report::Report;
+
+/// Measures Peapod against its promises.
+#[derive(Parser)]
+struct Arguments {
+    /// Only the groups whose name contains this: cluster, pods
+    #[arg(default_value = "")]
+    only: String,
+    /// Seconds over which an idle cluster is watched
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let wanted = |group: &str| group.contains(&arguments.only);
+    let mut report = Report::new();
+    if wanted("cluster") {
+        start_up::measure(&mut report)?;
+        footprint::measure(&mut report, arguments.idle_seconds)?;
+    }
+    if wanted("pods") {
+        pod_start::measure(&mut report)?;
+    }
+    print!("{}", report.render());
+    Ok(())
+}
