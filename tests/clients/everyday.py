@@ -55,7 +55,7 @@ said = stream(
     core.connect_get_namespaced_pod_exec,
     "one",
     "default",
-    command=["/peapod-demo", "get", "http://127.0.0.1:8080/"],
+    command=["peapod-demo", "get", "http://127.0.0.1:8080/"],
     stderr=True,
     stdin=False,
     stdout=True,

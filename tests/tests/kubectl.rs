@@ -182,10 +182,10 @@ fn streams() -> Result<()> {
     );
 
     let said = cluster.kubectl(&format!(
-        "exec {pod} -- /peapod-demo get http://127.0.0.1:8080/"
+        "exec {pod} -- peapod-demo get http://127.0.0.1:8080/"
     ))?;
     assert!(said.ok()?.contains("hello v1 from"));
-    let failed = cluster.kubectl(&format!("exec {pod} -- /peapod-demo nonsense"))?;
+    let failed = cluster.kubectl(&format!("exec {pod} -- peapod-demo nonsense"))?;
     assert_eq!(failed.status, 1, "{}", failed.stderr);
     assert!(
         failed
@@ -196,7 +196,7 @@ fn streams() -> Result<()> {
     );
 
     // A terminal on both ends.
-    let line = format!("kubectl exec -it {pod} -- /peapod-demo get http://127.0.0.1:8080/");
+    let line = format!("kubectl exec -it {pod} -- peapod-demo get http://127.0.0.1:8080/");
     let mut terminal = Command::new("script");
     terminal
         .args(["-qec", &line, "/dev/null"])

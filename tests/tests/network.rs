@@ -30,7 +30,7 @@ fn a_front_finds_its_back() -> Result<()> {
     let address = cluster.field("service/back", "{.spec.clusterIP}")?;
     for name in ["back", "back.default", "back.default.svc.cluster.local"] {
         let found = cluster
-            .kubectl(&format!("exec deploy/front -- /peapod-demo resolve {name}"))?
+            .kubectl(&format!("exec deploy/front -- peapod-demo resolve {name}"))?
             .ok()?;
         assert!(
             found.lines().any(|line| line == address),
@@ -52,7 +52,7 @@ fn a_pod_reaches_the_api_with_its_token() -> Result<()> {
         .kubectl("wait --for=condition=Ready pod/asker --timeout=60s")?
         .ok()?;
     let found = cluster
-        .kubectl("exec asker -- /peapod-demo resolve kubernetes.default.svc")?
+        .kubectl("exec asker -- peapod-demo resolve kubernetes.default.svc")?
         .ok()?;
     let address = cluster.field("service/kubernetes", "{.spec.clusterIP}")?;
     assert!(found.lines().any(|line| line == address), "{found}");
