@@ -1,11 +1,297 @@
-use super::{Layout, handshake, settings::Settings, state::InstanceLock, up::UpArgs};
-use anyhow::Result;
+//! The instance itself: one process that holds every part, wired together.
+//!
+//! The order of a start: the node's address and containerd (side by side with the store's
+//! opening), the API server, then everything that is its client. Each part is a task that this
+//! one owns; the first that ends in an error ends the instance, whose containers and rules stay
+//! as they are.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use peapod_apiserver::ApiServer;
+use peapod_apiserver::pki::Subject;
+use peapod_netd::{DnsConfig, Netd};
+use peapod_nodelet::runtime::containerd::{self, Choice, Containerd};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::handshake::Reporter;
+use super::settings::{self, Settings};
+use super::state::{InstanceLock, State};
+use super::up::UpArgs;
+use super::{Layout, ready};
+
+/// Offset of the cluster DNS address in the first service range.
+const DNS_OFFSET: u32 = 10;
+/// Where the kubelet API listens.
+const KUBELET_PORT: u16 = 10250;
+
+/// What an instance starts from.
 pub struct Inputs<'a> {
+    /// The command line.
     pub args: &'a UpArgs,
+    /// The data directory.
     pub layout: &'a Layout,
+    /// The cluster's settings.
     pub settings: Settings,
+    /// Proof that no other instance runs.
     pub lock: InstanceLock,
 }
-pub fn run(_: Inputs<'_>, _: &mut handshake::Reporter) -> Result<()> {
+
+/// Runs the instance until it is told to stop, or until a part fails.
+pub fn run(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let outcome = runtime.block_on(live(inputs, reporter));
+    // Blocking work that hangs (a mount, a dead disk) must not keep a stopped instance alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    outcome
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PEAPOD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_client=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+async fn live(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
+    let mut told = stop_signals()?;
+    let parts = Parts::start(&inputs, reporter).await;
+    let mut parts = match parts {
+        Ok(parts) => parts,
+        Err(error) => return Err(error),
+    };
+    parts.state.write(inputs.layout)?;
+    reporter.ready(&parts.state);
+    tracing::info!(node = parts.state.node, listen = %parts.state.listen, "ready");
+    let outcome = tokio::select! {
+        _ = told.recv() => Ok(()),
+        ended = parts.tasks.join_next() => outcome(ended),
+    };
+    tracing::info!("stopping; containers and rules stay as they are");
+    parts.shutdown.cancel();
+    while let Some(ended) = parts.tasks.join_next().await {
+        if let Err(error) = self::outcome(Some(ended)) {
+            tracing::warn!(error = %crate::terminal::sentence(&error), "while stopping");
+        }
+    }
+    outcome
+}
+
+/// SIGTERM and SIGINT as one stream.
+fn stop_signals() -> Result<tokio::sync::mpsc::Receiver<()>> {
+    let (tell, told) = tokio::sync::mpsc::channel(1);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind).context("cannot wait for signals")?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A second signal while the first is handled says nothing new.
+                let _ = tell.try_send(());
+            }
+        });
+    }
+    Ok(told)
+}
+
+type Ended = std::result::Result<(&'static str, Result<()>), tokio::task::JoinError>;
+
+fn outcome(ended: Option<Ended>) -> Result<()> {
+    match ended {
+        None => Ok(()),
+        Some(Ok((part, outcome))) => outcome.with_context(|| format!("{part} failed")),
+        Some(Err(error)) => bail!("a part of peapod ended unexpectedly: {error}; see the log"),
+    }
+}
+
+/// The running parts.
+struct Parts {
+    state: State,
+    tasks: JoinSet<(&'static str, Result<()>)>,
+    shutdown: CancellationToken,
+    _netd: Arc<Netd>,
+}
+
+impl Parts {
+    async fn start(inputs: &Inputs<'_>, reporter: &mut Reporter) -> Result<Self> {
+        let Inputs { args, layout, .. } = inputs;
+        let mut settings = inputs.settings.clone();
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+
+        reporter.step("preparing the node's address");
+        let node_ip = node_address(&settings)?;
+        settings.node_ip = Some(node_ip);
+        settings::write_json(&layout.settings(), &settings)?;
+
+        reporter.step("starting containerd and the API server");
+        let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
+        let containerd_dir = layout.containerd();
+        let (socket, server) = tokio::join!(
+            containerd::find_or_start(&choice, &containerd_dir),
+            ApiServer::start(api_config(&settings, layout, node_ip)),
+        );
+        let socket = socket?;
+        let server = Arc::new(server?);
+        serve_api(&server, &settings, node_ip, &mut tasks, &shutdown).await?;
+        write_kubeconfig(&server, &settings, args, layout)?;
+
+        reporter.step("starting the network, the controllers and the scheduler");
+        spawn_control_loops(&server, &settings, layout, &mut tasks, &shutdown);
+        let netd = start_netd(&server, &settings, layout, node_ip, &shutdown).await?;
+
+        reporter.step("waiting for the node to be ready");
+        let runtime = open_runtime(layout, &socket).await?;
+        spawn_nodelet(&server, &settings, layout, node_ip, runtime, &netd, &mut tasks, &shutdown)?;
+        let admin = server.client("kubernetes-admin", &["system:masters"]);
+        let dns = SocketAddr::new(settings.service_address(DNS_OFFSET)?, 53);
+        tokio::select! {
+            ready = ready::wait(admin, &settings, dns) => ready?,
+            ended = tasks.join_next() => {
+                outcome(ended)?;
+                bail!("a part of peapod stopped during the start; see the log");
+            }
+        }
+
+        let private_containerd = socket == containerd::private_socket(&containerd_dir);
+        let state = State {
+            pid: std::process::id() as i32,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: Timestamp::now(),
+            listen: settings.listen,
+            kubeconfig: layout.kubeconfig(),
+            node: settings.node.clone(),
+            node_ip,
+            containerd: socket,
+            private_containerd,
+            warnings: Vec::new(),
+        };
+        Ok(Self { state, tasks, shutdown, _netd: netd })
+    }
+}
+
+/// The node's own address, on `lo`, there before anything listens on it.
+fn node_address(settings: &Settings) -> Result<IpAddr> {
+    peapod_netd::node_address::ensure(settings.node_ip, settings.node_cidr)
+        .context("cannot give the node its address")
+}
+
+fn api_config(settings: &Settings, layout: &Layout, node_ip: IpAddr) -> peapod_apiserver::Config {
+    let mut config = peapod_apiserver::Config::new(layout.root());
+    config.service_cidrs = settings.service_cidrs.clone();
+    config.cluster_domain = settings.cluster_domain.clone();
+    config.advertise_address = node_ip;
+    config.secure_port = settings.listen.port();
+    config
+}
+
+async fn serve_api(
+    server: &Arc<ApiServer>,
+    settings: &Settings,
+    node_ip: IpAddr,
+    tasks: &mut JoinSet<(&'static str, Result<()>)>,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let mut addresses = vec![settings.listen];
+    if !settings.listen.ip().is_unspecified() {
+        addresses.push(SocketAddr::new(node_ip, settings.listen.port()));
+    }
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}; pass --listen with another port"))?;
+        listeners.push(listener);
+    }
+    let (server, shutdown) = (Arc::clone(server), shutdown.clone());
+    tasks.spawn(async move {
+        ("the API server", server.serve(listeners, shutdown).await.map_err(Into::into))
+    });
     Ok(())
+}
+
+fn write_kubeconfig(
+    server: &ApiServer,
+    settings: &Settings,
+    args: &UpArgs,
+    layout: &Layout,
+) -> Result<()> {
+    let mut reachable = settings.listen;
+    if reachable.ip().is_unspecified() {
+        reachable.set_ip(IpAddr::from([127, 0, 0, 1]));
+    }
+    let text = server.admin_kubeconfig(&format!("https://{reachable}"))?;
+    for path in [Some(layout.kubeconfig()), args.kubeconfig.clone()].into_iter().flatten() {
+        settings::write_private(&path, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn spawn_control_loops(
+    server: &ApiServer,
+    settings: &Settings,
+    layout: &Layout,
+    tasks: &mut JoinSet<(&'static str, Result<()>)>,
+    shutdown: &CancellationToken,
+) {
+    let client = server.client("system:kube-controller-manager", &["system:authenticated"]);
+    let config = peapod_controllers::Config {
+        root_ca_pem: server.pki().ca_certificate().to_owned(),
+        cluster_cidrs: settings.pod_cidrs.iter().copied().map(block_range).collect(),
+        local_volumes_dir: layout.volumes(),
+        ..Default::default()
+    };
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        let ended = peapod_controllers::run(client, config, stop).await;
+        ("the controllers", ended.map_err(Into::into))
+    });
+    let client = server.client("system:kube-scheduler", &["system:authenticated"]);
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        let ended = peapod_scheduler::run(client, peapod_scheduler::Config::default(), stop).await;
+        ("the scheduler", ended.map_err(Into::into))
+    });
+}
+
+/// A node gets a /24 of IPv4 and a /64 of IPv6, or all of a smaller range.
+fn block_range(cidr: IpNet) -> peapod_controllers::BlockRange {
+    let usual = if cidr.addr().is_ipv4() { 24 } else { 64 };
+    peapod_controllers::BlockRange { cidr, block_prefix: usual.max(cidr.prefix_len()) }
+}
+
+async fn start_netd(
+    server: &ApiServer,
+    settings: &Settings,
+    layout: &Layout,
+    node_ip: IpAddr,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Netd>> {
+    let client = server.client(&format!("system:node:{}", settings.node), &["system:nodes"]);
+    let mut dns = DnsConfig::new(vec![settings.service_address(DNS_OFFSET)?]);
+    dns.domain = settings.cluster_domain.clone();
+    let config = peapod_netd::Config {
+        node_name: settings.node.clone(),
+        node_ips: vec![node_ip],
+        pod_cidrs: settings.pod_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
+        dns: Some(dns),
+        mtu: None,
+        state_dir: layout.network(),
+    };
+    Ok(Netd::start(client, config, shutdown.clone()).await?)
 }
