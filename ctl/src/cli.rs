@@ -1,6 +1,5 @@
 //! The command line: what can be said, and who does it.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +42,7 @@ enum Command {
     LogWriter {
         /// What the node agent passes
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<OsString>,
+        arguments: Vec<String>,
     },
 }
 
@@ -61,7 +60,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "peapod", &mut std::io::stdout());
         }
-        Command::LogWriter { arguments } => image::log_writer(arguments)?,
+        Command::LogWriter { arguments } => {
+            peapod_nodelet::logs::writer_main(&arguments).map_err(anyhow::Error::msg)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,12 +8,13 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
-use peapod_nodelet::images::{Assemble, ContainerdImages};
+use peapod_nodelet::images::ContainerdImages;
+use peapod_nodelet::images::assemble::Assemble;
+use peapod_nodelet::runtime::containerd::client::Client;
 use peapod_nodelet::runtime::{Credential, Image, Images, Progress, ProgressEvent, PullRequest};
-use peapod_nodelet::runtime::containerd::Client;
 
 use crate::cli::{DataDir, single_threaded};
-use crate::instance::{CONTAINERD_NAMESPACE, Layout, State};
+use crate::instance::{Layout, State};
 
 /// The arguments of `peapod image`.
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ pub fn run(args: &ImageArgs) -> Result<()> {
         bail!("no node runs from {}; start it with `peapod up`", layout.root().display());
     };
     single_threaded()?.block_on(async {
-        let images = ContainerdImages::new(Client::new(&state.containerd, CONTAINERD_NAMESPACE)?);
+        let images = ContainerdImages::new(Client::new(&state.containerd, &layout.containerd_namespace())?);
         act(&images, &args.action).await
     })
 }

@@ -33,6 +33,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 pub use events::human;
+pub use print::align;
 pub use session::{Global, Session, server_error};
 
 /// The client commands.

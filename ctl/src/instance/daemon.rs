@@ -15,7 +15,9 @@ use jiff::Timestamp;
 use peapod_apiserver::ApiServer;
 use peapod_apiserver::pki::Subject;
 use peapod_netd::{DnsConfig, Netd};
-use peapod_nodelet::runtime::containerd::{self, Choice, Containerd};
+use peapod_nodelet::make::etc::ClusterDns;
+use peapod_nodelet::runtime::containerd::launch::{self, Choice};
+use peapod_nodelet::runtime::containerd::Containerd;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -31,6 +33,8 @@ use super::{Layout, ready};
 const DNS_OFFSET: u32 = 10;
 /// Where the kubelet API listens.
 const KUBELET_PORT: u16 = 10250;
+/// Most pods on the node: a /24 less what is not handed out.
+const MAX_PODS: u32 = 250;
 
 /// What an instance starts from.
 pub struct Inputs<'a> {
@@ -70,11 +74,7 @@ fn log() {
 
 async fn live(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
     let mut told = stop_signals()?;
-    let parts = Parts::start(&inputs, reporter).await;
-    let mut parts = match parts {
-        Ok(parts) => parts,
-        Err(error) => return Err(error),
-    };
+    let mut parts = Parts::start(&inputs, reporter).await?;
     parts.state.write(inputs.layout)?;
     reporter.ready(&parts.state);
     tracing::info!(node = parts.state.node, listen = %parts.state.listen, "ready");
@@ -142,7 +142,7 @@ impl Parts {
         let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
         let containerd_dir = layout.containerd();
         let (socket, server) = tokio::join!(
-            containerd::find_or_start(&choice, &containerd_dir),
+            launch::find_or_start(&choice, &containerd_dir),
             ApiServer::start(api_config(&settings, layout, node_ip)),
         );
         let socket = socket?;
@@ -155,8 +155,9 @@ impl Parts {
         let netd = start_netd(&server, &settings, layout, node_ip, &shutdown).await?;
 
         reporter.step("waiting for the node to be ready");
-        let runtime = open_runtime(layout, &socket).await?;
-        spawn_nodelet(&server, &settings, layout, node_ip, runtime, &netd, &mut tasks, &shutdown)?;
+        let runtime = Containerd::start(layout.runtime(socket.clone())).await?;
+        let nodelet = nodelet_config(&server, &settings, layout, node_ip, Arc::new(runtime))?;
+        spawn_nodelet(&server, nodelet, netd.clone(), &mut tasks, &shutdown);
         let admin = server.client("kubernetes-admin", &["system:masters"]);
         let dns = SocketAddr::new(settings.service_address(DNS_OFFSET)?, 53);
         tokio::select! {
@@ -167,7 +168,7 @@ impl Parts {
             }
         }
 
-        let private_containerd = socket == containerd::private_socket(&containerd_dir);
+        let private_containerd = socket == launch::private_socket(&containerd_dir);
         let state = State {
             pid: std::process::id() as i32,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -248,7 +249,7 @@ fn spawn_control_loops(
     tasks: &mut JoinSet<(&'static str, Result<()>)>,
     shutdown: &CancellationToken,
 ) {
-    let client = server.client("system:kube-controller-manager", &["system:authenticated"]);
+    let client = server.client("system:kube-controller-manager", &[]);
     let config = peapod_controllers::Config {
         root_ca_pem: server.pki().ca_certificate().to_owned(),
         cluster_cidrs: settings.pod_cidrs.iter().copied().map(block_range).collect(),
@@ -260,7 +261,7 @@ fn spawn_control_loops(
         let ended = peapod_controllers::run(client, config, stop).await;
         ("the controllers", ended.map_err(Into::into))
     });
-    let client = server.client("system:kube-scheduler", &["system:authenticated"]);
+    let client = server.client("system:kube-scheduler", &[]);
     let stop = shutdown.clone();
     tasks.spawn(async move {
         let ended = peapod_scheduler::run(client, peapod_scheduler::Config::default(), stop).await;
@@ -294,4 +295,53 @@ async fn start_netd(
         state_dir: layout.network(),
     };
     Ok(Netd::start(client, config, shutdown.clone()).await?)
+}
+
+fn nodelet_config(
+    server: &ApiServer,
+    settings: &Settings,
+    layout: &Layout,
+    node_ip: IpAddr,
+    runtime: Arc<Containerd>,
+) -> Result<peapod_nodelet::Config> {
+    let name = format!("system:node:{}", settings.node);
+    let sans = [settings.node.clone(), node_ip.to_string()];
+    let subject = Subject { name: &name, groups: &["system:nodes"], sans: &sans };
+    let serving = server.pki().credential("kubelet", &subject, Timestamp::now())?;
+    Ok(peapod_nodelet::Config {
+        node_name: settings.node.clone(),
+        node_ips: vec![node_ip],
+        labels: Default::default(),
+        data_dir: layout.node(),
+        log_dir: layout.logs(),
+        local_volumes_dir: layout.volumes(),
+        runtime,
+        cluster_dns: ClusterDns {
+            servers: vec![settings.service_address(DNS_OFFSET)?],
+            domain: settings.cluster_domain.clone(),
+        },
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        max_pods: MAX_PODS,
+        reserved: Default::default(),
+        server: Some(peapod_nodelet::ServerConfig {
+            port: KUBELET_PORT,
+            cert_pem: serving.certificate,
+            key_pem: serving.key,
+            client_ca_pem: server.pki().ca_certificate().to_owned(),
+        }),
+    })
+}
+
+fn spawn_nodelet(
+    server: &ApiServer,
+    config: peapod_nodelet::Config,
+    netd: Arc<Netd>,
+    tasks: &mut JoinSet<(&'static str, Result<()>)>,
+    shutdown: &CancellationToken,
+) {
+    let client = server.client(&format!("system:node:{}", config.node_name), &["system:nodes"]);
+    let stop = shutdown.clone();
+    tasks.spawn(async move {
+        ("the node agent", peapod_nodelet::run(client, config, netd, stop).await.map_err(Into::into))
+    });
 }

@@ -1,5 +1,145 @@
+//! `peapod down`: stops the instance and its containers, and puts the machine's network back;
+//! with `--purge` nothing of it stays.
+//!
+//! Works as well on an instance that has crashed: it goes by what the data directory says, not
+//! by the process.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use peapod_nodelet::runtime::containerd::launch::{self, SYSTEM_SOCKET};
+use peapod_nodelet::runtime::containerd::purge;
+
+use super::settings::{self, Settings};
+use super::state::{InstanceLock, State};
+use super::{Layout, preflight, unit};
+use crate::cli::{DataDir, single_threaded};
+use crate::terminal::Steps;
+
+/// A stop that takes longer is ended by force.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The arguments of `peapod down`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct DownArgs {}
-pub fn down(_: &DownArgs) -> anyhow::Result<()> {
+pub struct DownArgs {
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Remove all state too: objects, volumes, images, keys
+    #[arg(long)]
+    purge: bool,
+}
+
+/// Runs `peapod down`.
+pub fn down(args: &DownArgs) -> Result<()> {
+    preflight::root()?;
+    let layout = Layout::new(&args.data_dir.data_dir)?;
+    if !layout.run().exists() {
+        println!("nothing of peapod is in {}.", layout.root().display());
+        return Ok(());
+    }
+    let steps = Steps::new();
+    steps.begin("stopping peapod");
+    // Held to the end: no `up` may begin while this goes on.
+    let _lock = stop_process(&layout)?;
+    let socket = containerd_socket(&layout)?;
+    steps.begin("stopping containers");
+    single_threaded()?.block_on(stop_containers(&layout, socket, args.purge))?;
+    steps.begin("restoring the network");
+    restore_network(&layout)?;
+    if args.purge {
+        if uses_default_unit(&layout) {
+            unit::disable()?;
+        }
+        remove_data(layout.root())?;
+    }
+    steps.finish();
+    match args.purge {
+        true => println!("peapod is down, and nothing of it is left."),
+        false => println!("peapod is down; `peapod up` brings the cluster back as it was."),
+    }
+    Ok(())
+}
+
+/// Only the default data directory's instance has the unit.
+fn uses_default_unit(layout: &Layout) -> bool {
+    layout.root() == Path::new(super::layout::DEFAULT_DATA_DIR)
+}
+
+/// Ends the instance's process and takes its lock.
+fn stop_process(layout: &Layout) -> Result<InstanceLock> {
+    if let Some(lock) = InstanceLock::take(layout)? {
+        return Ok(lock);
+    }
+    let Some(state) = State::read(layout)? else {
+        bail!("an instance is just starting; run this again when `peapod up` is done");
+    };
+    let pid = Pid::from_raw(state.pid);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // It may have ended in between; the lock tells.
+        let _ = kill(pid, signal);
+        if let Some(lock) = InstanceLock::wait(layout, STOP_LIMIT)? {
+            return Ok(lock);
+        }
+    }
+    bail!("process {pid} does not end even when it is killed; see its state in /proc/{pid}/status")
+}
+
+/// The containerd that holds the node's containers: the instance's last, if it is known.
+fn containerd_socket(layout: &Layout) -> Result<Option<PathBuf>> {
+    if let Some(state) = State::read(layout)? {
+        return Ok(Some(state.containerd));
+    }
+    let private = launch::private_socket(&layout.containerd());
+    let system = PathBuf::from(SYSTEM_SOCKET);
+    Ok([private, system].into_iter().find(|socket| socket.exists()))
+}
+
+async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: bool) -> Result<()> {
+    let private = launch::private_socket(&layout.containerd());
+    if let Some(socket) = socket {
+        if socket == private && launch::running_pid(&layout.containerd()).is_none() {
+            launch::find_or_start(&launch::Choice::Private, &layout.containerd()).await?;
+        }
+        let config = layout.runtime(socket);
+        match everything {
+            true => purge::purge(&config).await?,
+            false => purge::stop(&config).await?,
+        }
+    }
+    peapod_nodelet::cleanup(&layout.node())?;
+    launch::stop(&layout.containerd()).await?;
+    Ok(())
+}
+
+fn restore_network(layout: &Layout) -> Result<()> {
+    peapod_netd::cleanup(&layout.network()).context("cannot restore the network")?;
+    if let Some(address) = settings::read_json::<Settings>(&layout.settings())?.and_then(|s| s.node_ip) {
+        peapod_netd::node_address::remove(address).context("cannot remove the node's address")?;
+    }
+    Ok(())
+}
+
+/// Removes the data directory; what is mounted below it would be somebody's data, and stops this.
+fn remove_data(root: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split_whitespace().nth(4));
+    let below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(root) && Path::new(point) != root).collect();
+    if let Some(point) = below.first() {
+        bail!("{point} is still mounted below the data directory; unmount it, then run this again");
+    }
+    let entries = std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        let removed = match path.is_dir() && !path.is_symlink() {
+            true => std::fs::remove_dir_all(&path),
+            false => std::fs::remove_file(&path),
+        };
+        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    // A directory that others use too (a mount point, a test's) may stay, empty.
+    let _ = std::fs::remove_dir(root);
     Ok(())
 }

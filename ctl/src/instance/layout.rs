@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use peapod_nodelet::runtime::containerd;
+use sha2::{Digest, Sha256};
+
 /// The default of `--data-dir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/peapod";
 
@@ -25,19 +28,45 @@ impl Layout {
         &self.root
     }
 
-    /// The API server's store.
-    pub fn db(&self) -> PathBuf {
-        self.root.join("db")
-    }
-
-    /// Keys and certificates.
-    pub fn pki(&self) -> PathBuf {
-        self.root.join("pki")
-    }
-
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
+    }
+
+    /// A containerd of our own, where the machine has none.
+    pub fn containerd(&self) -> PathBuf {
+        self.root.join("containerd")
+    }
+
+    /// The node agent's pods and their volumes.
+    pub fn node(&self) -> PathBuf {
+        self.root.join("node")
+    }
+
+    /// Logs of containers.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// What the network agent changed and must restore.
+    pub fn network(&self) -> PathBuf {
+        self.root.join("network")
+    }
+
+    /// How the node's containers are kept in a containerd.
+    pub fn runtime(&self, socket: PathBuf) -> containerd::Config {
+        containerd::Config::new(socket, &self.containerd_namespace(), self.root.join("runtime"))
+    }
+
+    /// The containerd namespace: `peapod`, and with a data directory of one's own a name of its
+    /// own too, so that no cluster touches the containers and images of another.
+    pub fn containerd_namespace(&self) -> String {
+        if self.root == Path::new(DEFAULT_DATA_DIR) {
+            return "peapod".to_owned();
+        }
+        let digest = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("peapod-{short}")
     }
 
     /// Volumes of the node-local storage class.

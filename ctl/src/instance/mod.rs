@@ -5,6 +5,7 @@ mod down;
 mod handshake;
 mod layout;
 mod preflight;
+mod ready;
 mod settings;
 mod state;
 mod status;

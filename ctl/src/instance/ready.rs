@@ -58,7 +58,7 @@ async fn resolves(server: SocketAddr, name: &str) -> Result<()> {
         };
         if let Ok(Ok(length)) = tokio::time::timeout(ASK_AGAIN, ask).await {
             let answer = Message::from_vec(&reply[..length]).context("the cluster's DNS sends nonsense")?;
-            if answer.response_code == ResponseCode::NoError && !answer.answers.is_empty() {
+            if answer.metadata.response_code == ResponseCode::NoError && !answer.answers.is_empty() {
                 return Ok(());
             }
         }

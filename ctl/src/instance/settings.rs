@@ -1,6 +1,7 @@
 //! What the first `up` of a data directory decides and every later one keeps: names, addresses,
 //! ranges. Changing them under a cluster that holds objects would break it.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -64,13 +65,18 @@ pub fn node_name() -> Result<String> {
     Ok(name)
 }
 
-/// Writes a file as JSON, whole or not at all, readable by root only.
+/// Writes a value as JSON, whole or not at all, readable by its owner only.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_private(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// Writes a file, whole or not at all, readable by its owner only.
+pub fn write_private(path: &Path, text: &[u8]) -> Result<()> {
     let partial = path.with_extension("partial");
     let write = || -> Result<()> {
-        let file = std::fs::File::create(&partial)?;
+        let mut file = std::fs::File::create(&partial)?;
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        serde_json::to_writer_pretty(&file, value)?;
+        file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)?;
         Ok(())

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -66,6 +67,28 @@ impl InstanceLock {
             Err((_, errno)) => {
                 Err(errno).with_context(|| format!("cannot lock {}", path.display()))
             }
+        }
+    }
+}
+
+impl InstanceLock {
+    /// Waits for the lock as long as `limit`; the kernel hands it over when its holder ends.
+    pub fn wait(layout: &Layout, limit: Duration) -> Result<Option<Self>> {
+        let path = layout.lock();
+        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let (tell, told) = std::sync::mpsc::channel();
+        // A blocked flock cannot be given up, so it waits in a thread that may outlive us.
+        std::thread::spawn(move || {
+            let outcome = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+            // Nobody listens when the limit has passed; the lock is let go with its file.
+            let _ = tell.send(outcome);
+        });
+        match told.recv_timeout(limit) {
+            Ok(lock) => {
+                let lock = lock.with_context(|| format!("cannot lock {}", path.display()))?;
+                Ok(Some(Self { _lock: lock }))
+            }
+            Err(_) => Ok(None),
         }
     }
 }

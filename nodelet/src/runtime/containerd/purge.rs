@@ -49,6 +49,20 @@ pub async fn purge(config: &Config) -> Result<()> {
     remove_dir(&config.state_dir)
 }
 
+/// Ends all containers of the node and lets go of its namespaces, mounts and cgroups, as a reboot
+/// would; records, logs and images stay, and a new agent starts the pods again. No agent may run
+/// on the node.
+pub async fn stop(config: &Config) -> Result<()> {
+    let client = Client::new(&config.address, &config.namespace)?;
+    remove_tasks(&client).await?;
+    LogWriter::new(config.log_config()).shutdown().await?;
+    let sandboxes = config.sandboxes();
+    for sandbox in sandboxes.list()? {
+        sandboxes.unpin(&sandbox.spec.pod.uid)?;
+    }
+    Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))
+}
+
 async fn remove_tasks(client: &Client) -> Result<()> {
     let mut tasks = client.tasks();
     let request = ListTasksRequest {

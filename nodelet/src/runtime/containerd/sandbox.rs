@@ -149,18 +149,23 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
+    /// Unmounts the pinned namespaces and keeps the record, as a reboot leaves it.
+    pub fn unpin(&self, pod_uid: &str) -> Result<()> {
+        let paths = self.paths(pod_uid);
+        for mount in paths.mounts() {
+            sys::unmount(&mount).map_err(|error| removal_failed(&paths, &error))?;
+        }
+        Ok(())
+    }
+
     /// Unpins the namespaces and forgets the sandbox.
     pub fn remove(&self, pod_uid: &str) -> Result<()> {
+        self.unpin(pod_uid)?;
         let paths = self.paths(pod_uid);
-        let failed = |error: io::Error| Error::Failed {
-            what: format!("removing the sandbox {}", paths.dir.display()),
-            reason: error.to_string(),
-        };
-        for mount in paths.mounts() {
-            sys::unmount(&mount).map_err(failed)?;
-        }
         match fs::remove_dir_all(&paths.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(removal_failed(&paths, &error))
+            }
             _ => Ok(()),
         }
     }
@@ -273,6 +278,13 @@ fn write_record(path: &Path, sandbox: &Sandbox) -> io::Result<()> {
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Failed {
         what: format!("reading {}", path.display()),
+        reason: error.to_string(),
+    }
+}
+
+fn removal_failed(paths: &Paths, error: &io::Error) -> Error {
+    Error::Failed {
+        what: format!("removing the sandbox {}", paths.dir.display()),
         reason: error.to_string(),
     }
 }
