@@ -11,6 +11,7 @@
 //!
 //! [`PodNetwork`]: peapod_api::attach::PodNetwork
 
+mod cleanup;
 pub mod config;
 pub mod core;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod server;
 mod tasks;
 pub mod volumes;
 
+pub use cleanup::cleanup;
 pub use config::{Config, ServerConfig};
 pub use error::Error;
 pub use tasks::run;
