@@ -71,15 +71,27 @@ enum Action {
 
 /// Runs `peapod image`.
 pub fn run(args: &ImageArgs) -> Result<()> {
-    if let Action::Assemble { reference, binary, env, output } = &args.action {
+    if let Action::Assemble {
+        reference,
+        binary,
+        env,
+        output,
+    } = &args.action
+    {
         return assemble(reference, binary, env, output);
     }
     let layout = Layout::new(&args.data_dir.data_dir)?;
     let Some(state) = State::running(&layout)? else {
-        bail!("no node runs from {}; start it with `peapod up`", layout.root().display());
+        bail!(
+            "no node runs from {}; start it with `peapod up`",
+            layout.root().display()
+        );
     };
     single_threaded()?.block_on(async {
-        let images = ContainerdImages::new(Client::new(&state.containerd, &layout.containerd_namespace())?);
+        let images = ContainerdImages::new(Client::new(
+            &state.containerd,
+            &layout.containerd_namespace(),
+        )?);
         act(&images, &args.action).await
     })
 }
@@ -91,7 +103,11 @@ async fn act(images: &dyn Images, action: &Action) -> Result<()> {
                 println!("Loaded {} ({})", name(&image), HumanBytes(image.size_bytes));
             }
         }
-        Action::Pull { reference, username, password } => {
+        Action::Pull {
+            reference,
+            username,
+            password,
+        } => {
             let basic = |(username, password): (&String, &String)| Credential::Basic {
                 username: username.clone(),
                 password: password.clone(),
@@ -111,7 +127,11 @@ async fn act(images: &dyn Images, action: &Action) -> Result<()> {
         }
         Action::Prune => {
             for image in images.prune(&[]).await? {
-                println!("Removed {} ({})", name(&image), HumanBytes(image.size_bytes));
+                println!(
+                    "Removed {} ({})",
+                    name(&image),
+                    HumanBytes(image.size_bytes)
+                );
             }
         }
         Action::Assemble { .. } => {}
@@ -124,9 +144,16 @@ fn assemble(reference: &str, binary: &Path, env: &[String], output: &Path) -> Re
         bail!("--env must be NAME=VALUE, not {wrong:?}");
     }
     let mut image = Assemble::from_binary(reference, binary, &[])?;
-    image.config.env.get_or_insert_default().extend(env.iter().cloned());
-    let file = File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
-    image.write(BufWriter::new(file)).with_context(|| format!("cannot write {}", output.display()))?;
+    image
+        .config
+        .env
+        .get_or_insert_default()
+        .extend(env.iter().cloned());
+    let file =
+        File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
+    image
+        .write(BufWriter::new(file))
+        .with_context(|| format!("cannot write {}", output.display()))?;
     println!("Made {} of {}", output.display(), binary.display());
     Ok(())
 }
@@ -139,8 +166,17 @@ fn table(images: &[Image]) -> String {
     let header = ["IMAGE", "ID", "SIZE"].map(str::to_owned).to_vec();
     let mut lines = vec![header];
     for image in images {
-        let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
-        lines.push(vec![name(image).to_owned(), id, HumanBytes(image.size_bytes).to_string()]);
+        let id: String = image
+            .id
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect();
+        lines.push(vec![
+            name(image).to_owned(),
+            id,
+            HumanBytes(image.size_bytes).to_string(),
+        ]);
     }
     crate::client::align(&lines)
 }
@@ -153,18 +189,29 @@ struct Bars {
 
 impl Bars {
     fn new() -> Self {
-        Self { all: MultiProgress::new(), layers: Mutex::default() }
+        Self {
+            all: MultiProgress::new(),
+            layers: Mutex::default(),
+        }
     }
 
     fn with(&self, layer: &str, total: u64, change: impl FnOnce(&ProgressBar)) {
-        let Ok(mut layers) = self.layers.lock() else { return };
+        let Ok(mut layers) = self.layers.lock() else {
+            return;
+        };
         if !layers.iter().any(|(known, _)| known == layer) {
             let bar = self.all.add(ProgressBar::new(total));
             let template = "{prefix} {bar:30} {bytes}/{total_bytes} {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_prefix(layer.trim_start_matches("sha256:").chars().take(12).collect::<String>());
+            bar.set_prefix(
+                layer
+                    .trim_start_matches("sha256:")
+                    .chars()
+                    .take(12)
+                    .collect::<String>(),
+            );
             layers.push((layer.to_owned(), bar));
         }
         if let Some((_, bar)) = layers.iter().find(|(known, _)| known == layer) {
@@ -177,7 +224,11 @@ impl Progress for Bars {
     fn update(&self, event: ProgressEvent) {
         match event {
             ProgressEvent::Resolved { .. } => {}
-            ProgressEvent::Fetching { layer, done_bytes, total_bytes } => {
+            ProgressEvent::Fetching {
+                layer,
+                done_bytes,
+                total_bytes,
+            } => {
                 self.with(&layer, total_bytes, |bar| bar.set_position(done_bytes));
             }
             ProgressEvent::Fetched { layer } => self.with(&layer, 0, |bar| {

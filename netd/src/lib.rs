@@ -9,14 +9,17 @@
 //! It must not know how pods run: the node agent meets it over
 //! [`peapod_api::attach::PodNetwork`] only, and everything else over the API.
 
+mod cleanup;
 mod config;
 pub mod core;
 pub mod dns;
 pub mod links;
 pub mod nat;
 mod netd;
+pub mod node_address;
 pub mod pods;
 mod tasks;
 
+pub use cleanup::cleanup;
 pub use config::{Config, DnsConfig};
 pub use netd::{Error, Netd};

@@ -16,8 +16,8 @@ use peapod_apiserver::ApiServer;
 use peapod_apiserver::pki::Subject;
 use peapod_netd::{DnsConfig, Netd};
 use peapod_nodelet::make::etc::ClusterDns;
-use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 use peapod_nodelet::runtime::containerd::Containerd;
+use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -181,7 +181,12 @@ impl Parts {
             private_containerd,
             warnings: Vec::new(),
         };
-        Ok(Self { state, tasks, shutdown, _netd: netd })
+        Ok(Self {
+            state,
+            tasks,
+            shutdown,
+            _netd: netd,
+        })
     }
 }
 
@@ -213,14 +218,17 @@ async fn serve_api(
     }
     let mut listeners = Vec::new();
     for address in addresses {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}; pass --listen with another port"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address}; pass --listen with another port")
+        })?;
         listeners.push(listener);
     }
     let (server, shutdown) = (Arc::clone(server), shutdown.clone());
     tasks.spawn(async move {
-        ("the API server", server.serve(listeners, shutdown).await.map_err(Into::into))
+        (
+            "the API server",
+            server.serve(listeners, shutdown).await.map_err(Into::into),
+        )
     });
     Ok(())
 }
@@ -236,7 +244,10 @@ fn write_kubeconfig(
         reachable.set_ip(IpAddr::from([127, 0, 0, 1]));
     }
     let text = server.admin_kubeconfig(&format!("https://{reachable}"))?;
-    for path in [Some(layout.kubeconfig()), args.kubeconfig.clone()].into_iter().flatten() {
+    for path in [Some(layout.kubeconfig()), args.kubeconfig.clone()]
+        .into_iter()
+        .flatten()
+    {
         settings::write_private(&path, text.as_bytes())?;
     }
     Ok(())
@@ -252,7 +263,12 @@ fn spawn_control_loops(
     let client = server.client("system:kube-controller-manager", &[]);
     let config = peapod_controllers::Config {
         root_ca_pem: server.pki().ca_certificate().to_owned(),
-        cluster_cidrs: settings.pod_cidrs.iter().copied().map(block_range).collect(),
+        cluster_cidrs: settings
+            .pod_cidrs
+            .iter()
+            .copied()
+            .map(block_range)
+            .collect(),
         local_volumes_dir: layout.volumes(),
         ..Default::default()
     };
@@ -272,7 +288,10 @@ fn spawn_control_loops(
 /// A node gets a /24 of IPv4 and a /64 of IPv6, or all of a smaller range.
 fn block_range(cidr: IpNet) -> peapod_controllers::BlockRange {
     let usual = if cidr.addr().is_ipv4() { 24 } else { 64 };
-    peapod_controllers::BlockRange { cidr, block_prefix: usual.max(cidr.prefix_len()) }
+    peapod_controllers::BlockRange {
+        cidr,
+        block_prefix: usual.max(cidr.prefix_len()),
+    }
 }
 
 async fn start_netd(
@@ -306,8 +325,14 @@ fn nodelet_config(
 ) -> Result<peapod_nodelet::Config> {
     let name = format!("system:node:{}", settings.node);
     let sans = [settings.node.clone(), node_ip.to_string()];
-    let subject = Subject { name: &name, groups: &["system:nodes"], sans: &sans };
-    let serving = server.pki().credential("kubelet", &subject, Timestamp::now())?;
+    let subject = Subject {
+        name: &name,
+        groups: &["system:nodes"],
+        sans: &sans,
+    };
+    let serving = server
+        .pki()
+        .credential("kubelet", &subject, Timestamp::now())?;
     Ok(peapod_nodelet::Config {
         node_name: settings.node.clone(),
         node_ips: vec![node_ip],
@@ -339,9 +364,17 @@ fn spawn_nodelet(
     tasks: &mut JoinSet<(&'static str, Result<()>)>,
     shutdown: &CancellationToken,
 ) {
-    let client = server.client(&format!("system:node:{}", config.node_name), &["system:nodes"]);
+    let client = server.client(
+        &format!("system:node:{}", config.node_name),
+        &["system:nodes"],
+    );
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        ("the node agent", peapod_nodelet::run(client, config, netd, stop).await.map_err(Into::into))
+        (
+            "the node agent",
+            peapod_nodelet::run(client, config, netd, stop)
+                .await
+                .map_err(Into::into),
+        )
     });
 }

@@ -116,7 +116,9 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
 
 fn restore_network(layout: &Layout) -> Result<()> {
     peapod_netd::cleanup(&layout.network()).context("cannot restore the network")?;
-    if let Some(address) = settings::read_json::<Settings>(&layout.settings())?.and_then(|s| s.node_ip) {
+    if let Some(address) =
+        settings::read_json::<Settings>(&layout.settings())?.and_then(|s| s.node_ip)
+    {
         peapod_netd::node_address::remove(address).context("cannot remove the node's address")?;
     }
     Ok(())
@@ -124,13 +126,19 @@ fn restore_network(layout: &Layout) -> Result<()> {
 
 /// Removes the data directory; what is mounted below it would be somebody's data, and stops this.
 fn remove_data(root: &Path) -> Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
-    let points = mounts.lines().filter_map(|line| line.split_whitespace().nth(4));
-    let below: Vec<&str> = points.filter(|point| Path::new(point).starts_with(root) && Path::new(point) != root).collect();
+    let mounts =
+        std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    let points = mounts
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(4));
+    let below: Vec<&str> = points
+        .filter(|point| Path::new(point).starts_with(root) && Path::new(point) != root)
+        .collect();
     if let Some(point) = below.first() {
         bail!("{point} is still mounted below the data directory; unmount it, then run this again");
     }
-    let entries = std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
+    let entries =
+        std::fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))?;
     for entry in entries {
         let path = entry?.path();
         let removed = match path.is_dir() && !path.is_symlink() {

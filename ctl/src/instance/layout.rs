@@ -55,7 +55,11 @@ impl Layout {
 
     /// How the node's containers are kept in a containerd.
     pub fn runtime(&self, socket: PathBuf) -> containerd::Config {
-        containerd::Config::new(socket, &self.containerd_namespace(), self.root.join("runtime"))
+        containerd::Config::new(
+            socket,
+            &self.containerd_namespace(),
+            self.root.join("runtime"),
+        )
     }
 
     /// The containerd namespace: `peapod`, and with a data directory of one's own a name of its
@@ -65,7 +69,11 @@ impl Layout {
             return "peapod".to_owned();
         }
         let digest = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
-        let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let short: String = digest
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("peapod-{short}")
     }
 

@@ -38,12 +38,18 @@ async fn node(client: Client, name: &str) -> Result<()> {
         let conditions = status.and_then(|status| status.conditions.as_deref());
         peapod_api::conditions::is_true(conditions.unwrap_or_default(), "Ready")
     };
-    await_condition(nodes, name, is_ready).await.context("cannot watch the node")?;
+    await_condition(nodes, name, is_ready)
+        .await
+        .context("cannot watch the node")?;
     Ok(())
 }
 
 async fn resolves(server: SocketAddr, name: &str) -> Result<()> {
-    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
     let mut question = Message::new(1, MessageType::Query, OpCode::Query);
     question.metadata.recursion_desired = true;
     question.add_query(Query::query(Name::from_ascii(name)?, RecordType::A));
@@ -57,8 +63,10 @@ async fn resolves(server: SocketAddr, name: &str) -> Result<()> {
             socket.recv(&mut reply).await
         };
         if let Ok(Ok(length)) = tokio::time::timeout(ASK_AGAIN, ask).await {
-            let answer = Message::from_vec(&reply[..length]).context("the cluster's DNS sends nonsense")?;
-            if answer.metadata.response_code == ResponseCode::NoError && !answer.answers.is_empty() {
+            let answer =
+                Message::from_vec(&reply[..length]).context("the cluster's DNS sends nonsense")?;
+            if answer.metadata.response_code == ResponseCode::NoError && !answer.answers.is_empty()
+            {
                 return Ok(());
             }
         }
