@@ -44,8 +44,8 @@ pub struct Inputs<'a> {
     pub layout: &'a Layout,
     /// The cluster's settings.
     pub settings: Settings,
-    /// Proof that no other instance runs.
-    pub lock: InstanceLock,
+    /// Proof that no other instance runs, held to the end.
+    pub _lock: InstanceLock,
 }
 
 /// Runs the instance until it is told to stop, or until a part fails.
@@ -159,9 +159,8 @@ impl Parts {
         let nodelet = nodelet_config(&server, &settings, layout, node_ip, Arc::new(runtime))?;
         spawn_nodelet(&server, nodelet, netd.clone(), &mut tasks, &shutdown);
         let admin = server.client("kubernetes-admin", &["system:masters"]);
-        let dns = SocketAddr::new(settings.service_address(DNS_OFFSET)?, 53);
         tokio::select! {
-            ready = ready::wait(admin, &settings, dns) => ready?,
+            ready = ready::wait(admin, &settings) => ready?,
             ended = tasks.join_next() => {
                 outcome(ended)?;
                 bail!("a part of peapod stopped during the start; see the log");

@@ -122,7 +122,7 @@ fn foreground(args: &UpArgs, layout: &Layout) -> Result<()> {
                 args,
                 layout,
                 settings,
-                lock,
+                _lock: lock,
             },
             &mut reporter,
         )

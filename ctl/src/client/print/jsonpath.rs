@@ -52,7 +52,7 @@ impl JsonPath {
     /// Fills the template in.
     pub fn render(&self, value: &Value) -> Result<String> {
         let mut out = String::new();
-        write(&self.0, value, value, &mut out);
+        write(&self.0, value, &mut out);
         Ok(out)
     }
 
@@ -74,7 +74,7 @@ impl JsonPath {
     }
 }
 
-fn write(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
+fn write(nodes: &[Node], here: &Value, out: &mut String) {
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
@@ -84,7 +84,7 @@ fn write(nodes: &[Node], root: &Value, here: &Value, out: &mut String) {
             }
             Node::Range(steps, body) => {
                 for item in select(steps, here) {
-                    write(body, root, item, out);
+                    write(body, item, out);
                 }
             }
         }
