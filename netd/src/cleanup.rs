@@ -1,29 +1,39 @@
-//! Leaving the machine as it was.
+//! Leaves the machine as it was before the agent first ran.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::links::{self, node, pod, sysctl};
 use crate::nat;
 
-/// Why something of ours is still there.
+/// What could not be taken away.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Links, routes or kernel settings.
-    #[error(transparent)]
-    Links(#[from] links::Error),
-    /// nftables.
-    #[error("cannot remove the service maps: {0}")]
-    Maps(#[from] peapod_nft::Error),
+#[error("the network is not as it was: {}", .0.join("; "))]
+pub struct Error(Vec<String>);
+
+/// Removes pods' links, routes, tables and the addresses of DNS, and
+/// gives kernel settings their old values (from the record in `state_dir`). The agent must not
+/// run. What fails does not keep the rest from being done; doing it again is fine.
+///
+/// The node's own address is its giver's to take: [`crate::node_address::remove`].
+pub fn cleanup(dns: &[IpAddr], state_dir: &Path) -> Result<(), Error> {
+    let mut failures = Vec::new();
+    let mut note = |result: Result<(), String>| failures.extend(result.err());
+    note(remove_links().map_err(|e| e.to_string()));
+    note(node::remove_routes().map_err(|e| e.to_string()));
+    note(nat::remove().map_err(|e| e.to_string()));
+    for &ip in dns {
+        note(node::remove_local_address(ip).map_err(|e| e.to_string()));
+    }
+    note(sysctl::restore(state_dir).map_err(|e| e.to_string()));
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error(failures))
 }
 
-/// Removes every link, route, rule and map of this agent, and puts the kernel settings back that
-/// it recorded in `state_dir`. Pods that still run lose their network. Repeating it is fine.
-pub fn cleanup(state_dir: &Path) -> Result<(), Error> {
-    let (connected, unfinished) = pod::list()?;
-    for link in connected.into_iter().map(|one| one.link).chain(unfinished) {
-        pod::delete(&link)?;
-    }
-    node::remove_routes()?;
-    nat::remove()?;
-    Ok(sysctl::restore(state_dir)?)
+fn remove_links() -> Result<(), links::Error> {
+    let (connected, mut names) = pod::list()?;
+    names.extend(connected.into_iter().map(|pod| pod.link));
+    names.iter().try_for_each(|link| pod::delete(link))
 }

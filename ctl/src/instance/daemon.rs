@@ -29,8 +29,6 @@ use super::state::{InstanceLock, State};
 use super::up::UpArgs;
 use super::{Layout, ready};
 
-/// Offset of the cluster DNS address in the first service range.
-const DNS_OFFSET: u32 = 10;
 /// Where the kubelet API listens.
 const KUBELET_PORT: u16 = 10250;
 /// Most pods on the node: a /24 less what is not handed out.
@@ -134,7 +132,7 @@ impl Parts {
         let mut tasks = JoinSet::new();
 
         reporter.step("preparing the node's address");
-        let node_ip = node_address(&settings)?;
+        let node_ip = node_address(&settings, layout)?;
         settings.node_ip = Some(node_ip);
         settings::write_json(&layout.settings(), &settings)?;
 
@@ -159,8 +157,9 @@ impl Parts {
         let nodelet = nodelet_config(&server, &settings, layout, node_ip, Arc::new(runtime))?;
         spawn_nodelet(&server, nodelet, netd.clone(), &mut tasks, &shutdown);
         let admin = server.client("kubernetes-admin", &["system:masters"]);
+        let dns = SocketAddr::new(settings.dns_address()?, 53);
         tokio::select! {
-            ready = ready::wait(admin, &settings) => ready?,
+            ready = ready::wait(admin, &settings, dns) => ready?,
             ended = tasks.join_next() => {
                 outcome(ended)?;
                 bail!("a part of peapod stopped during the start; see the log");
@@ -189,10 +188,20 @@ impl Parts {
     }
 }
 
-/// The node's own address, on `lo`, there before anything listens on it.
-fn node_address(settings: &Settings) -> Result<IpAddr> {
-    peapod_netd::node_address::ensure(settings.node_ip, settings.node_cidr)
-        .context("cannot give the node its address")
+/// The node's own address, on `lo`, there before anything listens on it; the one it had before,
+/// if it had one.
+fn node_address(settings: &Settings, layout: &Layout) -> Result<IpAddr> {
+    let given = match settings.node_ip {
+        Some(ip) => peapod_netd::links::node::add_local_address(ip)
+            .map(|()| ip)
+            .map_err(Into::into),
+        None => {
+            let seed = format!("{} {}", settings.node, layout.root().display());
+            peapod_netd::node_address::ensure(settings.node_cidr, &seed)
+                .map_err(anyhow::Error::from)
+        }
+    };
+    given.context("cannot put the node's address on lo; name another range with --node-cidr")
 }
 
 fn api_config(settings: &Settings, layout: &Layout, node_ip: IpAddr) -> peapod_apiserver::Config {
@@ -301,7 +310,7 @@ async fn start_netd(
     shutdown: &CancellationToken,
 ) -> Result<Arc<Netd>> {
     let client = server.client(&format!("system:node:{}", settings.node), &["system:nodes"]);
-    let mut dns = DnsConfig::new(vec![settings.service_address(DNS_OFFSET)?]);
+    let mut dns = DnsConfig::new(vec![settings.dns_address()?]);
     dns.domain = settings.cluster_domain.clone();
     let config = peapod_netd::Config {
         node_name: settings.node.clone(),
@@ -341,7 +350,7 @@ fn nodelet_config(
         local_volumes_dir: layout.volumes(),
         runtime,
         cluster_dns: ClusterDns {
-            servers: vec![settings.service_address(DNS_OFFSET)?],
+            servers: vec![settings.dns_address()?],
             domain: settings.cluster_domain.clone(),
         },
         resolv_conf: PathBuf::from("/etc/resolv.conf"),

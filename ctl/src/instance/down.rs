@@ -115,11 +115,11 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
 }
 
 fn restore_network(layout: &Layout) -> Result<()> {
-    peapod_netd::cleanup(&layout.network()).context("cannot restore the network")?;
-    if let Some(address) =
-        settings::read_json::<Settings>(&layout.settings())?.and_then(|s| s.node_ip)
-    {
-        peapod_netd::node_address::remove(address).context("cannot remove the node's address")?;
+    let settings = settings::read_json::<Settings>(&layout.settings())?;
+    let dns = settings.as_ref().map(Settings::dns_address).transpose()?;
+    peapod_netd::cleanup(dns.as_slice(), &layout.network())?;
+    if let Some(address) = settings.and_then(|settings| settings.node_ip) {
+        peapod_netd::node_address::remove(address)?;
     }
     Ok(())
 }

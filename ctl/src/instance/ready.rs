@@ -1,22 +1,29 @@
 //! When a cluster is ready: its node says so, and the cluster's DNS answers.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use tokio::net::UdpSocket;
 
 use super::settings::Settings;
 
 /// How long a start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A question that is lost (the maps were being written) is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Waits for the node and for DNS.
-pub async fn wait(client: Client, settings: &Settings) -> Result<()> {
+pub async fn wait(client: Client, settings: &Settings, dns: SocketAddr) -> Result<()> {
     let both = async {
         node(client, &settings.node).await?;
-        Ok(())
+        let name = format!("kubernetes.default.svc.{}.", settings.cluster_domain);
+        resolves(dns, &name).await
     };
     match tokio::time::timeout(PATIENCE, both).await {
         Ok(outcome) => outcome,
@@ -35,4 +42,34 @@ async fn node(client: Client, name: &str) -> Result<()> {
         .await
         .context("cannot watch the node")?;
     Ok(())
+}
+
+async fn resolves(server: SocketAddr, name: &str) -> Result<()> {
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let mut question = Message::new(1, MessageType::Query, OpCode::Query);
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(Name::from_ascii(name)?, RecordType::A));
+    let question = question.to_vec()?;
+    loop {
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(server).await?;
+        let mut reply = [0; 512];
+        let ask = async {
+            socket.send(&question).await?;
+            socket.recv(&mut reply).await
+        };
+        if let Ok(Ok(length)) = tokio::time::timeout(ASK_AGAIN, ask).await {
+            let answer =
+                Message::from_vec(&reply[..length]).context("the cluster's DNS sends nonsense")?;
+            if answer.metadata.response_code == ResponseCode::NoError && !answer.answers.is_empty()
+            {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }

@@ -32,15 +32,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The address at an offset of the first service range.
-    pub fn service_address(&self, offset: u32) -> Result<IpAddr> {
+    /// The cluster's DNS: the tenth address of the first service range, where upstream's tools
+    /// put it too.
+    pub fn dns_address(&self) -> Result<IpAddr> {
         let Some(range) = self.service_cidrs.first() else {
             bail!("no service range is set; pass --service-cidr");
         };
-        Ok(match range {
-            IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + offset).into()),
-            IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + u128::from(offset)).into()),
-        })
+        let address = range.hosts().nth(9);
+        address
+            .with_context(|| format!("the service range {range} is too small; pass --service-cidr"))
     }
 }
 
