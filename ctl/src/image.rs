@@ -88,10 +88,9 @@ pub fn run(args: &ImageArgs) -> Result<()> {
         );
     };
     single_threaded()?.block_on(async {
-        let images = ContainerdImages::new(Client::new(
-            &state.containerd,
-            &layout.containerd_namespace(),
-        )?);
+        let config = layout.runtime(state.containerd);
+        let client = Client::new(&config.address, &config.namespace)?;
+        let images = ContainerdImages::new(client, config.registries);
         act(&images, &args.action).await
     })
 }
