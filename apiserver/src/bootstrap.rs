@@ -120,6 +120,14 @@ async fn create(
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
     };
+    // Asked first: an existing Service holds its own address, and creating it again would be
+    // refused for that.
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    match api.get_opt(name).await {
+        Ok(Some(_)) => return Ok(()),
+        Ok(None) => {}
+        Err(source) => return Err(failed(kind, &object, source)),
+    }
     match api.create(&params, &object).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),

@@ -9,8 +9,10 @@ use super::facts::Left;
 
 /// Less memory than this is pressure, bytes.
 const MEMORY_LOW_BYTES: u64 = 100 << 20;
-/// Less free disk than this part is pressure, percent.
+/// Less free disk than this part is pressure, percent: upstream's threshold ...
 const DISK_LOW_PERCENT: u64 = 10;
+/// ... but a tenth of a developer's large disk is room enough, so never more than this, bytes.
+const DISK_LOW_BYTES: u64 = 1 << 30;
 /// Fewer processes left than this is pressure.
 const PIDS_LOW: u64 = 500;
 
@@ -26,7 +28,8 @@ pub struct Health {
 /// The conditions, with every time set to now; their transition times are the caller's to keep.
 pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     let left = &health.left;
-    let disk_low = left.disk_bytes * 100 < left.disk_size_bytes * DISK_LOW_PERCENT;
+    let disk_share = left.disk_size_bytes / 100 * DISK_LOW_PERCENT;
+    let disk_low = left.disk_bytes < disk_share.min(DISK_LOW_BYTES);
     let pressure = |kind: &str, low: bool, [ok, bad]: [[&str; 2]; 2]| {
         let ([reason, message], status) = if low { (bad, "True") } else { (ok, "False") };
         condition(kind, status, reason, message.to_owned(), now)
@@ -116,8 +119,8 @@ mod tests {
     fn pressure_and_faults() {
         let well = Left {
             memory_bytes: 1 << 30,
-            disk_bytes: 50,
-            disk_size_bytes: 100,
+            disk_bytes: 50 << 30,
+            disk_size_bytes: 1000 << 30,
             pids: 10_000,
         };
         assert_eq!(
