@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use peapod_apiserver::registry::claims::{Claim, Family, Pools};
 use peapod_apiserver::registry::{FieldErrors, Registry, Resource, object_meta, value};
+use peapod_schema::graph::{Node, Scalar, Type};
 use peapod_schema::{check, decode, default};
 use serde_json::{Value, json};
 
@@ -145,6 +146,129 @@ fn kinds() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(covered.len() >= 10, "{covered:?}");
+}
+
+/// Draws numbers, the same ones for the same seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+
+    fn of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())].clone()
+    }
+}
+
+const TEXTS: &[&str] = &[
+    "",
+    "a",
+    "b",
+    "A b",
+    "10.96.0.7",
+    "fd00::1",
+    "10.244.1.0/24",
+    "80",
+    "50%",
+    "None",
+    "true",
+    "Always",
+    "RollingUpdate",
+    "ClusterIP",
+    "NodePort",
+    "LoadBalancer",
+    "Local",
+    "example.com/x",
+    "é",
+    "* * * * *",
+    "Container",
+    "2026-01-02T03:04:05Z",
+];
+const NUMBERS: &[i64] = &[0, 1, 2, 80, -1, 70_000, i32::MAX as i64];
+
+/// Any value of a type, shallower the deeper it stands.
+fn any(node: Node<'_>, draw: &mut Draw, depth: usize) -> Value {
+    match node.ty() {
+        Type::Scalar(scalar) => match scalar {
+            Scalar::String => draw.of(TEXTS).into(),
+            Scalar::Int32 | Scalar::Int64 | Scalar::Number => draw.of(NUMBERS).into(),
+            Scalar::Bool => (draw.below(2) == 0).into(),
+            Scalar::Quantity => draw.of(&["0", "1", "-1", "100m", "1Gi"]).into(),
+            Scalar::IntOrString => draw.of(&[json!(0), json!(80), json!("web"), json!("0%")]),
+            Scalar::Time | Scalar::MicroTime => "2026-01-02T03:04:05Z".into(),
+            Scalar::Bytes => draw.of(&["", "YQ=="]).into(),
+            Scalar::Any => draw.of(&[json!({"a": 1}), json!([]), json!("x")]),
+        },
+        Type::List(list) => {
+            let count = draw.below(3);
+            (0..count)
+                .map(|_| any(node.to(list.item), draw, depth + 1))
+                .collect()
+        }
+        Type::Map(map) => {
+            let count = draw.below(3);
+            let entry =
+                |draw: &mut Draw| (draw.of(TEXTS), any(node.to(map.value), draw, depth + 1));
+            Value::Object(
+                (0..count)
+                    .map(|_| entry(draw))
+                    .map(|(k, v)| (k.to_owned(), v))
+                    .collect(),
+            )
+        }
+        Type::Object(object) => {
+            let chance = 2 + depth / 3 + object.fields.len() / 12;
+            let mut fields = serde_json::Map::new();
+            for field in &object.fields {
+                if draw.below(chance) == 0 {
+                    let value = any(node.to(field.ty), draw, depth + 1);
+                    fields.insert(field.name.to_string(), value);
+                }
+            }
+            Value::Object(fields)
+        }
+    }
+}
+
+/// Whatever an object of the right shape says, no rule and no column panics.
+#[test]
+fn no_object_of_the_right_shape_panics() {
+    let registry = Registry::builtin().unwrap();
+    let now = "2026-01-02T03:04:05Z".parse().unwrap();
+    for resource in registry.all() {
+        for seed in 1..=40 {
+            let mut draw = Draw(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
+            let (from, to) = (
+                any(resource.schema.root(), &mut draw, 0),
+                any(resource.schema.root(), &mut draw, 0),
+            );
+            let created = json!({"case": resource.kind.kind, "create": from, "addresses": true});
+            let updated = json!({
+                "case": resource.kind.kind, "from": from, "update": to, "addresses": true,
+            });
+            for case in [created, updated] {
+                let mut object = write(resource, &case, &mut FieldErrors::new());
+                let rules = &resource.kind.rules;
+                rules.validate_status(&object, &object, &mut FieldErrors::new());
+                rules.warnings(&object);
+                rules.claims(&object);
+                rules.grace_period(&object, None);
+                rules.is_held(&object);
+                for column in &resource.kind.columns {
+                    column.cell(&object, now);
+                }
+                let old = object.clone();
+                rules.prepare_status(&mut object, &old);
+                rules.mark_deleting(&mut object);
+                rules.to_stored(&mut object);
+                rules.from_stored(&mut object);
+            }
+        }
+    }
 }
 
 /// Every kind of the published API that is declared here is declared as published.
