@@ -45,7 +45,8 @@ fn merged(write: &Write<'_>, live: Option<&Value>, config: &Value) -> Result<Val
     let schema = &write.resource.schema;
     let force = write.options.force;
     let outcome = fields::as_writer(write, write.api.now(), |writer| {
-        apply::apply(live, config.clone(), schema, writer, force)
+        let complete = |object: &mut Value| write.default(object);
+        apply::apply(live, config.clone(), schema, writer, force, &complete)
     });
     let mut object = outcome.map_err(|fault| match fault {
         ApplyError::Conflict(conflicts) => {

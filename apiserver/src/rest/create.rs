@@ -96,6 +96,11 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
     }
     let now = write.api.now();
     write.default(&mut object);
+    if !write.apply {
+        value::remove(&mut object, "metadata.managedFields");
+    }
+    // The client owns what it sent and its defaults, not what the server adds from here on.
+    write.track(&mut object, None, now);
     write.admit(Operation::Create, &mut object, None).await?;
     object_meta::stamp_new(kind, &mut object, &random::uid(), now);
     if kind.status == crate::registry::StatusRule::Separate {
@@ -106,10 +111,6 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
         let mut candidate = object.clone();
         write.validate_new(&mut candidate)?;
         write.judge(Operation::Create, &candidate, None).await?;
-        if !write.apply {
-            value::remove(&mut candidate, "metadata.managedFields");
-        }
-        write.track(&mut candidate, None, now);
         if let Some(written) = commit(write, &candidate).await? {
             return Ok(written);
         }

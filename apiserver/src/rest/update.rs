@@ -77,6 +77,8 @@ pub async fn modify(
         let mut new = change(&old)?;
         check_preconditions(write, &new, &old)?;
         prepare(write, &mut new, &old);
+        // The client owns what it changed, not what admission and allocation add.
+        write.track(&mut new, Some(&old), write.api.now());
         write.admit(Operation::Update, &mut new, Some(&old)).await?;
         finish(write, &mut new, &old).await?;
         // A patch carries on the version that it was made of. So who asked for a version is told of
@@ -167,9 +169,7 @@ fn keep_all_but(new: &mut Value, old: &Value, written: &[&str]) {
 
 async fn finish(write: &Write<'_>, new: &mut Value, old: &Value) -> Result<()> {
     write.validate_update(new, old)?;
-    write.judge(Operation::Update, new, Some(old)).await?;
-    write.track(new, Some(old), write.api.now());
-    Ok(())
+    write.judge(Operation::Update, new, Some(old)).await
 }
 
 /// Stores the changed object; `None` when the object or a claim changed meanwhile.

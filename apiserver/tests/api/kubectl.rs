@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// Runs kubectl; gives what it printed, and on failure its errors.
-async fn kubectl(to: &Listening, args: &str, input: &str) -> Result<String, String> {
+pub async fn kubectl(to: &Listening, args: &str, input: &str) -> Result<String, String> {
     let mut child = Command::new("kubectl")
         .arg("--kubeconfig")
         .arg(&to.kubeconfig)

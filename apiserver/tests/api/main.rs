@@ -1,6 +1,7 @@
 //! The API server as its clients see it: in the process, over TLS, by stock kubectl.
 
 mod common;
+mod kinds;
 mod kubectl;
 mod objects;
 mod wire;

@@ -19,7 +19,12 @@ fn last_applied(object: &Value) -> Option<&str> {
 
 /// The fields in which `manager` may not conflict: those that the client applied last, and that
 /// are still as it applied them.
-pub(super) fn excused(live: Option<&Value>, schema: &Schema, manager: &str) -> FieldSet {
+pub(super) fn excused(
+    live: Option<&Value>,
+    schema: &Schema,
+    manager: &str,
+    complete: &dyn Fn(&mut Value),
+) -> FieldSet {
     let Some(live) = live.filter(|_| manager == MANAGER) else {
         return FieldSet::default();
     };
@@ -27,7 +32,9 @@ pub(super) fn excused(live: Option<&Value>, schema: &Schema, manager: &str) -> F
         return FieldSet::default();
     };
     let root = Some(schema.root());
-    let changes = compare(Some(&applied), Some(live), root);
+    let mut completed = applied.clone();
+    complete(&mut completed);
+    let changes = compare(Some(&completed), Some(live), root);
     fields_of(&applied, root)
         .difference(&changes.modified)
         .difference(&changes.removed)

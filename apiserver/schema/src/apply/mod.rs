@@ -140,12 +140,16 @@ fn take(managers: &mut Managers, changes: Changes, writer: Writer<'_>) {
 
 /// Applies a configuration to the live object, or creates it. The result is neither defaulted
 /// nor validated yet, and has its managers.
+///
+/// `complete` fills defaults. What an applier leaves out of a value that has one owner (a list
+/// of ports, say) and the defaults fill in again is no change of it, and no conflict.
 pub fn apply(
     live: Option<&Value>,
     config: Value,
     schema: &Schema,
     writer: Writer<'_>,
     force: bool,
+    complete: &dyn Fn(&mut Value),
 ) -> Result<Value, ApplyError> {
     let named = config.pointer("/metadata/managedFields");
     if named.is_some_and(|fields| fields.as_array().is_none_or(|list| !list.is_empty())) {
@@ -158,10 +162,11 @@ pub fn apply(
         config: without_managers(&config),
         schema,
         writer,
+        complete,
     };
     let result = match request.run(force) {
         Err(ApplyError::Conflict(conflicts)) => {
-            let excused = migrate::excused(live, schema, writer.manager);
+            let excused = migrate::excused(live, schema, writer.manager, complete);
             match conflicts.except(&excused) {
                 None => request.run(true),
                 Some(left) => Err(ApplyError::Conflict(left)),
@@ -179,6 +184,7 @@ struct Request<'a> {
     config: Value,
     schema: &'a Schema,
     writer: Writer<'a>,
+    complete: &'a dyn Fn(&mut Value),
 }
 
 impl Request<'_> {
@@ -198,7 +204,11 @@ impl Request<'_> {
             merged = prune(merged, &before.fields, &managers, self.schema);
         }
         let created = live.is_none().then(|| skeleton(self.schema));
-        let changes = changes(live.as_ref().or(created.as_ref()), &merged, self.schema);
+        let mut completed = merged.clone();
+        if live.is_some() {
+            (self.complete)(&mut completed);
+        }
+        let changes = changes(live.as_ref().or(created.as_ref()), &completed, self.schema);
         let changes = changes.map(|set| set.without(self.writer.ignored));
         settle(&mut managers, &me, &changes, force)?;
         self.keep_time(&mut managers, &me, before, &changes);

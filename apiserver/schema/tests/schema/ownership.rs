@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::golden::{cases, schema};
-use peapod_schema::Schema;
 use peapod_schema::apply::{self, ApplyError, FieldSet, Writer};
+use peapod_schema::{Schema, default};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -59,7 +59,9 @@ fn step(
     match (step.get("apply"), step.get("update")) {
         (Some(config), None) => {
             let force = step["force"].as_bool().unwrap_or_default();
-            apply::apply(live, config.clone(), schema, writer, force)
+            apply::apply(live, config.clone(), schema, writer, force, &|object| {
+                default::default(object, schema);
+            })
         }
         (None, Some(object)) => {
             let mut object = object.clone();
@@ -149,7 +151,7 @@ proptest! {
             let now = format!("2026-01-02T03:04:{index:02}Z");
             let writer = writer(&manager, "", &now);
             let next = if is_apply {
-                apply::apply(live.as_ref(), object, &schema, writer, true).unwrap()
+                apply::apply(live.as_ref(), object, &schema, writer, true, &|_| {}).unwrap()
             } else {
                 let mut next = object;
                 apply::update(live.as_ref(), &mut next, &schema, writer);
@@ -171,9 +173,9 @@ proptest! {
     #[test]
     fn apply_is_idempotent(first in config(), second in config()) {
         let schema = schema("core.v1.Pod");
-        let live = apply::apply(None, first, &schema, writer("p", "", "2026-01-02T03:04:05Z"), true).unwrap();
-        let once = apply::apply(Some(&live), second.clone(), &schema, writer("q", "", "2026-01-02T03:04:06Z"), true).unwrap();
-        let twice = apply::apply(Some(&once), second, &schema, writer("q", "", "2026-01-02T03:04:07Z"), false).unwrap();
+        let live = apply::apply(None, first, &schema, writer("p", "", "2026-01-02T03:04:05Z"), true, &|_| {}).unwrap();
+        let once = apply::apply(Some(&live), second.clone(), &schema, writer("q", "", "2026-01-02T03:04:06Z"), true, &|_| {}).unwrap();
+        let twice = apply::apply(Some(&once), second, &schema, writer("q", "", "2026-01-02T03:04:07Z"), false, &|_| {}).unwrap();
         prop_assert_eq!(once, twice);
     }
 
@@ -181,8 +183,8 @@ proptest! {
     #[test]
     fn apply_gives_what_it_asks(first in config(), second in config()) {
         let schema = schema("core.v1.Pod");
-        let live = apply::apply(None, first, &schema, writer("p", "", "2026-01-02T03:04:05Z"), true).unwrap();
-        let after = apply::apply(Some(&live), second.clone(), &schema, writer("q", "", "2026-01-02T03:04:06Z"), true).unwrap();
+        let live = apply::apply(None, first, &schema, writer("p", "", "2026-01-02T03:04:05Z"), true, &|_| {}).unwrap();
+        let after = apply::apply(Some(&live), second.clone(), &schema, writer("q", "", "2026-01-02T03:04:06Z"), true, &|_| {}).unwrap();
         for path in leaves(&second) {
             prop_assert!(leaves(&after).contains(&path));
         }
