@@ -58,7 +58,7 @@ pub struct ContainerdImages {
     client: Client,
     platform: Platform,
     /// What the manifest of a digest says; it cannot change. `references` stays empty.
-    cache: Arc<Mutex<BTreeMap<String, Image>>>,
+    cache: Arc<Mutex<BTreeMap<String, Resolved>>>,
     pulls: Arc<Pulls>,
 }
 
@@ -89,9 +89,8 @@ impl ContainerdImages {
     pub async fn resolve(&self, reference: &str) -> Result<Resolved> {
         let missing = || Error::ImageNotPresent(reference.to_owned());
         let image = self.get(reference).await?.ok_or_else(missing)?;
-        let (_, config) = self.documents(&image.digest).await?.ok_or_else(missing)?;
-        let chain_id = config.chain_ids().pop().unwrap_or_default();
-        Ok(Resolved { image, chain_id })
+        let known = self.read_image(&image.digest).await?.ok_or_else(missing)?;
+        Ok(Resolved { image, ..known })
     }
 
     async fn records(&self) -> Result<Vec<Record>> {
@@ -107,28 +106,38 @@ impl ContainerdImages {
 
     /// The image that a record leads to; `None` when a blob is missing.
     async fn image_of(&self, record: &Record) -> Result<Option<Image>> {
-        let Some(target) = &record.target else {
-            return Ok(None);
-        };
-        if let Some(image) = self.cache.lock().get(&target.digest) {
-            return Ok(Some(image.clone()));
+        match &record.target {
+            Some(target) => Ok(self
+                .read_image(&target.digest)
+                .await?
+                .map(|known| known.image)),
+            None => Ok(None),
         }
-        let Some((manifest, config)) = self.documents(&target.digest).await? else {
+    }
+
+    /// The image of a manifest's or index's digest, but for its names.
+    async fn read_image(&self, digest: &str) -> Result<Option<Resolved>> {
+        if let Some(known) = self.cache.lock().get(digest) {
+            return Ok(Some(known.clone()));
+        }
+        let Some((manifest, config)) = self.documents(digest).await? else {
             return Ok(None);
         };
         let image = Image {
             id: manifest.config.digest.clone(),
-            digest: target.digest.clone(),
+            digest: digest.to_owned(),
             references: Vec::new(),
             size_bytes: manifest.total_size(),
             config: config.image_config(),
         };
+        let chain_id = config.chain_ids().pop().unwrap_or_default();
+        let resolved = Resolved { image, chain_id };
         let mut cache = self.cache.lock();
         if cache.len() >= CACHE_MAX {
             cache.pop_first();
         }
-        cache.insert(target.digest.clone(), image.clone());
-        Ok(Some(image))
+        cache.insert(digest.to_owned(), resolved.clone());
+        Ok(Some(resolved))
     }
 
     /// Manifest and config of a digest, through an index if there is one.

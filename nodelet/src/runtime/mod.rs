@@ -265,6 +265,9 @@ impl Progress for Quiet {
 // === impl ContainerId ===
 
 impl ContainerId {
+    /// Digits of an ID.
+    pub const LENGTH: usize = 64;
+
     /// The ID of a container: the same for the same pod, name and attempt, in every runtime and after
     /// every restart, so that creating can be repeated.
     pub fn derive(pod_uid: &str, name: &str, attempt: u32) -> Self {

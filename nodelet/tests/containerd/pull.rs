@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::support::registry::{PASSWORD, Registry, USER, free_address};
+use crate::support::registry::{BreakingProxy, PASSWORD, Registry, USER, free_address};
 use crate::support::{BUSYBOX, Node};
 use parking_lot::Mutex;
 use peapod_nodelet::runtime::{
@@ -199,5 +199,35 @@ async fn broken_archives_are_refused_and_leave_nothing() {
         );
         assert!(error.to_string().contains(says), "{name}: {error}");
         assert_eq!(images.list().await.unwrap(), [], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_continues_where_the_connection_broke() {
+    let node = Node::bare().await;
+    let registry = Registry::open().await;
+    registry.push(&node.assemble(BUSYBOX), "app", "v1").await;
+    let proxy = BreakingProxy::start(&registry.host, 3, 400_000).await;
+    let heard = Heard::default();
+    let image = format!("{}/app:v1", proxy.host);
+    node.runtime()
+        .images()
+        .pull(&request(&image), &heard)
+        .await
+        .unwrap();
+    assert_eq!(
+        proxy.broken(),
+        3,
+        "the connection was broken as often as was planned"
+    );
+    let mut layers: BTreeMap<String, u64> = BTreeMap::new();
+    for event in heard.0.lock().iter() {
+        if let ProgressEvent::Fetching {
+            layer, done_bytes, ..
+        } = event
+        {
+            let before = layers.insert(layer.clone(), *done_bytes).unwrap_or(0);
+            assert!(before < *done_bytes, "no byte is fetched twice");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! What a container does not notice: the agent, containerd or the log writer going away and
 //! coming back.
 
+use containerd_client::services::v1::ListContainersRequest;
+use peapod_nodelet::runtime::containerd::client::Client;
 use peapod_nodelet::runtime::containerd::{launch, purge};
-use peapod_nodelet::runtime::{ContainerState, Runtime, RuntimeEvent};
+use peapod_nodelet::runtime::{Container, ContainerState, Runtime, RuntimeEvent};
 
-use crate::support::{Node, processes_of};
+use crate::support::{LIMIT, Node, processes_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_takes_up_what_runs_and_learns_what_ended() {
@@ -42,7 +44,7 @@ async fn containers_outlive_containerd_and_their_ends_are_learned_afterwards() {
     let ends = node
         .run(&node.container("web", "ends", "exec sleep 1000"))
         .await;
-    let pid_of = |container: &peapod_nodelet::runtime::Container| match container.state {
+    let pid_of = |container: &Container| match container.state {
         ContainerState::Running { pid, .. } => pid,
         ref other => panic!("it must run, and is {other:?}"),
     };
@@ -105,4 +107,53 @@ async fn a_purge_leaves_nothing_and_can_be_repeated() {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
         assert!(!hierarchy.unwrap().path().join(&name).exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crash_left_half_made_is_swept_up() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let whole = node
+        .run(&node.container("web", "whole", "exec sleep 1000"))
+        .await;
+    let half = node
+        .run(&node.container("web", "half", "exec sleep 1000"))
+        .await;
+    // As if the agent had crashed before it knew of the container.
+    std::fs::remove_file(
+        node.config
+            .state_dir
+            .join("containers")
+            .join(&half.0)
+            .join("record.json"),
+    )
+    .unwrap();
+    node.restart_agent().await;
+    let client = Client::new(&node.config.address, &node.config.namespace).unwrap();
+    let gone = async {
+        loop {
+            let request = ListContainersRequest {
+                filters: Vec::new(),
+            };
+            let listed = client
+                .containers()
+                .list(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .containers;
+            if listed.iter().all(|container| container.id == whole.0) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
+    let left = node.runtime().containers().await.unwrap();
+    assert!(matches!(
+        left.as_slice(),
+        [Container {
+            state: ContainerState::Running { .. },
+            ..
+        }]
+    ));
 }

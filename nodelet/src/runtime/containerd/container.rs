@@ -1,7 +1,6 @@
 //! Making containers and telling where they stand.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use containerd_client::services::v1::container::Runtime as RuntimeOption;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
@@ -33,10 +32,27 @@ const NAME: &str = "peapod.dev/container";
 
 impl Shared {
     /// Makes a container's file system, specification and record.
-    pub(super) async fn create(self: &Arc<Self>, spec: &ContainerSpec) -> Result<ContainerId> {
+    pub(super) async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
         let id = ContainerId::derive(&spec.pod_uid, &spec.name, spec.attempt);
         let _lock = self.lock(&id).await;
         let state = self.states.of(&id);
+        if state.record()?.is_some() && (state.started()?.is_some() || state.exit()?.is_some()) {
+            return Ok(id);
+        }
+        let made = self.create_locked(&id, &state, spec).await;
+        if made.is_err() {
+            // Nobody learns of the ID, so nobody would remove it.
+            self.discard(&id, &state).await;
+        }
+        made.map(|()| id)
+    }
+
+    async fn create_locked(
+        &self,
+        id: &ContainerId,
+        state: &State,
+        spec: &ContainerSpec,
+    ) -> Result<()> {
         let sandbox = self.sandbox(&spec.pod_uid)?;
         if !sandbox.alive {
             return Err(Error::Invalid(format!(
@@ -45,15 +61,24 @@ impl Shared {
             )));
         }
         let image = self.images.resolve(&spec.image).await?;
-        let rootfs = self.prepare_rootfs(&id, &image.chain_id).await?;
-        let around = self.surroundings(&id, spec, &sandbox, &image, &rootfs)?;
+        let rootfs = self.prepare_rootfs(id, &image.chain_id).await?;
+        let around = self.surroundings(id, spec, &sandbox, &image, &rootfs)?;
         let oci = spec::build(spec, &around, &self.host)?;
         let process = oci.process().clone().unwrap_or_default();
         let now = Timestamp::now();
         let record = Record::new(spec, &image.image, around.cgroup, rootfs, process, now);
         state.create(&record)?;
-        self.record_container(&id, spec, &image, &oci).await?;
-        Ok(id)
+        self.record_container(id, spec, &image, &oci).await
+    }
+
+    async fn discard(&self, id: &ContainerId, state: &State) {
+        let gone = self
+            .delete_container(id)
+            .await
+            .and_then(|()| state.remove());
+        if let Err(error) = gone {
+            tracing::debug!(container.id = %id, %error, "left to the next sweep");
+        }
     }
 
     async fn record_container(
@@ -89,10 +114,16 @@ impl Shared {
             container: Some(container),
         };
         let mut containers = self.client.containers();
-        self.client
-            .call_create(&what, containers.create(request))
-            .await
-            .map(drop)
+        let made = containers.create(request.clone());
+        if self.client.call_create(&what, made).await?.is_none() {
+            // Of an attempt that was not completed, perhaps with another specification.
+            let stale = DeleteContainerRequest { id: id.0.clone() };
+            self.client
+                .call_gone_ok(&what, containers.delete(stale))
+                .await?;
+            self.client.call(&what, containers.create(request)).await?;
+        }
+        Ok(())
     }
 
     /// A writable snapshot on top of the image; the one of an earlier attempt will do.

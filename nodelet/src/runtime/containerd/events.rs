@@ -115,6 +115,12 @@ impl Shared {
             self.settle_soon(id, settling);
         }
         while settling.join_next().await.is_some() {}
+        let shared = Arc::clone(self);
+        settling.spawn(async move {
+            if let Err(error) = shared.sweep().await {
+                tracing::warn!(%error, "what a crash left is not swept up yet");
+            }
+        });
         Ok(())
     }
 

@@ -31,6 +31,7 @@ pub mod options;
 pub mod purge;
 pub mod sandbox;
 pub mod state;
+mod sweep;
 mod task;
 
 use std::collections::{HashMap, HashSet};

@@ -35,15 +35,15 @@ impl Shared {
             return Ok(());
         }
         self.logs.open(&state.log_spec(&record)).await?;
-        match self.launch(id, &state, &record).await {
-            Ok(()) => {}
+        let started = match self.launch(id, &state, &record).await {
+            Ok(started) => started,
             Err(error @ (Error::Unavailable(_) | Error::Timeout { .. })) => return Err(error),
             Err(error) => {
                 self.record_start_failure(id, &state, &error).await?;
                 return Err(error);
             }
-        }
-        state.set_started(Timestamp::now())?;
+        };
+        state.set_started(started)?;
         drop(lock);
         let pod_uid = record.spec.pod_uid;
         self.announce(RuntimeEvent::Started {
@@ -61,7 +61,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn launch(&self, id: &ContainerId, state: &State, record: &Record) -> Result<()> {
+    /// Gives a time just before the process began: it must not seem to have ended before it started.
+    async fn launch(&self, id: &ContainerId, state: &State, record: &Record) -> Result<Timestamp> {
         let what = format!("starting container {}", record.spec.name);
         let mut tasks = self.client.tasks();
         let request = create_request(id, state, record);
@@ -73,10 +74,10 @@ impl Shared {
             container_id: id.0.clone(),
             exec_id: String::new(),
         };
-        let started = tasks.start(request).await;
-        match started {
-            Ok(_) => Ok(()),
-            Err(status) if is_running_already(&status) => Ok(()),
+        let now = Timestamp::now();
+        match tasks.start(request).await {
+            Ok(_) => Ok(now),
+            Err(status) if is_running_already(&status) => Ok(now),
             Err(status) => Err(self.client.error(&what, &status)),
         }
     }

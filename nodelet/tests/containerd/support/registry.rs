@@ -4,6 +4,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci_client::Reference;
@@ -12,6 +14,9 @@ use oci_client::secrets::RegistryAuth;
 use peapod_nodelet::images::archive::Archive;
 use peapod_nodelet::images::manifest::{OCI_MANIFEST, Platform};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// The user of a registry that wants a login, with the password [`PASSWORD`].
 pub const USER: &str = "tester";
@@ -151,4 +156,65 @@ fn config_yml(dir: &Path, host: &str, login: bool) -> String {
          http:\n  addr: {host}\n{auth}",
         storage.display()
     )
+}
+
+/// Passes connections on to a registry, and breaks some of them off in the middle of an answer.
+pub struct BreakingProxy {
+    /// `127.0.0.1:PORT`
+    pub host: String,
+    left: Arc<AtomicUsize>,
+    planned: usize,
+    _tasks: JoinSet<()>,
+}
+
+// === impl BreakingProxy ===
+
+impl BreakingProxy {
+    /// Breaks off `times` connections, each after `bytes` of answers.
+    pub async fn start(registry: &str, times: usize, bytes: u64) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let left = Arc::new(AtomicUsize::new(times));
+        let (registry, counter) = (registry.to_owned(), Arc::clone(&left));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&registry).await.unwrap();
+                connections.spawn(pass_on(client, server, Arc::clone(&counter), bytes));
+            }
+        });
+        Self {
+            host,
+            left,
+            planned: times,
+            _tasks: tasks,
+        }
+    }
+
+    /// How many connections were broken off.
+    pub fn broken(&self) -> usize {
+        self.planned - self.left.load(Ordering::SeqCst)
+    }
+}
+
+async fn pass_on(client: TcpStream, server: TcpStream, left: Arc<AtomicUsize>, bytes: u64) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let answers = async {
+        let mut first = (&mut from_server).take(bytes);
+        let passed = tokio::io::copy(&mut first, &mut to_client)
+            .await
+            .unwrap_or(0);
+        let break_off = |n: usize| n.checked_sub(1);
+        let order = Ordering::SeqCst;
+        if passed == bytes && left.fetch_update(order, order, break_off).is_ok() {
+            return;
+        }
+        let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+    };
+    tokio::select! {
+        () = answers => {}
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+    }
 }
