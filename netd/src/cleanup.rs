@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::links::{self, node, pod, sysctl};
-use crate::nat;
+use crate::{host_firewall, nat};
 
 /// What could not be taken away.
 #[derive(Debug, thiserror::Error)]
 #[error("the network is not as it was: {}", .0.join("; "))]
 pub struct Error(Vec<String>);
 
-/// Removes pods' links, routes, tables and the addresses of DNS, and
+/// Removes pods' links, routes, tables, rules in others' tables, and the addresses of DNS, and
 /// gives kernel settings their old values (from the record in `state_dir`). The agent must not
 /// run. What fails does not keep the rest from being done; doing it again is fine.
 ///
@@ -22,6 +22,7 @@ pub fn cleanup(dns: &[IpAddr], state_dir: &Path) -> Result<(), Error> {
     note(remove_links().map_err(|e| e.to_string()));
     note(node::remove_routes().map_err(|e| e.to_string()));
     note(nat::remove().map_err(|e| e.to_string()));
+    note(host_firewall::remove().map_err(|e| e.to_string()));
     for &ip in dns {
         note(node::remove_local_address(ip).map_err(|e| e.to_string()));
     }

@@ -13,13 +13,15 @@ mod cleanup;
 mod config;
 pub mod core;
 pub mod dns;
+pub mod host_firewall;
 pub mod links;
+mod metrics;
 pub mod nat;
 mod netd;
 pub mod node_address;
 pub mod pods;
 mod tasks;
 
-pub use cleanup::cleanup;
+pub use cleanup::{Error as CleanupError, cleanup};
 pub use config::{Config, DnsConfig};
 pub use netd::{Error, Netd};

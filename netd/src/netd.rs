@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use peapod_api::attach::{
     AttachError, AttachReply, AttachRequest, DetachRequest, PodNetwork, PodRef,
 };
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::core::zone::Zone;
 use crate::dns;
 use crate::links::pod::Connected;
 use crate::links::{self, node, sysctl};
+use crate::metrics::Metrics;
 use crate::nat::{Nat, NatConfig};
 use crate::pods::{self, LinkSettings, Pods};
 use crate::tasks::{self, Beginning, Shared};
@@ -66,9 +68,10 @@ pub(crate) struct Readiness {
 /// it. Dropping it ends its tasks, and leaves the kernel as it is: pods keep their network.
 pub struct Netd {
     pods: Arc<Pods>,
+    metrics: Metrics,
     deletions: mpsc::Sender<Connected>,
     readiness: watch::Receiver<Readiness>,
-    _tasks: JoinSet<()>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Netd {
@@ -85,6 +88,7 @@ impl Netd {
         let config = Arc::new(config);
         let for_thread = config.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&for_thread)).await??;
+        let metrics = Metrics::default();
         let servers = bind_dns(&config).await?;
         let (readiness, on_ready) = watch::channel(Readiness::default());
         let (deletions, to_delete) = mpsc::channel(DELETION_QUEUE);
@@ -95,6 +99,7 @@ impl Netd {
             nat: prepared.nat,
             mtu: prepared.mtu,
             readiness,
+            metrics: metrics.clone(),
         });
         let pods = shared.pods.clone();
         let beginning = Beginning {
@@ -104,12 +109,25 @@ impl Netd {
             to_delete,
         };
         let tasks = tasks::spawn(shared, beginning, &shutdown);
+        metrics.attached(pods.attached().len());
         Ok(Arc::new(Netd {
             pods,
+            metrics,
             deletions,
             readiness: on_ready,
-            _tasks: tasks,
+            tasks: tokio::sync::Mutex::new(tasks),
         }))
+    }
+
+    /// Ends the agent's tasks and waits until they have let go of their sockets, so that
+    /// another agent can start. The kernel stays as it is: pods keep their network.
+    pub async fn stop(&self) {
+        self.tasks.lock().await.shutdown().await;
+    }
+
+    /// Adds the agent's metrics to what a `/metrics` endpoint serves.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 }
 
@@ -209,13 +227,16 @@ impl PodNetwork for Netd {
     async fn attach(&self, request: AttachRequest) -> Result<AttachReply, AttachError> {
         let pods = self.pods.clone();
         let attached = tokio::task::spawn_blocking(move || pods.attach(&request)).await;
-        Ok(attached.map_err(|error| interrupted(&error))??)
+        let reply = attached.map_err(|error| interrupted(&error))??;
+        self.metrics.attached(self.pods.attached().len());
+        Ok(reply)
     }
 
     async fn detach(&self, request: DetachRequest) -> Result<(), AttachError> {
         let pods = self.pods.clone();
         let detached = tokio::task::spawn_blocking(move || pods.detach(&request)).await;
         let gone = detached.map_err(|error| interrupted(&error))??;
+        self.metrics.attached(self.pods.attached().len());
         if let Some(gone) = gone {
             // Deleting a link takes tens of milliseconds, and nobody waits for it.
             if let Err(mpsc::error::SendError(gone)) = self.deletions.send(gone).await {

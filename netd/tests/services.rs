@@ -222,3 +222,13 @@ fn a_host_port_leads_to_its_pod_as_long_as_it_is_attached() {
     let refused = node.outside.ask_tcp(&server).unwrap_err().kind();
     assert_eq!(refused, ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn a_node_port_answers_on_loopback() {
+    let node = Node::start();
+    let a = node.server("a");
+    node.service(json!({"type": "NodePort"}));
+    node.endpoints(&[&a]);
+    node.wait_for("127.0.0.1:30080");
+    assert_eq!(node.here.ask_tcp("127.0.0.1:30080").unwrap().0, "a");
+}

@@ -5,7 +5,8 @@
 //! kernel applies as a whole or not at all comes out. No `nft` process, no JSON, no reload.
 //!
 //! It must not know what the rules are for: no Kubernetes, no services, no pods. It is
-//! synchronous, because the kernel answers a netlink request while it is being sent.
+//! synchronous, because the kernel answers a netlink request while it is being sent; only
+//! [`Watch`] waits.
 //!
 //! ```no_run
 //! use peapod_nft::{Expr, Family, Nft, Rule, Table, Transaction, Verdict};

@@ -1,9 +1,9 @@
 //! The netlink socket: commits transactions and runs dumps.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
 
 use crate::consts::NFNLGRP_NFTABLES;
 use crate::error::Error;
@@ -185,17 +185,19 @@ fn parse_error(answer: &Received<'_>) -> Option<(i32, Option<String>)> {
 /// Wakes on changes that anyone makes to a ruleset of this network namespace. It tells that
 /// something changed, not what: readers read again.
 pub struct Watch {
-    socket: Socket,
+    socket: TokioSocket,
 }
 
 impl Watch {
     /// Subscribes; what changes from now on is noticed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn open() -> Result<Self, Error> {
         let subscribe = || {
-            let mut socket = Socket::new(NETLINK_NETFILTER)?;
-            socket.bind_auto()?;
-            socket.add_membership(NFNLGRP_NFTABLES)?;
-            socket.set_non_blocking(true)?;
+            let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+            socket.socket_mut().bind_auto()?;
+            socket.socket_mut().add_membership(NFNLGRP_NFTABLES)?;
             Ok(socket)
         };
         subscribe()
@@ -203,24 +205,37 @@ impl Watch {
             .map_err(Error::Open)
     }
 
-    /// Takes what has arrived; whether there was anything. An overrun counts as something.
-    pub fn drain(&mut self) -> bool {
-        let mut any = false;
+    /// Waits for a change. Safe to cancel.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        match self.socket.recv(&mut buffer).await {
+            // More changed than fits the socket's buffer: that is a change, too.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
+            Err(source) => Err(Error::Receive {
+                what: "the watch of the ruleset".to_owned(),
+                source,
+            }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Takes the changes that have been told already.
+    pub fn drain(&mut self) {
         let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
         loop {
             buffer.clear();
-            match self.socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => any = true,
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return any,
+            match self
+                .socket
+                .socket_ref()
+                .recv(&mut buffer, libc::MSG_DONTWAIT)
+            {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An overrun is told once, and what is left can be read.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+                Ok(_) => {}
             }
         }
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use super::forward::Forwarder;
 use super::message::{self, Transport};
 use crate::core::zone::{Answer, Zone};
+use crate::metrics::Metrics;
 
 /// Aliases followed, at most: further ones are a loop.
 const ALIASES: usize = 8;
@@ -18,6 +19,7 @@ const ALIASES: usize = 8;
 pub struct Handler {
     zone: Arc<RwLock<Zone>>,
     forwarder: Arc<Forwarder>,
+    metrics: Metrics,
 }
 
 /// What a request led to.
@@ -40,8 +42,16 @@ pub(super) struct Pending {
 
 impl Handler {
     /// One that answers from these.
-    pub fn new(zone: Arc<RwLock<Zone>>, forwarder: Arc<Forwarder>) -> Self {
-        Handler { zone, forwarder }
+    pub(crate) fn new(
+        zone: Arc<RwLock<Zone>>,
+        forwarder: Arc<Forwarder>,
+        metrics: Metrics,
+    ) -> Self {
+        Handler {
+            zone,
+            forwarder,
+            metrics,
+        }
     }
 
     /// Answers at once what needs no waiting.
@@ -60,7 +70,7 @@ impl Handler {
             transport,
         };
         if self.take_from_zone(&mut pending) || self.take_from_cache(&mut pending) {
-            return Outcome::Reply(pending.write());
+            return Outcome::Reply(self.write(&pending));
         }
         Outcome::Wait(Box::new(pending))
     }
@@ -74,7 +84,13 @@ impl Handler {
                 pending.fail();
             }
         }
-        pending.write()
+        self.write(&pending)
+    }
+
+    fn write(&self, pending: &Pending) -> Vec<u8> {
+        let reply = &pending.reply;
+        self.metrics.dns_replied(reply.metadata.response_code);
+        message::write(Some(&pending.request), reply, pending.transport)
     }
 
     /// Follows a name through the zone, and aliases out of it; whether that was the end.
@@ -149,9 +165,5 @@ impl Pending {
         self.reply.answers.extend(upstream.answers);
         self.reply.authorities = upstream.authorities;
         self.reply.additionals.extend(upstream.additionals);
-    }
-
-    fn write(&self) -> Vec<u8> {
-        message::write(Some(&self.request), &self.reply, self.transport)
     }
 }

@@ -89,6 +89,9 @@ fn node_end(here: &mut Rtnl, name: &str, wiring: &Wiring) -> Result<(), Error> {
         ("ipv6", "addr_gen_mode=1"),
         // A pod sends from its own addresses only.
         ("ipv4", "rp_filter=1"),
+        // Answers to what the node sent from 127.0.0.1 to a node port may come in here; the
+        // tables drop what pods send there themselves.
+        ("ipv4", "route_localnet=1"),
         // A pod that reaches itself through a service must not be told of a shorter way.
         ("ipv4", "send_redirects=0"),
     ] {

@@ -1,6 +1,8 @@
 //! The part of the tables that does not depend on services: sets, hooks, and their rules.
 
-use ipnet::IpNet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
 use peapod_nft::{
     Base, BaseChain, ChainKind, CmpOp, CtKey, DataType, Expr, FibResult, Hook, MetaKey, Policy,
     Reg, Reject, Rule, Set, Transaction, Verdict,
@@ -9,6 +11,7 @@ use peapod_nft::{
 use super::Ip;
 use super::chains::{Keyed, LOCAL, translate};
 use super::codec::address_bytes;
+use crate::links::alias::PREFIX;
 
 /// The chain that tells a client that nobody serves there.
 pub(crate) const REFUSE: &str = "refuse";
@@ -34,6 +37,7 @@ const AFFINITY_MS: u64 = 10_800_000;
 /// `IPS_DST_NAT`.
 const CT_DNAT: u32 = 1 << 5;
 const TCP: u8 = 6;
+const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8));
 
 pub(crate) fn load_source(ip: Ip, dreg: Reg) -> Expr {
     Expr::Payload {
@@ -169,7 +173,7 @@ pub(crate) fn hooks(ip: Ip) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
         policy: Policy::Accept,
     };
     let dispatch = Rule::new([Expr::Verdict(Verdict::Jump(DISPATCH.to_owned()))]);
-    vec![
+    let mut hooks = vec![
         (
             "prerouting",
             nat(Hook::Prerouting, -100),
@@ -177,7 +181,34 @@ pub(crate) fn hooks(ip: Ip) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
         ),
         ("output", nat(Hook::Output, -100), vec![dispatch]),
         ("postrouting", nat(Hook::Postrouting, 100), masquerade(ip)),
-    ]
+    ];
+    if ip.v4 {
+        let before_conntrack = BaseChain {
+            kind: ChainKind::Filter,
+            ..nat(Hook::Prerouting, -300)
+        };
+        hooks.push(("guard", before_conntrack, vec![no_loopback_from_pods(ip)]));
+    }
+    hooks
+}
+
+/// Pods' links let loopback addresses pass, for answers to the node itself. Those carry the
+/// node's address until they are translated back; what carries 127.0.0.1 already is forged.
+fn no_loopback_from_pods(ip: Ip) -> Rule {
+    let mut exprs = vec![
+        Expr::Meta {
+            key: MetaKey::IifName,
+            dreg: Reg::R0,
+        },
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: PREFIX.as_bytes().to_vec(),
+        },
+    ];
+    exprs.extend(if_address_within(load_destination(ip, Reg::R0), LOOPBACK));
+    exprs.push(Expr::Verdict(Verdict::Drop));
+    Rule::new(exprs).comment("a pod must not reach the node's loopback")
 }
 
 /// Regular chains and their rules.
@@ -216,7 +247,17 @@ fn dispatch(ip: Ip, service_cidrs: &[IpNet]) -> Vec<Rule> {
     let (mut host_ip, _) = Keyed::Address.load(ip, Reg::R0);
     host_ip.extend(translate(ip, HOST_IP_PORTS, Reg::R0));
     let mut rules = vec![Rule::new(service), Rule::new(host_ip)];
-    let mut local = if_address_type(FibResult::DestinationType, CmpOp::Eq).to_vec();
+    let mut local = Vec::new();
+    if !ip.v4 {
+        // The kernel lets nothing from ::1 leave, so there is no use in translating it.
+        local.push(load_destination(ip, Reg::R0));
+        local.push(Expr::Cmp {
+            op: CmpOp::Ne,
+            sreg: Reg::R0,
+            data: Ipv6Addr::LOCALHOST.octets().to_vec(),
+        });
+    }
+    local.extend(if_address_type(FibResult::DestinationType, CmpOp::Eq));
     local.push(Expr::Verdict(Verdict::Goto(LOCAL_PORTS.to_owned())));
     rules.push(Rule::new(local));
     for range in service_cidrs.iter().filter(|r| r.addr().is_ipv4() == ip.v4) {
@@ -256,17 +297,21 @@ fn masquerade(ip: Ip) -> Vec<Rule> {
     let destination = load_destination(ip, Reg::R0);
     inwards.extend(if_address_in_set(destination, BLOCKS, true));
     inwards.extend(if_address_type(FibResult::SourceType, CmpOp::Ne));
-    [
+    let mut from_loopback = if_translated().to_vec();
+    from_loopback.extend(if_address_within(load_source(ip, Reg::R0), LOOPBACK));
+    let mut rules = vec![
         (hairpin, "a pod reaches itself through a service"),
         (outwards, "a pod reaches out of the cluster"),
         (inwards, "answers of an endpoint elsewhere come back here"),
-    ]
-    .into_iter()
-    .map(|(mut exprs, why)| {
+    ];
+    if ip.v4 {
+        rules.push((from_loopback, "the node reaches a node port by 127.0.0.1"));
+    }
+    let finish = |(mut exprs, why): (Vec<Expr>, &str)| {
         exprs.push(Expr::Masquerade);
         Rule::new(exprs).comment(why)
-    })
-    .collect()
+    };
+    rules.into_iter().map(finish).collect()
 }
 
 /// Writes the whole base of one family's table, which must not exist.

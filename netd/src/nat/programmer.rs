@@ -44,6 +44,7 @@ pub struct Nat {
 /// What is in one family's table.
 struct Mirror {
     ip: Ip,
+    fingerprint: Vec<u8>,
     chains: BTreeSet<Chain>,
     /// How many frontends lead to a chain.
     uses: BTreeMap<Chain, usize>,
@@ -65,6 +66,29 @@ impl Nat {
             current.extend(found);
         }
         Ok((Nat { nft, tables }, current))
+    }
+
+    /// Reads the kernel back, and makes anew what is missing; tells what services there are.
+    /// What was known of pods is written again: nobody else knows it.
+    pub fn reopen(&mut self, config: &NatConfig) -> Result<BTreeMap<Frontend, Dispatch>, Error> {
+        let (mut anew, current) = Nat::open(config)?;
+        for mirror in &mut anew.tables {
+            let known = self.tables.iter().find(|known| known.ip == mirror.ip);
+            let pods = known.map(|known| known.pods.clone()).unwrap_or_default();
+            mirror.change_pods(&mut anew.nft, &|_| true, pods)?;
+        }
+        *self = anew;
+        Ok(current)
+    }
+
+    /// Whether the tables exist, with the base that was written.
+    pub fn is_intact(&mut self) -> Result<bool, Error> {
+        for mirror in &self.tables {
+            if self.nft.table(&mirror.ip.table())?.as_ref() != Some(&mirror.fingerprint) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Applies changes of services: one transaction for each family.
@@ -157,7 +181,7 @@ impl Mirror {
     ) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
         let fingerprint = base::fingerprint(ip, &config.service_cidrs);
         let found = nft.table(&ip.table())?;
-        let (mut mirror, current) = Self::read(nft, ip, found.is_some())?;
+        let (mut mirror, current) = Self::read(nft, ip, fingerprint.clone(), found.is_some())?;
         if found.as_ref() == Some(&fingerprint) {
             return Ok((mirror, current));
         }
@@ -176,6 +200,7 @@ impl Mirror {
     fn read(
         nft: &mut Nft,
         ip: Ip,
+        fingerprint: Vec<u8>,
         exists: bool,
     ) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
         let table = ip.table();
@@ -185,6 +210,7 @@ impl Mirror {
         };
         let mut mirror = Mirror {
             ip,
+            fingerprint,
             chains: BTreeSet::new(),
             uses: BTreeMap::new(),
             intervals: BTreeMap::new(),

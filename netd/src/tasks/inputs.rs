@@ -30,6 +30,8 @@ pub(crate) enum Input {
     Slice(watcher::Event<(SliceId, Option<Arc<SliceFacts>>)>),
     /// With its name and addresses.
     Node(watcher::Event<(String, Vec<IpAddr>)>),
+    /// Our tables are not as we left them.
+    TablesLost,
     /// With its name, the node that holds it, and the block.
     Block(watcher::Event<(String, Option<(String, IpNet)>)>),
 }

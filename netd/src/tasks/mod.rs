@@ -5,7 +5,8 @@
 //!   services ───────┐
 //!   endpointslices ─┤  Input   ┌─────────┐  maps, addresses, routes
 //!   nodes ──────────┼─────────▶│ program │──────────────────────────▶ nftables, rtnetlink
-//!   ipblocks ───────┘          └────┬────┘
+//!   ipblocks ───────┤          └────┬────┘
+//!   ruleset (guard)─┘               │
 //!                                   │ Zone ──▶ DNS server ◀── requests of pods and the node
 //!                                   │ Readiness
 //!   nodelet ── attach, detach ──▶ Netd ── Connected ──▶ delete links ──▶ rtnetlink
@@ -15,6 +16,7 @@
 //! that wait, then makes the kernel so. A watch that breaks begins again with a list, and what
 //! the list lacks is gone.
 
+mod guard;
 mod inputs;
 mod program;
 mod publish;
@@ -33,6 +35,7 @@ use crate::core::zone::Zone;
 use crate::dns::upstreams::Upstreams;
 use crate::dns::{self, Forwarder, Handler};
 use crate::links::pod::Connected;
+use crate::metrics::Metrics;
 use crate::nat::Nat;
 use crate::netd::Readiness;
 use crate::pods::Pods;
@@ -49,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) nat: Arc<Mutex<Nat>>,
     pub(crate) mtu: u32,
     pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) metrics: Metrics,
 }
 
 /// What the tasks begin with.
@@ -73,13 +77,16 @@ pub(crate) fn spawn(
     if let Some(config) = &shared.config.dns {
         let upstreams = Upstreams::new(&config.resolv_conf, &config.addresses);
         let forwarder = Arc::new(Forwarder::new(upstreams));
-        let handler = Handler::new(beginning.zone.clone(), forwarder);
+        let metrics = shared.metrics.clone();
+        let handler = Handler::new(beginning.zone.clone(), forwarder, metrics);
         for server in beginning.dns {
             until(&mut tasks, shutdown, server.run(handler.clone()));
         }
         let service = publish::run(shared.client.clone(), config.addresses.clone());
         until(&mut tasks, shutdown, service);
     }
+    let guard = guard::run(shared.clone(), sender);
+    until(&mut tasks, shutdown, guard);
     let world = World::new(&shared.config, beginning.services, beginning.zone);
     let deletions = delete_links(shared.pods.clone(), beginning.to_delete);
     let program = program::run(shared, world, receiver);

@@ -1,7 +1,7 @@
 //! Makes the kernel as the API says.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -11,7 +11,6 @@ use super::inputs::Input;
 use super::world::{Addresses, World};
 use crate::core::services::Change;
 use crate::links::{self, node};
-use crate::nat::Nat;
 use crate::netd::nat_config;
 
 /// Inputs taken at once, at most.
@@ -52,11 +51,15 @@ pub(crate) async fn run(shared: Arc<Shared>, mut world: World, mut inputs: mpsc:
         if taken == Some(0) {
             return;
         }
-        batch.drain(..).for_each(|input| world.take(input));
+        for input in batch.drain(..) {
+            told.failed |= matches!(input, Input::TablesLost);
+            world.take(input);
+        }
         match tell(&shared, &mut world, &mut told).await {
             Ok(()) => told.failed = false,
             Err(error) => {
                 tracing::error!(%error, "cannot program the network; trying again");
+                shared.metrics.sync_failed();
                 told.failed = true;
             }
         }
@@ -78,7 +81,7 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         } else {
             world.services.plan_all()
         };
-        tell_services(shared, changes).await?;
+        tell_services(shared, changes, world.services.current().len()).await?;
         told.services = true;
     }
     shared.readiness.send_if_modified(|now| {
@@ -94,8 +97,7 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
 async fn reread(shared: &Arc<Shared>, world: &mut World) -> Result<(), Error> {
     let shared = shared.clone();
     let read = move || {
-        let (nat, current) = Nat::open(&nat_config(&shared.config))?;
-        *shared.nat.lock() = nat;
+        let current = shared.nat.lock().reopen(&nat_config(&shared.config))?;
         Ok::<_, Error>(current)
     };
     let current = tokio::task::spawn_blocking(read).await??;
@@ -123,11 +125,22 @@ async fn tell_addresses(shared: &Arc<Shared>, addresses: Addresses) -> Result<()
     tokio::task::spawn_blocking(write).await?
 }
 
-async fn tell_services(shared: &Arc<Shared>, changes: Vec<Change>) -> Result<(), Error> {
+async fn tell_services(
+    shared: &Arc<Shared>,
+    changes: Vec<Change>,
+    frontends: usize,
+) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
+    let start = Instant::now();
+    let count = changes.len();
     let nat = shared.nat.clone();
-    let apply = move || nat.lock().apply(&changes).map_err(Error::from);
-    tokio::task::spawn_blocking(apply).await?
+    let apply = move || nat.lock().apply(&changes);
+    tokio::task::spawn_blocking(apply).await??;
+    let now_s = jiff::Timestamp::now().as_second();
+    let took = start.elapsed();
+    shared.metrics.synced(count, frontends, took, now_s);
+    tracing::debug!(changes = count, ?took, "services programmed");
+    Ok(())
 }

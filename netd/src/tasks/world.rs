@@ -161,6 +161,8 @@ impl World {
                 Step::Nothing => {}
             },
             Input::Block(event) => self.take_block(event),
+            // Nothing of the API; whoever programs the kernel reads it back.
+            Input::TablesLost => {}
         }
         if self.knows_services() {
             self.zone.write().complete();

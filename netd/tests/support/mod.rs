@@ -295,7 +295,9 @@ impl Node {
 
     /// Ends the agent.
     pub fn stop(&mut self) {
-        self.netd = None;
+        if let Some(netd) = self.netd.take() {
+            self.block_on(netd.stop());
+        }
     }
 
     pub fn netd(&self) -> Arc<Netd> {

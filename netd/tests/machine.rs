@@ -1,0 +1,99 @@
+//! The agent among what else is on a machine.
+
+mod support;
+
+use std::process::Command;
+
+use peapod_api::attach::{HostPort, Protocol};
+use peapod_netd::{cleanup, node_address};
+use serde_json::json;
+use support::{NODE_V4, Node, OUTSIDE, UPLINK, eventually};
+
+fn nft(command: &str) {
+    let output = Command::new("nft").arg(command).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_firewall_that_drops_is_told_of_pods() {
+    let node = Node::start();
+    let pod = node.pod("a");
+    node.outside.serve_tcp("outside", 80);
+    node.here.serve_tcp("node", 8080);
+    nft(
+        "table inet other { chain forwarding { type filter hook forward priority 0; policy drop; }; \
+         chain incoming { type filter hook input priority 0; policy drop; ct state established accept; }; }",
+    );
+    let outwards = || {
+        pod.netns
+            .ask_tcp_within(&format!("{OUTSIDE}:80"), support::SILENCE)
+            .ok()
+    };
+    eventually("outside", outwards);
+    assert_eq!(
+        pod.netns.ask_tcp(&format!("{NODE_V4}:8080")).unwrap().0,
+        "node"
+    );
+    cleanup(&[], node.state.path()).unwrap();
+    assert!(!node.kernel().contains("peapod"), "{}", node.kernel());
+    assert!(node.kernel().contains("\"other\""));
+}
+
+#[test]
+fn tables_that_are_flushed_are_made_anew() {
+    let node = Node::start();
+    let port = HostPort {
+        host_ip: None,
+        host_port: 8080,
+        container_port: 80,
+        protocol: Protocol::Tcp,
+    };
+    let pod = node.pod_with_ports("a", vec![port]);
+    pod.netns.serve_tcp("a", 80);
+    node.service(json!({}));
+    node.endpoints(&[&pod]);
+    node.wait_for("10.96.1.1:80");
+    nft("flush ruleset");
+    node.wait_for("10.96.1.1:80");
+    node.wait_for(&format!("{UPLINK}:8080"));
+    assert_eq!(pod.netns.ask_tcp("10.96.1.1:80").unwrap().0, "a");
+}
+
+#[test]
+fn the_machine_is_left_as_it_was() {
+    let mut node = Node::without_agent();
+    let settings = || {
+        ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
+            .map(|key| std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap())
+    };
+    let (before, settings_before) = (node.kernel(), settings());
+    node.restart();
+    let a = node.server("a");
+    node.service(json!({"type": "NodePort"}));
+    node.endpoints(&[&a]);
+    node.wait_for("10.96.1.1:80");
+    assert_ne!(settings(), settings_before);
+    let dns = node.config().dns.unwrap().addresses;
+    node.stop();
+    for _ in 0..2 {
+        cleanup(&dns, node.state.path()).unwrap();
+        assert_eq!(node.kernel(), before);
+        assert_eq!(settings(), settings_before);
+    }
+}
+
+#[test]
+fn a_node_address_is_stable_and_avoids_what_is_taken() {
+    let node = Node::without_agent();
+    let range = node_address::DEFAULT_V4.parse().unwrap();
+    let first = node_address::ensure(range, "node").unwrap();
+    assert_eq!(node_address::ensure(range, "node").unwrap(), first);
+    node_address::remove(first).unwrap();
+    node.here.ip(&format!("address add {first}/31 dev uplink"));
+    let second = node_address::ensure(range, "node").unwrap();
+    assert_ne!(second, first);
+    node_address::remove(second).unwrap();
+    node.here.ip("route add 10.243.0.0/16 dev uplink");
+    let taken = node_address::ensure(range, "node").unwrap_err();
+    assert!(taken.to_string().contains("name another range"), "{taken}");
+}
