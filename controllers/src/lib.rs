@@ -1,7 +1,7 @@
 //! One file or folder per control loop, all of one skeleton.
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
-//! ([`deployment`], [`replicaset`]), what services point to ([`endpointslice`], [`endpoints`]),
+//! ([`deployment`], [`replicaset`], [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]),
 //! nodes, their health and addresses ([`node`], [`ipblock`]), the life and death of objects ([`namespace`],
 //! [`gc`], [`pod_gc`]), what every namespace has ([`service_account`]), and volumes and claims ([`volume`]). It owns nothing that is not in
 //! the API, and must not know the other parts: it meets them over a `kube::Client`.
@@ -28,6 +28,7 @@ pub mod config;
 pub mod shell;
 
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod gc;
@@ -63,12 +64,17 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
         None => None,
     };
     let tasks = start(client, config, shutdown.child_token());
-    match turn {
-        Some(turn) => tokio::select! {
-            ended = tasks.wait() => ended,
-            lost = turn.hold(shutdown) => lost,
-        },
-        None => tasks.wait().await,
+    let Some(turn) = turn else {
+        return tasks.wait().await;
+    };
+    let mut hold = std::pin::pin!(turn.hold(shutdown));
+    tokio::select! {
+        ended = tasks.wait() => {
+            ended?;
+            // Ended by shutdown: the lease is given back, for the next to lead at once.
+            hold.await
+        }
+        lost = &mut hold => lost,
     }
 }
 
@@ -86,6 +92,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     node::start(&ctx, &mut tasks);
     pod_gc::start(&ctx, &mut tasks);
     volume::start(&ctx, &mut tasks);
+    disruption::start(&ctx, &mut tasks);
     let namespaces = namespace::start(&ctx, &mut tasks);
     gc::start(&ctx, &mut tasks, namespaces);
     ctx.watch(&mut tasks);

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
     Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -550,6 +552,83 @@ async fn a_local_volume_is_made_on_the_selected_node_and_goes_with_its_claim() {
         volumes.get_opt(&name).await.unwrap().is_none()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_budget_says_how_many_pods_may_go() {
+    let cluster = Cluster::start().await;
+    let budgets = cluster.api::<PodDisruptionBudget>();
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let spec = json!({"maxUnavailable": 1, "selector": selector});
+    create(&budgets, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    create(&cluster.api::<Deployment>(), deployment("v1", 3)).await;
+    let allows = async |allowed: i32, expected: i32| {
+        let status = budgets.get("web").await.unwrap().status.unwrap_or_default();
+        status.disruptions_allowed == Some(allowed) && status.expected_pods == Some(expected)
+    };
+    eventually("one of three to be spared", || allows(1, 3)).await;
+    let pods = cluster.api::<Pod>();
+    let pod = pods
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    patch_ready(&pods, &pod.name_any(), "False").await;
+    eventually("none to be spared", || allows(0, 3)).await;
+}
+
+async fn patch_ready(pods: &Api<Pod>, name: &str, ready: &str) {
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
+    let patch = Patch::Merge(status);
+    pods.patch_status(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn one_leads_and_the_next_takes_over_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = ApiServer::start(Config {
+        engine: Engine::Memory,
+        ..Config::new(dir.path())
+    });
+    let server = server.await.unwrap();
+    let client = server.client("kubernetes-admin", &["system:masters"]);
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let holder = async || {
+        let lease = leases.get_opt("kube-controller-manager").await.unwrap();
+        lease.and_then(|lease| lease.spec?.holder_identity)
+    };
+    let mut running = Vec::new();
+    for identity in ["first", "second"] {
+        let config = peapod_controllers::Config {
+            leader_election: Some(peapod_controllers::LeaderElection {
+                identity: identity.to_owned(),
+                lease: Duration::from_secs(600),
+                retry: Duration::from_millis(50),
+            }),
+            ..Default::default()
+        };
+        let stop = CancellationToken::new();
+        let run = peapod_controllers::run(client.clone(), config, stop.clone());
+        running.push((tokio::spawn(run), stop));
+        eventually("the first to lead", async || {
+            holder().await.as_deref() == Some("first")
+        })
+        .await;
+    }
+    let (second, stop_second) = running.pop().unwrap();
+    let (first, stop_first) = running.pop().unwrap();
+    stop_first.cancel();
+    first.await.unwrap().unwrap();
+    // The lease would hold for ten minutes more, had it not been given back.
+    eventually("the second to lead", async || {
+        holder().await.as_deref() == Some("second")
+    })
+    .await;
+    stop_second.cancel();
+    second.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ pub mod key;
 pub mod merge;
 pub mod owner;
 pub mod pods;
+pub mod portion;
 
 #[cfg(test)]
 pub mod testing;

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::revision;
+use crate::common::portion::{self, Round};
 
 /// Default of `maxSurge` and `maxUnavailable`.
 const QUARTER: &str = "25%";
@@ -52,8 +53,8 @@ impl Limits {
         let unavailable = rolling
             .and_then(|r| r.max_unavailable.as_ref())
             .unwrap_or(&quarter);
-        let surge = resolve(surge, replicas, Round::Up);
-        let mut unavailable = resolve(unavailable, replicas, Round::Down);
+        let surge = portion::of(surge, replicas, Round::Up);
+        let mut unavailable = portion::of(unavailable, replicas, Round::Down);
         if surge == 0 && unavailable == 0 {
             unavailable = 1;
         }
@@ -79,26 +80,6 @@ impl Limits {
         let room = (self.ceiling() - total).max(0);
         size + room.min((self.replicas - size).max(0))
     }
-}
-
-enum Round {
-    Up,
-    Down,
-}
-
-/// A number, or a percentage of `whole`. What is neither counts as nothing; validation refuses
-/// it long before.
-fn resolve(value: &IntOrString, whole: i32, round: Round) -> i32 {
-    let percent = match value {
-        IntOrString::Int(number) => return (*number).max(0),
-        IntOrString::String(text) => text.strip_suffix('%').and_then(|p| p.parse::<u32>().ok()),
-    };
-    let hundredths = i64::from(percent.unwrap_or(0)) * i64::from(whole.max(0));
-    let rounded = match round {
-        Round::Up => (hundredths + 99) / 100,
-        Round::Down => hundredths / 100,
-    };
-    i32::try_from(rounded).unwrap_or(i32::MAX)
 }
 
 /// The number of pods a ReplicaSet is asked to have.

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     PodSpec, Service, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use peapod_api::net::IpBlock;
@@ -81,6 +82,8 @@ informers! {
     root_cas: ConfigMap = Keep { fields: "metadata.name=kube-root-ca.crt", ..Keep::default() }, Api::all;
     /// Address blocks.
     ip_blocks: IpBlock = Keep::default(), Api::all;
+    /// Disruption budgets.
+    budgets: PodDisruptionBudget = Keep::default(), Api::all;
     /// Volumes.
     volumes: PersistentVolume = Keep::default(), Api::all;
     /// Claims.

@@ -138,6 +138,15 @@ pub async fn patch<K: Kind + Scope>(ctx: &Context, key: &Key, patch: Value) -> R
     written.doing(|| format!("patch {}", label::<K>(key)))
 }
 
+/// Changes an object by a merge patch of its status subresource.
+pub async fn patch_status<K: Kind + Scope>(ctx: &Context, key: &Key, patch: Value) -> Result<K> {
+    let api = K::beside(ctx, key);
+    let written = api
+        .patch_status(&key.name, &patch_params(), &Patch::Merge(patch))
+        .await;
+    written.doing(|| format!("update status of {}", label::<K>(key)))
+}
+
 /// Changes an object's status, if it differs; `None` when it does not, or the object is gone.
 /// Each status has one writer, so the patch is bound to the uid only.
 pub async fn status<K: Kind + Scope, S: Serialize>(
