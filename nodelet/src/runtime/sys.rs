@@ -13,8 +13,10 @@ use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, statfs};
+use nix::unistd::setsid;
 use tokio::io::unix::AsyncFd;
 
 /// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
@@ -134,10 +136,18 @@ pub fn loopback_up() -> io::Result<()> {
 }
 
 /// Puts the command's process into a session of its own, so that no terminal's hang-up and no
-/// signal to our process group reaches it.
+/// signal to our process group reaches it, and lets it open as many files as the system allows: a
+/// shell's usual 1024 are too few for what serves hundreds of containers.
 pub fn own_session(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only `setsid` runs, which is async-signal-safe.
-    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) }
+    let prepare = || {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+        setsid()?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only three system calls run, all of them
+    // async-signal-safe.
+    unsafe { command.pre_exec(prepare) }
 }
 
 /// Lets the reactor wake its owner when there is something to read.

@@ -31,7 +31,7 @@ async fn a_container_is_what_its_spec_says() {
     let hosts = node.dir.path().join("hosts");
     std::fs::write(&hosts, "10.0.0.1 db\n").unwrap();
     let script = "id -u; id -g; id -G; hostname; echo $GREETING; echo $0 $1; cat /etc/hosts; \
-                  ls -d /made/here; touch /file 2>&1 || echo read-only; touch /dev/shm/x && echo shm";
+                  ls -d /made/here; touch /file 2>&1 || echo read-only; touch /dev/shm/x && echo shm; test $(ulimit -n) -gt 1024 && echo files";
     let mut spec = node.container("web", "app", script);
     spec.args = vec!["zero".into(), "one".into()];
     spec.env = vec![("GREETING".into(), "hello".into())];
@@ -77,6 +77,7 @@ async fn a_container_is_what_its_spec_says() {
         "touch: /file: Read-only file system",
         "read-only",
         "shm",
+        "files",
     ];
     let log: Vec<&str> = log.lines().collect();
     assert_eq!((exit.code, log), (0, expected.to_vec()));

@@ -35,7 +35,7 @@ async fn a_restarted_agent_takes_up_what_runs_and_learns_what_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn containers_outlive_containerd_and_their_ends_are_learned_afterwards() {
+async fn containers_outlive_containerd_which_is_started_again() {
     let mut node = Node::start().await;
     node.pod("web").await;
     let runs = node
@@ -50,15 +50,12 @@ async fn containers_outlive_containerd_and_their_ends_are_learned_afterwards() {
     };
     let pid = pid_of(&node.runtime().container(&runs).await.unwrap());
     let doomed = pid_of(&node.runtime().container(&ends).await.unwrap());
-    launch::stop(&node.containerd_dir()).await.unwrap();
+    let daemon = launch::running_pid(&node.containerd_dir()).unwrap();
+    let sigkill = nix::sys::signal::Signal::SIGKILL;
+    nix::sys::signal::kill(daemon, sigkill).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(doomed as i32), sigkill).unwrap();
     node.wait_for(|event| matches!(event, RuntimeEvent::Disconnected))
         .await;
-    assert!(node.runtime().ready().await.is_err());
-    let doomed = nix::unistd::Pid::from_raw(doomed as i32);
-    nix::sys::signal::kill(doomed, nix::sys::signal::Signal::SIGKILL).unwrap();
-    launch::find_or_start(&launch::Choice::Private, &node.containerd_dir())
-        .await
-        .unwrap();
     assert_eq!(node.exit(&ends).await.code, 137);
     node.wait_for(|event| matches!(event, RuntimeEvent::Connected))
         .await;

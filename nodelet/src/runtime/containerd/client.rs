@@ -175,9 +175,19 @@ impl Client {
         what: &str,
         call: impl Future<Output = std::result::Result<Response<T>, Status>>,
     ) -> Result<T> {
+        self.answer(what, call)
+            .await?
+            .map_err(|status| self.error(what, &status))
+    }
+
+    /// Waits for a reply, not for ever, and leaves containerd's status to the caller.
+    pub async fn answer<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = std::result::Result<Response<T>, Status>>,
+    ) -> Result<std::result::Result<T, Status>> {
         match tokio::time::timeout(CALL_LIMIT, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.error(what, &status)),
+            Ok(answer) => Ok(answer.map(Response::into_inner)),
             Err(_) => Err(Error::Timeout {
                 what: what.to_owned(),
                 limit: CALL_LIMIT,

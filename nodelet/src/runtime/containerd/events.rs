@@ -15,7 +15,7 @@ use prost_types::Any;
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
-use super::Shared;
+use super::{Shared, launch};
 use crate::runtime::{ContainerId, Error, Result, RuntimeEvent};
 
 /// Topic of the marker.
@@ -26,7 +26,7 @@ const MARKER_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// Follows the events for ever.
+/// Follows the events for ever, and starts a private containerd again when it has ended.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut pause = RETRY_MIN;
     loop {
@@ -43,6 +43,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             tracing::debug!(%error, "containerd is away");
         } else {
             tracing::warn!(%error, "cannot follow containerd's events");
+        }
+        if let Err(error) = launch::revive(shared.client.address()).await {
+            tracing::warn!(%error, "cannot start containerd again");
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);

@@ -21,6 +21,9 @@ use crate::runtime::{Error, Result, sys};
 /// Where a distribution's containerd listens.
 pub const SYSTEM_SOCKET: &str = "/run/containerd/containerd.sock";
 
+/// A private daemon's configuration file; by it we know the daemon for ours.
+const CONFIG: &str = "config.toml";
+
 /// A cold start on a busy machine takes a second or two.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -53,6 +56,17 @@ pub async fn find_or_start(choice: &Choice, dir: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Starts the daemon behind this socket again if it is a private one that has ended. The machine's own
+/// is its service manager's affair.
+pub async fn revive(socket: &Path) -> Result<()> {
+    match socket.parent() {
+        Some(dir) if private_socket(dir) == socket && dir.join(CONFIG).exists() => {
+            start(dir).await.map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The socket of the private daemon in `dir`.
 pub fn private_socket(dir: &Path) -> PathBuf {
     dir.join("containerd.sock")
@@ -75,7 +89,7 @@ async fn start(dir: &Path) -> Result<PathBuf> {
     }
     let what = "starting a private containerd";
     fs::create_dir_all(dir).map_err(|e| failed(what, dir, &e))?;
-    let config = dir.join("config.toml");
+    let config = dir.join(CONFIG);
     fs::write(&config, config_toml(dir)).map_err(|e| failed(what, &config, &e))?;
     let log = dir.join("containerd.log");
     let output = File::create(&log).map_err(|e| failed(what, &log, &e))?;
@@ -158,7 +172,7 @@ pub fn running_pid(dir: &Path) -> Option<Pid> {
 
 /// Whether the process is alive and was started with our configuration file.
 fn is_ours(pid: Pid, dir: &Path) -> bool {
-    let config = dir.join("config.toml");
+    let config = dir.join(CONFIG);
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
         line.split(|byte| *byte == 0)
             .any(|arg| arg == config.as_os_str().as_encoded_bytes())

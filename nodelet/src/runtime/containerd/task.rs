@@ -75,7 +75,7 @@ impl Shared {
             exec_id: String::new(),
         };
         let now = Timestamp::now();
-        match tasks.start(request).await {
+        match self.client.answer(&what, tasks.start(request)).await? {
             Ok(_) => Ok(now),
             Err(status) if is_running_already(&status) => Ok(now),
             Err(status) => Err(self.client.error(&what, &status)),
@@ -111,7 +111,8 @@ impl Shared {
             signal: signal_number,
             all: signal == SIGKILL,
         };
-        match self.client.tasks().kill(request).await {
+        let mut tasks = self.client.tasks();
+        match self.client.answer(&what, tasks.kill(request)).await? {
             Ok(_) => Ok(()),
             Err(status) if is_gone(&status) => Ok(()),
             Err(status) => Err(self.client.error(&what, &status)),
