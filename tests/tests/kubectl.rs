@@ -66,7 +66,9 @@ fn reads_and_writes() -> Result<()> {
         described.contains("3 desired | 3 updated | 3 total | 3 available"),
         "{described}"
     );
-    let described = cluster.kubectl("describe pod -l app=hello")?.ok()?;
+    let described = cluster
+        .kubectl("describe pod -l app=hello --show-events=true")?
+        .ok()?;
     assert!(
         described.contains("Successfully assigned default/hello-"),
         "{described}"
@@ -107,9 +109,7 @@ fn watches() -> Result<()> {
             .context("no line")?
             .starts_with("kube-root-ca.crt")
     );
-    cluster
-        .kubectl("create configmap seen --from-literal=a=b")?
-        .ok()?;
+    cluster.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: seen}\n")?;
     assert!(lines.next().context("no line")?.starts_with("seen"));
     cluster.kubectl("delete configmap seen")?.ok()?;
     assert!(lines.next().context("no line")?.starts_with("seen"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -140,7 +140,12 @@ where
         let _ = queue
             .send(channels::message(channels::ERROR, text.as_bytes()))
             .await;
-        let _ = queue.send(Message::Close(None)).await;
+        // A close without a code reads as a broken connection.
+        let normal = CloseFrame {
+            code: close_code::NORMAL,
+            reason: Utf8Bytes::default(),
+        };
+        let _ = queue.send(Message::Close(Some(normal))).await;
     };
     let reading = async {
         while let Some(Ok(message)) = incoming.next().await {
