@@ -205,7 +205,9 @@ fn streams() -> Result<()> {
     assert!(said.contains("hello v1 from"), "{said}");
 
     let mut forward = Background::start(&cluster, &format!("port-forward {pod} :8080"))?;
-    let line = forward.lines()?.next().context("no line")?;
+    // Held to the end: a closed pipe would end kubectl.
+    let mut lines = forward.lines()?;
+    let line = lines.next().context("no line")?;
     let port = line
         .split("127.0.0.1:")
         .nth(1)

@@ -28,7 +28,7 @@ pub async fn serve(registry: &Arc<Registry>, path: &str, headers: &HeaderMap) ->
             let tag = hash(registry.all());
             let build = move || v2(&registry, protobuf);
             let kind = if protobuf {
-                openapi::PROTOBUF
+                openapi::PROTOBUF_REPLY
             } else {
                 "application/json"
             };
@@ -62,10 +62,8 @@ fn group_version(path: &str) -> Option<(&str, &str)> {
 fn accepts_protobuf(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     let first = accept.unwrap_or_default().split(',').next();
-    first
-        .unwrap_or_default()
-        .trim()
-        .starts_with(openapi::PROTOBUF)
+    let first = first.unwrap_or_default().trim();
+    first.starts_with(openapi::PROTOBUF) || first.starts_with(openapi::PROTOBUF_REPLY)
 }
 
 /// A document with its tag; 304 where the client has it already.

@@ -19,6 +19,8 @@ pub use protobuf::encode as protobuf;
 
 /// The media type of the v2 document in protobuf.
 pub const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What the reply calls it: a media type may not hold an `@`, and clients parse this one.
+pub const PROTOBUF_REPLY: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Where descriptions come from. Types are named as published: `io.k8s.api.core.v1.Pod`.
 pub trait Descriptions {
