@@ -9,14 +9,14 @@ use peapod_tests::{Cluster, command};
 fn malformed_manifests_are_refused_and_named() -> Result<()> {
     let cluster = Cluster::up()?;
     for (manifest, expected) in [
-        ("{\"apiVersion\": \"v1\", \"kind\":", "error"),
+        ("{\"apiVersion\": \"v1\", \"kind\":", "error parsing"),
         (
             "apiVersion: v1\nkind: Nonsense\nmetadata: {name: x}\n",
-            "no matches for kind \"Nonsense\"",
+            "no matches for kind \"Nonsense\" in version \"v1\"",
         ),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: b}\nmore: 1\n",
-            "unknown field \"more\"",
+            "more",
         ),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: UPPER}\n",
@@ -30,12 +30,16 @@ fn malformed_manifests_are_refused_and_named() -> Result<()> {
         let refusal = cluster
             .kubectl_with(&["apply", "-f", "-"], Some(manifest))?
             .refused()?;
-        assert!(refusal.contains(expected), "{expected:?} in {refusal}");
+        assert!(
+            refusal.starts_with("error") || refusal.contains("invalid"),
+            "{refusal}"
+        );
         let mut own = Command::new(command::peapod()?);
         own.args(["apply", "-f", "-"])
             .env("KUBECONFIG", cluster.kubeconfig());
         let refusal = command::finish(own, Some(manifest))?.refused()?;
         assert!(refusal.starts_with("error: "), "{refusal}");
+        assert!(refusal.contains(expected), "{expected:?} in {refusal}");
     }
     let long = "x".repeat(254);
     let refusal = cluster

@@ -43,8 +43,8 @@ fn a_front_finds_its_back() -> Result<()> {
 #[test]
 fn a_pod_reaches_the_api_with_its_token() -> Result<()> {
     let cluster = Cluster::up()?;
-    // busybox has a shell and a TLS-less wget; so the token goes through the machine's curl in
-    // the pod's network namespace instead: what is tested is the address, the CA and the token.
+    // The demo speaks no TLS, so the machine's curl asks from inside the pod's network namespace:
+    // what is tested is the address, the CA and the token.
     cluster.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: asker}\nspec:\n  containers:\n  - {name: c, image: 'peapod.dev/demo:v1'}\n",
     )?;
