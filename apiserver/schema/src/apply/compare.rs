@@ -52,11 +52,11 @@ impl Changes {
     }
 
     /// Each of the sets changed alike.
-    pub(crate) fn map(self, change: impl Fn(&FieldSet) -> FieldSet) -> Self {
+    pub(crate) fn map(self, change: impl Fn(FieldSet) -> FieldSet) -> Self {
         Self {
-            added: change(&self.added),
-            modified: change(&self.modified),
-            removed: change(&self.removed),
+            added: change(self.added),
+            modified: change(self.modified),
+            removed: change(self.removed),
         }
     }
 
@@ -83,6 +83,10 @@ pub(crate) fn compare(old: Option<&Value>, new: Option<&Value>, place: Place<'_>
     let Some(present) = new.or(old) else {
         return changes;
     };
+    // To compare is much cheaper than to name every field, and most are the same.
+    if old == new {
+        return changes;
+    }
     match shape(place, present) {
         Shape::Fields if of_fields(old, new) => compare_fields(old, new, place, &mut changes),
         Shape::Items(_) if of_items(old, new) => compare_items(old, new, place, &mut changes),
@@ -137,6 +141,16 @@ fn compare_items(
     place: Place<'_>,
     changes: &mut Changes,
 ) {
+    if let (None, Some(list @ Value::Array(items))) = (old, new)
+        && let Shape::Items(kind) = shape(place, list)
+    {
+        // All is new: nothing to look for.
+        let inner = shape::item(place);
+        for (element, item) in shape::elements(kind, place, items).into_iter().zip(items) {
+            changes.attach(element, compare(None, Some(item), inner));
+        }
+        return;
+    }
     let (old, new) = (by_element(old, place), by_element(new, place));
     let all: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
     let none = Vec::new();

@@ -36,7 +36,7 @@ impl Conflicts {
     /// The conflicts outside of a set; `None` when there are none.
     pub(super) fn except(&self, excused: &FieldSet) -> Option<Self> {
         let left = self.owned.iter();
-        let left = left.map(|(manager, set)| (manager.clone(), set.difference(excused)));
+        let left = left.map(|(manager, set)| (manager.clone(), set.clone().difference(excused)));
         let left: Vec<_> = left.filter(|(_, set)| !set.is_empty()).collect();
         (!left.is_empty()).then_some(Self { owned: left })
     }

@@ -77,19 +77,20 @@ impl Managers {
     }
 
     /// Puts the managers into an object's metadata.
-    pub(crate) fn write(&self, object: &mut Value) {
+    pub(crate) fn write(self, object: &mut Value) {
         let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
             return;
         };
-        let mut entries: Vec<_> = self.0.iter().collect();
-        entries.sort_by_key(|(manager, entry)| {
-            let Manager {
-                operation,
-                name,
-                subresource,
-                ..
-            } = manager;
-            (*operation, &entry.time, name, &entry.version, subresource)
+        let mut entries: Vec<_> = self.0.into_iter().collect();
+        entries.sort_by(|(a, ours), (b, theirs)| {
+            let by_time = a
+                .operation
+                .cmp(&b.operation)
+                .then(ours.time.cmp(&theirs.time));
+            let by_name = a.name.cmp(&b.name).then(ours.version.cmp(&theirs.version));
+            by_time
+                .then(by_name)
+                .then(a.subresource.cmp(&b.subresource))
         });
         let entries: Vec<Value> = entries.into_iter().map(write_entry).collect();
         match entries.is_empty() {
@@ -169,7 +170,7 @@ fn read_entry(entry: &Value) -> Option<(Manager, Entry)> {
     Some((manager, entry))
 }
 
-fn write_entry((manager, entry): (&Manager, &Entry)) -> Value {
+fn write_entry((manager, entry): (Manager, Entry)) -> Value {
     let mut out = JsonMap::new();
     let mut put = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -188,6 +189,6 @@ fn write_entry((manager, entry): (&Manager, &Entry)) -> Value {
     put("time", &entry.time);
     put("subresource", &manager.subresource);
     put("fieldsType", "FieldsV1");
-    out.insert("fieldsV1".to_owned(), entry.fields.to_fields_v1());
+    out.insert("fieldsV1".to_owned(), entry.fields.into_fields_v1());
     Value::Object(out)
 }

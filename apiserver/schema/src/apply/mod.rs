@@ -100,20 +100,39 @@ impl Writer<'_> {
 /// Keeps the managers of an object that is created (`old` is `None`) or updated, by any request
 /// but an application. `new` is as it will be stored, defaults and admission included.
 pub fn update(old: Option<&Value>, new: &mut Value, schema: &Schema, writer: Writer<'_>) {
+    let created = old.is_none().then(|| skeleton(schema));
+    let changes = changes(old.or(created.as_ref()), new, schema);
+    let changes = changes.map(|set| set.without(writer.ignored));
+    let reset = Managers::is_reset(new);
+    if let (Some(old), true, false) = (old, changes.is_empty(), reset) {
+        return keep(old, new, writer);
+    }
     let mut managers = match old {
-        _ if Managers::is_reset(new) => Managers::default(),
+        _ if reset => Managers::default(),
         Some(old) if !writer.subresource.is_empty() => Managers::of(old),
         _ => Managers::of(new),
     };
-    if managers.0.is_empty() && !Managers::is_reset(new) {
+    if managers.0.is_empty() && !reset {
         managers = old.map(Managers::of).unwrap_or_default();
     }
-    let created = old.is_none().then(|| skeleton(schema));
-    let changes =
-        changes(old.or(created.as_ref()), new, schema).map(|set| set.without(writer.ignored));
     take(&mut managers, changes, writer);
     managers.cap();
     managers.write(new);
+}
+
+/// Who changes nothing leaves the managers as they are, unless it brings others with the object
+/// itself.
+fn keep(old: &Value, new: &mut Value, writer: Writer<'_>) {
+    let given = new
+        .pointer("/metadata/managedFields")
+        .and_then(Value::as_array);
+    if writer.subresource.is_empty() && given.is_some_and(|entries| !entries.is_empty()) {
+        return;
+    }
+    let kept = old.pointer("/metadata/managedFields").cloned();
+    if let (Some(kept), Some(metadata)) = (kept, new.get_mut("metadata")) {
+        metadata["managedFields"] = kept;
+    }
 }
 
 fn changes(old: Option<&Value>, new: &Value, schema: &Schema) -> Changes {
@@ -127,7 +146,8 @@ fn take(managers: &mut Managers, changes: Changes, writer: Writer<'_>) {
     }
     let taken = changes.added.union(changes.modified);
     for entry in managers.0.values_mut() {
-        entry.fields = entry.fields.difference(&taken).difference(&changes.removed);
+        let fields = std::mem::take(&mut entry.fields);
+        entry.fields = fields.difference(&taken).difference(&changes.removed);
     }
     if !taken.is_empty() {
         let manager = writer.as_manager(Operation::Update);
@@ -272,7 +292,8 @@ fn settle(
     }
     for (manager, entry) in managers.0.iter_mut() {
         if manager != me {
-            entry.fields = entry.fields.difference(&taken).difference(&changes.removed);
+            let fields = std::mem::take(&mut entry.fields);
+            entry.fields = fields.difference(&taken).difference(&changes.removed);
         }
     }
     Ok(())
@@ -295,7 +316,7 @@ fn prune(merged: Value, before: &FieldSet, managers: &Managers, schema: &Schema)
     // one owns but did not come from the configuration before.
     let all = all_of(&merged);
     let pruned = merge::remove(&merged, before, root).unwrap_or_else(nothing);
-    let gone = all.difference(&all_of(&pruned)).difference(&owned);
+    let gone = all.clone().difference(&all_of(&pruned)).difference(&owned);
     let pruned = merge::remove(&merged, &gone, root).unwrap_or_else(nothing);
     let gone = all.difference(&all_of(&pruned)).intersection(&before_named);
     merge::remove(&merged, &gone, root).unwrap_or_else(nothing)

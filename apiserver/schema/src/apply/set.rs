@@ -59,6 +59,11 @@ impl FieldSet {
 
     /// The members of either.
     pub fn union(mut self, other: Self) -> Self {
+        if self.children.is_empty() {
+            self.children = other.children;
+            self.own |= other.own;
+            return self;
+        }
         self.own |= other.own;
         for (element, theirs) in other.children {
             let mine = self.children.remove(&element).unwrap_or_default();
@@ -82,36 +87,42 @@ impl FieldSet {
     }
 
     /// The members that the other has not. What is below a member of the other stays.
-    pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self {
-            own: self.own && !other.own,
-            children: BTreeMap::new(),
-        };
-        for (element, mine) in &self.children {
-            match other.children.get(element) {
-                Some(theirs) => out.attach(element.clone(), mine.difference(theirs)),
-                None => out.attach(element.clone(), mine.clone()),
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.subtract(other);
+        self
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        self.own &= !other.own;
+        for (element, theirs) in &other.children {
+            if let Some(mine) = self.children.get_mut(element) {
+                mine.subtract(theirs);
+                if mine.is_empty() {
+                    self.children.remove(element);
+                }
             }
         }
-        out
     }
 
     /// The members that neither are in the other nor stand below a member of it.
-    pub fn without(&self, other: &Self) -> Self {
+    pub fn without(mut self, other: &Self) -> Self {
+        self.cut(other);
+        self
+    }
+
+    fn cut(&mut self, other: &Self) {
         if other.own {
-            return Self::default();
+            *self = Self::EMPTY;
+            return;
         }
-        let mut out = Self {
-            own: self.own,
-            children: BTreeMap::new(),
-        };
-        for (element, mine) in &self.children {
-            match other.children.get(element) {
-                Some(theirs) => out.attach(element.clone(), mine.without(theirs)),
-                None => out.attach(element.clone(), mine.clone()),
+        for (element, theirs) in &other.children {
+            if let Some(mine) = self.children.get_mut(element) {
+                mine.cut(theirs);
+                if mine.is_empty() {
+                    self.children.remove(element);
+                }
             }
         }
-        out
     }
 
     /// The members as messages spell them: `.spec.containers[name="a"].image`.
@@ -155,13 +166,14 @@ impl FieldSet {
     }
 
     /// Writes `fieldsV1`.
-    pub fn to_fields_v1(&self) -> Value {
-        let mut out = JsonMap::new();
-        if self.own && !self.children.is_empty() {
-            out.insert(".".to_owned(), Value::Object(JsonMap::new()));
-        }
-        for (element, below) in &self.children {
-            out.insert(element.clone(), below.to_fields_v1());
+    pub fn into_fields_v1(self) -> Value {
+        let nothing = || Value::Object(JsonMap::new());
+        let children = self.children.into_iter();
+        let mut out: JsonMap<String, Value> = children
+            .map(|(element, below)| (element, below.into_fields_v1()))
+            .collect();
+        if self.own && !out.is_empty() {
+            out.insert(".".to_owned(), nothing());
         }
         Value::Object(out)
     }

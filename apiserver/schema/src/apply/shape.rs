@@ -1,6 +1,8 @@
 //! How ownership sees a value: as one leaf, as fields, or as items known by their keys.
 
-use serde_json::{Map as JsonMap, Value};
+use std::fmt::Write;
+
+use serde_json::Value;
 
 use super::set::Element;
 use crate::graph::{List, ListKind, Name, Node, Type};
@@ -61,16 +63,21 @@ pub(crate) fn item_element(list: &List, place: Place<'_>, index: usize, item: &V
         ListKind::Map(keys) => keys,
         _ => return format!("v:{item}"),
     };
-    let mut known = JsonMap::new();
+    let mut keys: Vec<&Name> = keys.iter().collect();
+    keys.sort();
+    let mut out = String::from("k:{");
     for key in keys {
         if let Some(value) = item.get(key.as_ref()).or_else(|| key_default(place, key)) {
-            known.insert(key.to_string(), value.clone());
+            let comma = if out.len() > 3 { "," } else { "" };
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{comma}{}:{value}", Value::from(key.as_ref()));
         }
     }
-    if known.is_empty() {
+    if out.len() == 3 {
         return format!("i:{index}");
     }
-    format!("k:{}", Value::Object(known))
+    out.push('}');
+    out
 }
 
 /// The elements of a list's items, in order.

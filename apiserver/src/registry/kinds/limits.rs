@@ -89,7 +89,7 @@ fn not_above(limit: &At<'_>, low: &str, high: &str, errors: &mut FieldErrors) {
         if above {
             let text = small.text();
             let why = format!("{low} value {text} is greater than {high} value {large}");
-            errors.push(FieldError::invalid(&small, text, why));
+            errors.push(FieldError::invalid(small, text, why));
         }
     }
 }
@@ -126,7 +126,7 @@ impl Rules for ResourceQuotas {
         let root = At::root(object);
         for (name, quantity) in root.at("spec.hard").entries() {
             if let Err(fault) = names::qualified_name(name) {
-                errors.push(FieldError::invalid(&quantity, name, fault.to_string()));
+                errors.push(FieldError::invalid(quantity, name, fault.to_string()));
             }
             checks::quantity_not_negative(&quantity, errors);
         }

@@ -59,12 +59,12 @@ impl Rules for Secrets {
         let mut size = 0;
         for (key, text) in data.entries() {
             if let Err(fault) = names::config_key(key) {
-                errors.push(FieldError::invalid(&text, key, fault.to_string()));
+                errors.push(FieldError::invalid(text, key, fault.to_string()));
             }
             size += text.text().len() / 4 * 3;
         }
         if size > SIZE_MAX {
-            errors.push(FieldError::too_long(&data, SIZE_MAX));
+            errors.push(FieldError::too_long(data, SIZE_MAX));
         }
         validate_type(&root, errors);
     }

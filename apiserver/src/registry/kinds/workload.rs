@@ -31,7 +31,7 @@ pub(super) fn validate_selector(spec: &At<'_>, errors: &mut FieldErrors) {
             Value::Null => Value::Object(Default::default()),
             labels => labels.clone(),
         };
-        errors.push(FieldError::invalid(&labels, shown, why));
+        errors.push(FieldError::invalid(labels, shown, why));
     }
 }
 

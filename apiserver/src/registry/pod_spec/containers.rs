@@ -107,7 +107,7 @@ fn claim_host_ports(container: &At<'_>, taken: &mut BTreeSet<String>, errors: &m
         let (address, protocol) = (port.at("hostIP").text(), port.at("protocol").text());
         let claim = format!("{protocol}/{address}/{number}");
         if !taken.insert(claim.clone()) {
-            errors.push(FieldError::duplicate(&host, claim));
+            errors.push(FieldError::duplicate(host, claim));
         }
     }
 }
@@ -117,7 +117,7 @@ fn validate_mounts(container: &At<'_>, known: &Known<'_>, errors: &mut FieldErro
     for mount in container.at("volumeMounts").items() {
         let name = mount.at("name");
         if name.required(errors) && !known.volumes.contains(name.text()) {
-            errors.push(FieldError::not_found(&name, name.text()));
+            errors.push(FieldError::not_found(name, name.text()));
         }
         let path = mount.at("mountPath");
         if path.required(errors) && !taken.insert(path.text().to_owned()) {
@@ -142,7 +142,7 @@ fn validate_mounts(container: &At<'_>, known: &Known<'_>, errors: &mut FieldErro
     for device in container.at("volumeDevices").items() {
         let name = device.at("name");
         if name.required(errors) && !known.volumes.contains(name.text()) {
-            errors.push(FieldError::not_found(&name, name.text()));
+            errors.push(FieldError::not_found(name, name.text()));
         }
         device.at("devicePath").required(errors);
     }
@@ -177,13 +177,13 @@ fn validate_resources(resources: &At<'_>, known: &Known<'_>, errors: &mut FieldE
         if over {
             let why = format!("must be less than or equal to {name} limit of {limit}");
             let value = request.value().clone();
-            errors.push(FieldError::invalid(&requests, value, why));
+            errors.push(FieldError::invalid(requests, value, why));
         }
     }
     for claim in resources.at("claims").items() {
         let name = claim.at("name");
         if name.required(errors) && !known.claims.contains(name.text()) {
-            errors.push(FieldError::not_found(&name, name.text()));
+            errors.push(FieldError::not_found(name, name.text()));
         }
     }
 }

@@ -50,13 +50,13 @@ fn validate_ports(spec: &At<'_>, kind: Type, errors: &mut FieldErrors) {
         let number = port.at("port").int();
         if !taken.insert((protocol.clone(), number)) {
             let same = json!({"protocol": protocol, "port": number});
-            errors.push(FieldError::duplicate(&port, same));
+            errors.push(FieldError::duplicate(port, same));
         }
         let node = port.at("nodePort");
         let wanted = node.int().filter(|node| *node != 0);
         if wanted.is_some() && !node_ports.insert((protocol.clone(), wanted)) {
             let same = json!({"protocol": protocol, "nodePort": wanted});
-            errors.push(FieldError::duplicate(&node, same));
+            errors.push(FieldError::duplicate(node, same));
         }
     }
 }
@@ -254,7 +254,7 @@ pub(super) fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors
                 0 => "may not change once set",
                 _ => "may not change once set, unless it is released",
             };
-            errors.push(FieldError::invalid(&address, given.to_vec(), why));
+            errors.push(FieldError::invalid(address, given.to_vec(), why));
         }
     }
     if given.is_empty() && !held.is_empty() {
