@@ -215,10 +215,19 @@ async fn open_sled(dir: PathBuf) -> Result<Arc<dyn engine::Engine>, Error> {
     let opening = tokio::task::spawn_blocking(move || SledEngine::open(SledConfig::new(dir)));
     let opened = opening
         .await
+        .map_err(|fault| Error::Store(fault.to_string()))?
         .map_err(|fault| Error::Store(fault.to_string()))?;
-    Ok(Arc::new(
-        opened.map_err(|fault| Error::Store(fault.to_string()))?,
-    ))
+    if let Some(recovery) = opened.recovery() {
+        tracing::error!(
+            cause = recovery.cause,
+            set_aside = ?recovery.set_aside,
+            restored_from = ?recovery.export,
+            reached = %recovery.reached,
+            resumed_at = %recovery.resumed_at,
+            "the store was damaged and has been restored; changes after `reached` may be missing"
+        );
+    }
+    Ok(Arc::new(opened))
 }
 
 /// The connections that are open.

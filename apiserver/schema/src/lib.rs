@@ -6,6 +6,7 @@
 //! schema ([`structural`]). From the shape follow:
 //!
 //! - [`decode`]: bytes to a JSON value, within bounds, duplicate keys noted;
+//! - [`protobuf`]: the same from Kubernetes' protobuf form;
 //! - [`check`]: wrong types, unknown fields, nulls; values brought to their canonical text;
 //! - [`default`]: literal defaults and the empty values of required fields;
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch;
@@ -24,9 +25,11 @@ pub mod graph;
 pub mod openapi;
 pub mod patch;
 mod path;
+pub mod protobuf;
 pub mod resources;
 mod scalar;
 pub mod structural;
+mod wire;
 
 pub use check::FieldValidation;
 pub use graph::Schema;

@@ -24,7 +24,7 @@ pub async fn apply(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    let decoded = body_object::decode(&call.body, Encoding::Yaml)?;
+    let decoded = body_object::decode(&call.body, Encoding::Yaml, &call.resource.schema)?;
     let (mut config, warnings) = body_object::checked(decoded, (&*call.resource).into(), mode)?;
     body_object::place(call, &mut config)?;
     body_object::name(call, &mut config)?;

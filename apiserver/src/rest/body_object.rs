@@ -2,7 +2,7 @@
 //! right kind, in the right place.
 
 use peapod_schema::decode::{self, Decoded};
-use peapod_schema::{FieldValidation, Schema, check};
+use peapod_schema::{FieldValidation, Schema, check, protobuf};
 use serde_json::Value;
 
 use super::call::Call;
@@ -10,13 +10,17 @@ use super::negotiate::Encoding;
 use crate::registry::{Resource, value};
 use crate::status::{Result, Status};
 
-/// Decodes a body in its encoding, noting duplicate fields.
-pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Decoded> {
-    let decoded = match encoding {
-        Encoding::Json => decode::json(bytes),
-        Encoding::Yaml => decode::yaml(bytes),
-    };
-    decoded.map_err(|fault| Status::bad_request(fault.to_string()))
+/// Decodes a body in its encoding, noting duplicate fields. Protobuf needs the schema of what is
+/// in it.
+pub fn decode(bytes: &[u8], encoding: Encoding, schema: &Schema) -> Result<Decoded> {
+    let bad = |fault: String| Status::bad_request(fault);
+    match encoding {
+        Encoding::Json => decode::json(bytes).map_err(|fault| bad(fault.to_string())),
+        Encoding::Yaml => decode::yaml(bytes).map_err(|fault| bad(fault.to_string())),
+        Encoding::Protobuf => {
+            protobuf::decode(bytes, schema).map_err(|fault| bad(fault.to_string()))
+        }
+    }
 }
 
 /// Which kind a body must be of.
@@ -44,7 +48,7 @@ impl<'a> From<&'a Resource> for Expected<'a> {
 /// version is filled in.
 pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>)> {
     let encoding = Encoding::of_body(&call.headers)?;
-    let decoded = decode(&call.body, encoding)?;
+    let decoded = decode(&call.body, encoding, expected.schema)?;
     let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
     checked(decoded, expected, mode)
 }

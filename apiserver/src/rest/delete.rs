@@ -61,7 +61,7 @@ pub enum Step {
 
 /// Answers a DELETE of an object.
 pub async fn delete(api: &Api, call: &Call) -> Result<Reply> {
-    let options = options(call)?;
+    let options = options(api, call)?;
     let write_options = WriteOptions {
         dry_run: options.dry_run,
         ..WriteOptions::default()
@@ -262,12 +262,14 @@ fn check_preconditions(write: &Write<'_>, options: &DeleteOptions, old: &Value) 
 }
 
 /// Reads the options of a deletion: from the body, or where there is none from the query.
-pub fn options(call: &Call) -> Result<DeleteOptions> {
+pub fn options(api: &Api, call: &Call) -> Result<DeleteOptions> {
     let body = match call.body.is_empty() {
         true => None,
         false => {
             let encoding = Encoding::of_body(&call.headers)?;
-            Some(body_object::decode(&call.body, encoding)?.value)
+            let schema = api.registry.schema("meta", "v1", "DeleteOptions");
+            let schema = schema.unwrap_or_else(|| call.resource.schema.clone());
+            Some(body_object::decode(&call.body, encoding, &schema)?.value)
         }
     };
     parse_options(&call.query, body.as_ref())

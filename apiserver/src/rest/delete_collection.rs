@@ -22,7 +22,7 @@ const AT_ONCE: usize = 16;
 
 /// Answers a DELETE of a collection; shows what was deleted, as it was.
 pub async fn delete_collection(api: &Api, call: &Call) -> Result<Reply> {
-    let options = delete::options(call)?;
+    let options = delete::options(api, call)?;
     let page = list::page(api, call, &call.query.list_options()?).await?;
     let mut deletions = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {

@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 
+use peapod_schema::protobuf;
+
 use crate::status::{Result, Status};
 
 /// How the bytes are written.
@@ -13,6 +15,8 @@ pub enum Encoding {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`: understood in requests only.
+    Protobuf,
 }
 
 /// What the bytes show of the objects.
@@ -123,8 +127,9 @@ impl Encoding {
         match media_type(headers) {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" | "application/x-yaml" => Ok(Self::Yaml),
+            protobuf::MEDIA_TYPE => Ok(Self::Protobuf),
             _ => Err(Status::unsupported_media_type(
-                "application/json, application/yaml",
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf",
             )),
         }
     }
@@ -134,6 +139,7 @@ impl Encoding {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => protobuf::MEDIA_TYPE,
         }
     }
 }

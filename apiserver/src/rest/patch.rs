@@ -51,7 +51,7 @@ pub fn decoded(call: &Call, form: PatchType) -> Result<Value> {
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
         ));
     }
-    Ok(body_object::decode(&call.body, Encoding::Json)?.value)
+    Ok(body_object::decode(&call.body, Encoding::Json, &call.resource.schema)?.value)
 }
 
 async fn patched(

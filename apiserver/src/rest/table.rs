@@ -111,7 +111,8 @@ fn view(resource: &Resource, object: &mut Value) {
 /// Encodes a value as asked.
 pub fn encode(value: &Value, encoding: Encoding) -> Result<Vec<u8>> {
     match encoding {
-        Encoding::Json => serde_json::to_vec(value).map_err(Status::internal),
+        // Nothing is answered in protobuf.
+        Encoding::Json | Encoding::Protobuf => serde_json::to_vec(value).map_err(Status::internal),
         Encoding::Yaml => serde_saphyr::to_string(value)
             .map(String::into_bytes)
             .map_err(Status::internal),

@@ -65,8 +65,8 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
     let content_type = format!("{};stream=watch", call.accept.encoding.content_type());
     let body = Body::stream(pieces);
     Ok(match call.accept.encoding {
-        Encoding::Json => Reply::json(StatusCode::OK, body),
         Encoding::Yaml => Reply::of(StatusCode::OK, &content_type, body),
+        _ => Reply::json(StatusCode::OK, body),
     })
 }
 
@@ -374,7 +374,7 @@ impl Lines {
 
     fn line(&self, out: &mut BytesMut, kind: &str, object: &Value) {
         match self.encoding {
-            Encoding::Json => raw(out, kind, object.to_string().as_bytes()),
+            Encoding::Json | Encoding::Protobuf => raw(out, kind, object.to_string().as_bytes()),
             Encoding::Yaml => {
                 let event = json!({"type": kind, "object": object});
                 out.put_slice(b"---\n");

@@ -99,6 +99,33 @@ async fn applies_gets_labels_diffs_and_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn typed_clients_speak_protobuf() {
+    let to = common::listening().await;
+    let run = async |args: &str| kubectl(&to, args, "").await.unwrap();
+    assert_eq!(run("create namespace x").await, "namespace/x created\n");
+    assert_eq!(
+        run("create serviceaccount a -n x").await,
+        "serviceaccount/a created\n"
+    );
+    assert_eq!(run("create token a -n x").await.split('.').count(), 3);
+    let deployment = run("create deployment web --image=i --replicas=2 -n x").await;
+    assert_eq!(deployment, "deployment.apps/web created\n");
+    assert_eq!(
+        run("scale deployment web --replicas=0 -n x").await,
+        "deployment.apps/web scaled\n"
+    );
+    let spec = run("get deployment web -n x -o jsonpath={.spec.replicas}/{.spec.template.spec.containers[0].image}").await;
+    assert_eq!(spec, "0/i");
+    assert_eq!(run("auth can-i create pods").await, "yes\n");
+    assert!(
+        run("auth whoami -o json")
+            .await
+            .contains("kubernetes-admin")
+    );
+    to.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explains_and_lists_resources() {
     let to = common::listening().await;
     let text = kubectl(&to, "explain pod.spec.containers.image", "")
