@@ -221,7 +221,7 @@ impl Loop {
 
     fn bind_pod(&mut self, pod: Arc<Pending>, node: Arc<str>) {
         let client = self.client.clone();
-        let otherwise = Some(Input::NotBound(pod.key.clone()));
+        let otherwise = Some(Input::NotBound(pod.clone()));
         self.spawn(otherwise, async move {
             requests::bind(&client, &pod, &node).await?;
             Ok(Done::Bound(pod, node))
@@ -230,7 +230,7 @@ impl Loop {
 
     fn bind_claims(&mut self, pod: Arc<Pending>, node: Arc<str>, binds: Vec<Bind>) {
         let client = self.client.clone();
-        let otherwise = Some(Input::NotBound(pod.key.clone()));
+        let otherwise = Some(Input::NotBound(pod.clone()));
         self.spawn(otherwise, async move {
             for bind in &binds {
                 ask_for(&client, bind, &node).await?;
@@ -300,8 +300,7 @@ impl Loop {
             (Ok(Done::Bound(pod, node)), _) => {
                 debug!(pod = %pod.key, %node, "bound");
                 self.metrics.attempt(Outcome::Scheduled, ended.took);
-                let bound = Input::Bound(pod.key.clone());
-                self.scheduler.handle(bound, now);
+                self.scheduler.handle(Input::Bound(pod.clone()), now);
                 self.reports.event(Report::Scheduled(pod, node));
             }
             (Ok(Done::Noted), _) => {}

@@ -175,10 +175,10 @@ impl World {
                     Some(known) if !fails && there => {
                         known.node = Some(node.to_string());
                         self.check_node(&node);
-                        self.tell(Input::Bound(pod.key.clone()));
+                        self.tell(Input::Bound(pod.clone()));
                         self.tell_pod(&name);
                     }
-                    _ => self.tell(Input::NotBound(pod.key.clone())),
+                    _ => self.tell(Input::NotBound(pod.clone())),
                 }
             }
             Action::Preempt(pod, preemption, _) => {
@@ -279,4 +279,36 @@ fn idle_is_idle() {
     world.take(&Step::AddNode(2, 4));
     world.take(&Step::Settle(60, 0));
     assert_eq!(world.log.last().unwrap(), "p0 to n2");
+}
+
+/// The answer about a pod that is gone is not taken for one about its namesake.
+#[test]
+fn a_late_answer_is_not_for_the_namesake() {
+    let pod = |uid: &str| {
+        let view: view::Pod = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": uid},
+            "spec": {"containers": [{}]},
+        }))
+        .unwrap();
+        Input::Pod(Box::new(PodUpdate::of(&view)))
+    };
+    let bind = |world: &mut World| {
+        while world.scheduler.step(world.now) {}
+        match world.scheduler.take_actions().pop() {
+            Some(Action::BindPod(pod, _)) => pod,
+            other => panic!("no binding but {other:?}"),
+        }
+    };
+    let mut world = World::new(1);
+    world.take(&Step::AddNode(0, 4));
+    world.tell(pod("first"));
+    let first = bind(&mut world);
+    world.tell(Input::PodGone(first.key.clone()));
+    world.tell(pod("second"));
+    world.tell(Input::Bound(first));
+    let second = bind(&mut world);
+    assert_eq!(&*second.uid, "second");
+    world.tell(Input::NotBound(second));
+    world.now += Duration::from_secs(60);
+    assert_eq!(&*bind(&mut world).uid, "second", "it was forgotten");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::node::NodeSpec;
 use super::preempt::Budget;
+use super::queue::Pending;
 use super::shape::Shape;
 use super::snapshot::PodKey;
 use super::volumes::{Claim, Class, Volume};
@@ -36,9 +37,9 @@ pub enum Input {
     /// A PodDisruptionBudget (`namespace/name`) is there or changed, or is gone.
     Budget(String, Option<Budget>),
     /// The pod was bound.
-    Bound(PodKey),
+    Bound(Arc<Pending>),
     /// The pod could not be bound, or its claims could not.
-    NotBound(PodKey),
+    NotBound(Arc<Pending>),
     /// The pod could not be preempted.
     NotPreempted(PodKey),
 }

@@ -139,14 +139,12 @@ impl<R: Rng> Scheduler<R> {
                 Some(budget) => drop(self.snapshot.budgets.insert(key, budget)),
                 None => drop(self.snapshot.budgets.remove(&key)),
             },
-            Input::Bound(key) => {
-                self.queue.remove(&key);
-                self.said.remove(&key);
-                if let Some(assumed) = self.assumed.get_mut(&key) {
-                    assumed.stage = Stage::Bound;
+            Input::Bound(pod) => self.bound(&pod),
+            Input::NotBound(pod) => {
+                if self.is_assumed(&pod) {
+                    self.take_back(&pod.key, now);
                 }
             }
-            Input::NotBound(key) => self.take_back(&key, now),
             Input::NotPreempted(key) => self.set_leaving(&key, false),
         }
     }
@@ -418,6 +416,23 @@ impl<R: Rng> Scheduler<R> {
                 ..placed.facts
             };
             self.snapshot.place(key, &shape, &node, facts);
+        }
+    }
+
+    /// Whether it is this pod, and not a namesake, whose binding is on its way.
+    fn is_assumed(&self, pod: &Pending) -> bool {
+        let assumed = self.assumed.get(&pod.key);
+        assumed.is_some_and(|assumed| assumed.pod.uid == pod.uid)
+    }
+
+    fn bound(&mut self, pod: &Pending) {
+        if !self.is_assumed(pod) {
+            return;
+        }
+        self.queue.remove(&pod.key);
+        self.said.remove(&pod.key);
+        if let Some(assumed) = self.assumed.get_mut(&pod.key) {
+            assumed.stage = Stage::Bound;
         }
     }
 
