@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::requests::{self, Patch, now, split};
 
-/// How many reports may wait.
-const WAITING: usize = 4096;
+/// How many reports may wait: the pods of a large Deployment, bound faster than events are written.
+const WAITING: usize = 16_384;
 /// How many are written at once.
 const AT_ONCE: usize = 32;
 /// How many events are remembered so that a repetition counts up instead of adding another.

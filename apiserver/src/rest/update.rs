@@ -90,6 +90,24 @@ pub async fn modify(
     Err(write.modified())
 }
 
+/// Changes what only the server writes, as a binding does: there is nothing of the user's in it to
+/// be admitted, validated or owned, and it is no new generation.
+pub async fn assign(
+    write: &Write<'_>,
+    change: impl Fn(&Value) -> Result<Value> + Send,
+) -> Result<Written> {
+    for _ in 0..ATTEMPTS {
+        let key = write.key(write.name)?;
+        let entry = write.api.store.get(&key).ok_or_else(|| write.not_found())?;
+        let old = table::decode(write.resource, &entry.value)?;
+        let new = change(&old)?;
+        if let Some(written) = commit(write, &entry, &new, &old).await? {
+            return Ok(written);
+        }
+    }
+    Err(write.modified())
+}
+
 /// Refuses a new object that names a version or a uid which are not those it would replace.
 fn check_preconditions(write: &Write<'_>, new: &Value, old: &Value) -> Result<()> {
     let field = |object, path| value::text(object, path);

@@ -33,7 +33,7 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
         apply: false,
     };
     let given = value::text(&binding, "metadata.uid");
-    update::modify(&write, |pod| {
+    update::assign(&write, |pod| {
         bound(&write, pod, &binding, given, &node, api.now())
     })
     .await?;
