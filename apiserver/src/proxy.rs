@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -31,6 +31,8 @@ use crate::storage;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long it may take to answer a request's head.
 const HEAD: Duration = Duration::from_secs(30);
+/// How much of a node's error is read, in bytes.
+const MESSAGE_MAX: usize = 16 * 1024;
 /// The port of a node that names none.
 const DEFAULT_PORT: u16 = 10250;
 /// The annotation that names the container for `kubectl logs` and `exec`.
@@ -76,7 +78,26 @@ pub async fn stream(api: &Api, call: &Call, parts: Parts) -> Result<Response<Bod
     let counted = api.metrics.long_running();
     let sender = connect(api, &address).await?;
     let draining = api.draining.clone();
-    exchange(sender, &address, &path, parts, draining, counted).await
+    let response = exchange(sender, &address, &path, parts, draining, counted).await?;
+    match subresource {
+        Some(Subresource::Log) if !response.status().is_success() => Err(told(response).await),
+        _ => Ok(response),
+    }
+}
+
+/// What a node says of logs that it cannot give, as a status: it answers in plain text.
+async fn told(response: Response<Body>) -> Status {
+    let code = response.status();
+    let limited = Limited::new(response.into_body(), MESSAGE_MAX)
+        .collect()
+        .await;
+    let bytes = limited.map(|body| body.to_bytes()).unwrap_or_default();
+    let message = String::from_utf8_lossy(&bytes).trim().to_owned();
+    let mut status = Status::bad_request(message);
+    if code.is_server_error() {
+        status = Status::internal(status.message);
+    }
+    status
 }
 
 fn kubelet_path(call: &Call, subresource: Option<&Subresource>, pod: &Value) -> Result<String> {
