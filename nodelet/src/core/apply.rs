@@ -15,6 +15,10 @@ use super::event::{
 };
 use super::machine::Machine;
 use super::spec::{self, view};
+use super::stop::later;
+
+/// After contents of volumes could not be brought up to date, seconds.
+const REFRESH_AGAIN_S: i64 = 30;
 
 impl Machine {
     pub(super) fn apply(&mut self, event: Event, now: Timestamp) {
@@ -30,6 +34,10 @@ impl Machine {
             }
             Event::VolumesFailed(message) => {
                 self.volumes.failed(now);
+                if self.volumes.ready {
+                    // What is in place stays usable; what must be renewed is tried again.
+                    self.refresh_at = Some(later(now, REFRESH_AGAIN_S));
+                }
                 self.warn("FailedMount", message, None);
             }
             Event::SandboxReady { ips, fresh } => self.sandbox_ready(ips, fresh),
@@ -51,7 +59,7 @@ impl Machine {
             Event::HookDone { id, hook, result } => self.hook_done(&id, hook, result, now),
             Event::Probed { id, kind, outcome } => self.probed(&id, kind, &outcome, now),
             Event::Exited(exit) => self.exited(exit),
-            Event::Reconciled(observed) => self.reconcile(&observed, now),
+            Event::Reconciled { observed, as_of } => self.reconcile(&observed, as_of),
             Event::DependencyChanged => self.dependency_changed(),
             Event::TornDown => self.release.succeeded(),
             Event::TearDownFailed(message) => {
@@ -276,15 +284,16 @@ impl Machine {
     }
 
     /// Applies what the runtime has to what is believed to run.
-    fn reconcile(&mut self, observed: &[Observed], now: Timestamp) {
+    fn reconcile(&mut self, observed: &[Observed], as_of: Timestamp) {
         for container in &mut self.containers {
             let Some(run) = container.run() else { continue };
             let seen = observed.iter().find(|seen| seen.id == run.id);
             match seen.map(|seen| &seen.state) {
                 Some(ObservedState::Running(_)) => {}
                 Some(ObservedState::Exited(exit)) => container.end(exit.clone()),
+                Some(ObservedState::Created) | None if run.started_at >= as_of => {}
                 Some(ObservedState::Created) | None => {
-                    let exit = super::recover::lost(&run.id, Some(run.started_at), now);
+                    let exit = super::recover::lost(&run.id, Some(run.started_at), as_of);
                     container.end(exit);
                 }
             }

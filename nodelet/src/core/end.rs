@@ -64,7 +64,7 @@ impl Machine {
                 continue;
             };
             match &mut run.stop {
-                Some(stop) => stop.hurry(ending.deadline.max(later(now, 0))),
+                Some(stop) => stop.hurry(ending.deadline),
                 None if turn => {
                     let name = container.name.clone();
                     let message = format!("Stopping container {name}");

@@ -227,7 +227,12 @@ pub enum Event {
     /// A container ended.
     Exited(Exit),
     /// Every container of the pod that the runtime has, after a gap in its events.
-    Reconciled(Vec<Observed>),
+    Reconciled {
+        /// The containers.
+        observed: Vec<Observed>,
+        /// When they were listed: what started later is not among them.
+        as_of: Timestamp,
+    },
     /// Something the pod refers to (a ConfigMap, a Secret, a claim) has changed or appeared.
     DependencyChanged,
     /// Everything on the node is released.

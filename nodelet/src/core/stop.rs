@@ -29,6 +29,8 @@ pub struct Stop {
     pub stage: Stage,
     /// When its time is up.
     pub deadline: Timestamp,
+    /// Not before then, whatever the pod's own deadline is: what is due after a hook.
+    floor: Timestamp,
 }
 
 /// `from` plus seconds, at most the end of time.
@@ -48,19 +50,21 @@ impl Stop {
                 Stage::SignalDue
             },
             deadline: later(now, grace_s.max(0)),
+            floor: now,
         }
     }
 
     /// Shortens the time that is left; it is never prolonged.
     pub fn hurry(&mut self, deadline: Timestamp) {
-        self.deadline = self.deadline.min(deadline);
+        self.deadline = self.deadline.min(deadline.max(self.floor));
     }
 
     /// Notes the end of the hook.
     pub fn hook_done(&mut self, now: Timestamp) {
         if self.stage == Stage::PreStop {
             self.stage = Stage::SignalDue;
-            self.deadline = self.deadline.max(later(now, LEAST_AFTER_HOOK_S));
+            self.floor = later(now, LEAST_AFTER_HOOK_S);
+            self.deadline = self.deadline.max(self.floor);
         }
     }
 

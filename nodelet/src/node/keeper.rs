@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use peapod_api::attach::PodNetwork;
 use peapod_api::{conditions, k8s_openapi};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -39,6 +39,8 @@ pub struct Keeper {
     runtime_fault: Option<String>,
     network_fault: Option<String>,
     reported: Option<(NodeStatus, Instant)>,
+    /// Where the kubelet API is, of this run and not of one before.
+    port: Option<u16>,
 }
 
 /// The node as it will be registered: what pods are admitted to until the API has it.
@@ -56,7 +58,9 @@ impl Keeper {
         network: Arc<dyn PodNetwork>,
         node: watch::Sender<Arc<Node>>,
     ) -> Self {
+        let port = node.borrow().status.as_ref().and_then(port_of);
         Self {
+            port,
             config,
             client,
             network,
@@ -175,7 +179,7 @@ impl Keeper {
         if !due {
             return;
         }
-        let patch = Patch::Strategic(json!({"status": status}));
+        let patch = Patch::Strategic(patch(&status));
         let name = &self.config.node_name;
         match self
             .api()
@@ -194,16 +198,16 @@ impl Keeper {
         }
     }
 
+    /// The status now. What rarely changes is looked at only when a status is due anyway.
     async fn status(&self, now: Timestamp) -> NodeStatus {
-        let before = self.reported.as_ref().map(|(status, _)| status.clone());
-        let own = before
-            .or_else(|| self.node.borrow().status.clone())
-            .unwrap_or_default();
-        let described = describe(&self.config, port_of(&own))
-            .await
-            .status
-            .unwrap_or_default();
-        let images = self.config.runtime.images().list().await;
+        let known = self
+            .reported
+            .as_ref()
+            .filter(|(_, at)| at.elapsed() < STATUS_EVERY);
+        let described = match known {
+            Some((status, _)) => status.clone(),
+            None => self.described().await,
+        };
         let faults = [&self.runtime_fault, &self.network_fault];
         let health = Health {
             left: facts::left(&self.config.data_dir),
@@ -211,10 +215,33 @@ impl Keeper {
         };
         NodeStatus {
             conditions: Some(conditions(&health, now)),
+            ..described
+        }
+    }
+
+    async fn described(&self) -> NodeStatus {
+        let own = self.node.borrow().status.clone().unwrap_or_default();
+        let port = self.port.or_else(|| port_of(&own));
+        let described = describe(&self.config, port)
+            .await
+            .status
+            .unwrap_or_default();
+        let images = self.config.runtime.images().list().await;
+        NodeStatus {
             images: images.ok().map(object::images).or(own.images),
             ..described
         }
     }
+}
+
+/// The patch that writes a status. Addresses are merged by their type, of which a node with two
+/// families has two: they are replaced as a whole.
+fn patch(status: &NodeStatus) -> Value {
+    let mut patch = json!({"status": status});
+    if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
+        addresses.insert(0, json!({"$patch": "replace"}));
+    }
+    patch
 }
 
 fn port_of(status: &NodeStatus) -> Option<u16> {

@@ -227,6 +227,7 @@ impl Manager {
 
     /// Tells every worker what the runtime has, after events may have been missed.
     async fn reconcile(&mut self) {
+        let as_of = Timestamp::now();
         let containers = match self.context.runtime.containers().await {
             Ok(containers) => containers,
             Err(error) => return tracing::warn!(%error, "cannot list the containers"),
@@ -234,7 +235,8 @@ impl Manager {
         let mut observed = observe::by_pod(&containers);
         for entry in self.table.all() {
             let seen = observed.remove(&entry.uid).unwrap_or_default();
-            self.send(&entry.uid, Message::Reconciled(seen)).await;
+            self.send(&entry.uid, Message::Reconciled(seen, as_of))
+                .await;
         }
     }
 

@@ -39,8 +39,8 @@ pub enum Message {
     Gone,
     /// A container ended.
     Exited(Exit),
-    /// All containers of the pod, after a gap.
-    Reconciled(Vec<Observed>),
+    /// All containers of the pod as they were at a time, after a gap.
+    Reconciled(Vec<Observed>, Timestamp),
 }
 
 /// What a task of the worker ends in.
@@ -117,16 +117,29 @@ impl Worker {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Desired(pod) => {
+                let relabelled = self.relabelled(&pod);
                 self.follow_references(&pod);
                 self.feed(Event::Desired(pod));
+                if relabelled {
+                    self.feed(Event::DependencyChanged);
+                }
             }
             Message::Gone => {
                 self.gone = true;
                 self.feed(Event::Gone);
             }
             Message::Exited(exit) => self.ended(exit),
-            Message::Reconciled(observed) => self.feed(Event::Reconciled(observed)),
+            Message::Reconciled(observed, as_of) => {
+                self.feed(Event::Reconciled { observed, as_of });
+            }
         }
+    }
+
+    /// Whether what the downward API shows has changed.
+    fn relabelled(&self, pod: &Pod) -> bool {
+        let before = self.entry.pod();
+        let (old, new) = (&before.metadata, &pod.metadata);
+        old.labels != new.labels || old.annotations != new.annotations
     }
 
     /// A changed spec may refer to more (an ephemeral container, for example).
