@@ -89,7 +89,7 @@ async fn a_pod_from_creation_to_its_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_follow_their_objects() {
-    let (mut world, hollow) = pretending().await;
+    let (mut world, _hollow) = pretending().await;
     let spec = json!({"containers": [app()], "automountServiceAccountToken": false,
         "volumes": [{"name": "cm", "configMap": {"name": "late"}}]});
     let pod = world.pod("web", spec).await;
