@@ -40,7 +40,7 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
 
 /// The subsets, and whether they are cut short.
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
-    let family = address::families(service)[0];
+    let family = address::first_family(service);
     let unready_too = address::publishes_unready(service);
     let mut groups: BTreeMap<Vec<(String, i32, String)>, EndpointSubset> = BTreeMap::new();
     let mut count = 0;

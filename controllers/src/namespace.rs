@@ -165,9 +165,9 @@ impl Controller for Namespaces {
             self.finalize(key).await?;
             return Ok(Outcome::Done);
         }
-        let old = namespace.status.clone().unwrap_or_default();
-        let new = report.status(namespace.status.as_ref(), Timestamp::now());
-        write::status(&self.0, &*namespace, &old, &new).await?;
+        let old = namespace.status.as_ref();
+        let new = report.status(old, Timestamp::now());
+        write::status(&self.0, &*namespace, old, &new).await?;
         match report.failures.first() {
             Some(failure) => Err(Error::Object {
                 object: write::label::<Namespace>(key),

@@ -172,9 +172,9 @@ impl Deployments {
         for note in plan.notes {
             self.tell(deployment, note);
         }
-        let old = deployment.status.clone().unwrap_or_default();
-        status.collision_count = old.collision_count;
-        write::status(&self.ctx, deployment, &old, &status).await?;
+        let old = deployment.status.as_ref();
+        status.collision_count = old.and_then(|old| old.collision_count);
+        write::status(&self.ctx, deployment, old, &status).await?;
         Ok(Outcome::maybe(plan.wake))
     }
 
@@ -197,10 +197,10 @@ impl Deployments {
                 && template.is_some_and(|t| template::same(t, &deployment.spec.template))
         });
         if !ours {
-            let old = deployment.status.clone().unwrap_or_default();
-            let mut new = old.clone();
-            new.collision_count = Some(old.collision_count.unwrap_or(0) + 1);
-            write::status(&self.ctx, deployment, &old, &new).await?;
+            let mut new = deployment.status.clone().unwrap_or_default();
+            new.collision_count = Some(new.collision_count.unwrap_or(0) + 1);
+            let old = deployment.status.as_ref();
+            write::status(&self.ctx, deployment, old, &new).await?;
         }
         Err(error)
     }

@@ -58,6 +58,11 @@ pub fn families(service: &Service) -> Vec<Family> {
     vec![Family::of(cluster_ip)]
 }
 
+/// The family that the legacy form shows.
+pub fn first_family(service: &Service) -> Family {
+    families(service).first().copied().unwrap_or(Family::V4)
+}
+
 /// Whether the endpoints of a service are made from pods: it has a selector and is no alias.
 pub fn is_selecting(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| {

@@ -92,13 +92,12 @@ pub async fn mark(
     condition: PodCondition,
     phase: Option<&str>,
 ) -> Result<()> {
-    let old = pod.status.clone().unwrap_or_default();
-    let mut new = old.clone();
+    let mut new = pod.status.clone().unwrap_or_default();
     conditions::set(new.conditions.get_or_insert_default(), condition);
     if let Some(phase) = phase {
         new.phase = Some(phase.to_owned());
     }
-    write::status(ctx, pod, &old, &new).await?;
+    write::status(ctx, pod, pod.status.as_ref(), &new).await?;
     Ok(())
 }
 

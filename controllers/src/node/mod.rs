@@ -101,10 +101,9 @@ impl Controller for Nodes {
                 let message = format!("Node {} status is now: NodeNotReady", key.name);
                 let note = Note::normal("NodeNotReady", message);
                 self.ctx.events.record(COMPONENT, &*node, note);
-                let old = node.status.clone().unwrap_or_default();
-                let mut new = old.clone();
+                let mut new = node.status.clone().unwrap_or_default();
                 new.conditions = Some(conditions);
-                write::status(&self.ctx, &*node, &old, &new).await?;
+                write::status(&self.ctx, &*node, node.status.as_ref(), &new).await?;
                 // The change of the conditions wakes this again, for the rest.
                 return Ok(Outcome::Done);
             }

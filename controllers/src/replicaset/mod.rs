@@ -126,8 +126,7 @@ impl Controller for ReplicaSets {
             .await;
         let failure = done.as_ref().err().cloned_failure();
         let (status, wake) = core::status(&observed, failure, Timestamp::now());
-        let old = set.status.clone().unwrap_or_default();
-        write::status(&self.ctx, &*set, &old, &status).await?;
+        write::status(&self.ctx, &*set, set.status.as_ref(), &status).await?;
         done.map_err(|(_, error)| error)?;
         Ok(Outcome::maybe(wake.into_iter().chain(waiting).min()))
     }

@@ -148,14 +148,16 @@ pub async fn patch_status<K: Kind + Scope>(ctx: &Context, key: &Key, patch: Valu
 }
 
 /// Changes an object's status, if it differs; `None` when it does not, or the object is gone.
-/// Each status has one writer, so the patch is bound to the uid only.
+/// Each status has one writer, so the patch is bound to the uid only. A first status is written
+/// whole, so that counts of zero are there too.
 pub async fn status<K: Kind + Scope, S: Serialize>(
     ctx: &Context,
     object: &K,
-    old: &S,
+    old: Option<&S>,
     new: &S,
 ) -> Result<Option<K>> {
-    let Some(patch) = merge::diff_typed(old, new) else {
+    let old = old.map_or(Value::Null, merge::to_value);
+    let Some(patch) = merge::diff(&old, &merge::to_value(new)) else {
         return Ok(None);
     };
     let key = Key::of(object);

@@ -29,6 +29,9 @@ const LOST_REFERENCE: &str =
     "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!";
 const LOST_VOLUME: &str = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
 const MISBOUND: &str = "Two claims are bound to the same volume, this one is bound incorrectly";
+/// Why a volume failed to be deleted.
+pub const NO_DELETER: &str = "no provisioner made this volume, so that none can delete its data: \
+    delete the data and the PersistentVolume by hand, or set persistentVolumeReclaimPolicy: Retain";
 const WAIT: &str = "waiting for first consumer to be created before binding";
 const NONE_AND_NO_CLASS: &str =
     "no persistent volumes available for this claim and no storage class is set";
@@ -190,6 +193,8 @@ pub enum VolumeStep {
     },
     /// Its claim is gone: release it, and delete it.
     Delete,
+    /// Its claim is gone and it should be deleted, but a user made it, and nobody knows how.
+    Fail,
 }
 
 /// Decides about a volume; `claim` is the one that its reference names, if it is there.
@@ -216,9 +221,10 @@ pub fn volume_step(volume: &PersistentVolume, claim: Option<&PersistentVolumeCla
             let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
             let annotations = volume.metadata.annotations.as_ref();
             let made_by = annotations.and_then(|all| all.get(peapod_api::storage::PROVISIONED_BY));
-            // What another provisioner made, it deletes; what a user made, only we can.
             match (policy, made_by.map(String::as_str)) {
-                (Some("Delete"), None | Some(PROVISIONER)) => VolumeStep::Delete,
+                (Some("Delete"), Some(PROVISIONER)) => VolumeStep::Delete,
+                (Some("Delete"), None) => VolumeStep::Fail,
+                // What another provisioner made, it deletes.
                 _ => VolumeStep::Phase("Released"),
             }
         }

@@ -231,8 +231,7 @@ impl Binder {
         claim: &PersistentVolumeClaim,
         new: &k8s_openapi::api::core::v1::PersistentVolumeClaimStatus,
     ) -> Result<()> {
-        let old = claim.status.clone().unwrap_or_default();
-        write::status(&self.0, claim, &old, new).await?;
+        write::status(&self.0, claim, claim.status.as_ref(), new).await?;
         Ok(())
     }
 
@@ -251,6 +250,14 @@ impl Binder {
                 let unbound = core::unbound_volume(&volume, keep_name);
                 write::update(&self.0, &*volume, &unbound).await?;
                 Ok(())
+            }
+            VolumeStep::Fail => {
+                let status = volume.status.as_ref();
+                if status.and_then(|status| status.phase.as_deref()) != Some("Failed") {
+                    let note = Note::warning("VolumeFailedDelete", core::NO_DELETER);
+                    self.0.events.record(COMPONENT, &*volume, note);
+                }
+                self.phase(&volume, "Failed").await
             }
             VolumeStep::Delete => {
                 self.phase(&volume, "Released").await?;
@@ -278,9 +285,8 @@ impl Binder {
     }
 
     async fn phase(&self, volume: &PersistentVolume, phase: &str) -> Result<()> {
-        let old = volume.status.clone().unwrap_or_default();
         let new = core::volume_status(volume, phase, Timestamp::now());
-        write::status(&self.0, volume, &old, &new).await?;
+        write::status(&self.0, volume, volume.status.as_ref(), &new).await?;
         Ok(())
     }
 }
