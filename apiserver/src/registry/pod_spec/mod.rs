@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::at::At;
 use super::checks;
 use super::field_error::FieldErrors;
+use super::value;
 
 pub use defaults::{default_pod, default_spec};
 pub(crate) use placement::node_selector;
@@ -53,19 +54,12 @@ pub fn validate_template(template: &At<'_>, errors: &mut FieldErrors) {
 
 /// Checks a specification.
 pub fn validate(spec: &At<'_>, errors: &mut FieldErrors) {
-    let (volumes, claims) = (spec.at("volumes"), spec.at("resourceClaims"));
-    let names = |list: &At<'_>| {
-        let items = list.value().as_array().into_iter().flatten();
-        items
-            .filter_map(|item| item.get("name")?.as_str().map(str::to_owned))
-            .collect::<Vec<_>>()
-    };
-    let (volume_names, claim_names) = (names(&volumes), names(&claims));
+    let volumes = spec.at("volumes");
     let known = Known {
-        volumes: volume_names.iter().map(String::as_str).collect(),
-        claims: claim_names.iter().map(String::as_str).collect(),
+        volumes: names_in(spec, "volumes"),
+        claims: names_in(spec, "resourceClaims"),
         host_network: spec.at("hostNetwork").is_true(),
-        restart_policy: spec.at("restartPolicy").text(),
+        restart_policy: value::text(spec.value(), "restartPolicy"),
     };
     volumes::validate(&volumes, errors);
     containers::validate(spec, &known, errors);
@@ -76,6 +70,12 @@ pub fn validate(spec: &At<'_>, errors: &mut FieldErrors) {
     validate_limits(spec, errors);
     validate_security(spec, errors);
     placement::validate(spec, errors);
+}
+
+/// The names of the items of a list.
+fn names_in<'a>(spec: &At<'a>, field: &str) -> BTreeSet<&'a str> {
+    let items = value::list(spec.value(), field).iter();
+    items.map(|item| value::text(item, "name")).collect()
 }
 
 fn validate_dns(spec: &At<'_>, errors: &mut FieldErrors) {

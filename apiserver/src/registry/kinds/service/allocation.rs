@@ -82,6 +82,9 @@ pub(super) fn drop_what_the_type_lost(new: &mut Value, old: &Value) {
         drop("loadBalancerClass");
         drop("healthCheckNodePort");
     }
+    if now != Type::ExternalName {
+        drop("externalName");
+    }
     if !now.has_node_ports() {
         if value::list(old, "externalIPs").is_empty() {
             drop("externalTrafficPolicy");
@@ -94,14 +97,6 @@ pub(super) fn drop_what_the_type_lost(new: &mut Value, old: &Value) {
                 value::remove(port, "nodePort");
             }
         }
-    }
-    if now != Type::ExternalName {
-        let mut drop = |field: &str| {
-            if new.get(field) == old.get(field) {
-                value::remove(new, field);
-            }
-        };
-        drop("externalName");
     }
 }
 
