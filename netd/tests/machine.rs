@@ -16,7 +16,7 @@ fn nft(command: &str) {
 
 #[test]
 fn a_firewall_that_drops_is_told_of_pods() {
-    let node = Node::start();
+    let mut node = Node::start();
     let pod = node.pod("a");
     node.outside.serve_tcp("outside", 80);
     node.here.serve_tcp("node", 8080);
@@ -34,6 +34,7 @@ fn a_firewall_that_drops_is_told_of_pods() {
         pod.netns.ask_tcp(&format!("{NODE_V4}:8080")).unwrap().0,
         "node"
     );
+    node.stop();
     cleanup(&[], node.state.path()).unwrap();
     assert!(!node.kernel().contains("peapod"), "{}", node.kernel());
     assert!(node.kernel().contains("\"other\""));
