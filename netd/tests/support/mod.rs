@@ -4,7 +4,7 @@
 
 pub mod api;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -226,6 +226,10 @@ impl Node {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         let here = Namespace::current();
         let outside = Namespace::new();
+        // What the kernel shows must not depend on how far detection has come.
+        let no_detection = || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
+        no_detection().unwrap();
+        outside.run(no_detection).unwrap();
         ip("link set lo up");
         ip(&format!("address add {NODE_V4}/32 dev lo"));
         ip(&format!("address add {NODE_V6}/128 dev lo"));
@@ -238,6 +242,13 @@ impl Node {
         outside.ip("link set lo up");
         outside.ip(&format!("address add {OUTSIDE}/24 dev eth0"));
         outside.ip("link set eth0 up");
+        eventually("the uplink is up", || {
+            let output = Command::new("ip")
+                .args(["-o", "link", "show", "uplink"])
+                .output();
+            let text = String::from_utf8(output.unwrap().stdout).unwrap();
+            text.contains("state UP").then_some(())
+        });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
