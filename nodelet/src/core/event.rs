@@ -243,7 +243,8 @@ pub enum Event {
     Tick,
 }
 
-/// Something to do. Every action but `Record` is answered by an event.
+/// Something to do. What takes its time is answered by an event; `Signal` by the exit that it
+/// causes. `RemoveContainer`, `Finish` and `Record` have no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Put the volumes in place, or bring their contents up to date.
