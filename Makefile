@@ -33,3 +33,4 @@ bench: ## the table of figures, each beside its reference
 	cargo build --release --bin peapod --bin peapod-bench
 	scripts/demo-image target/release/peapod
 	$(SUDO) env PATH="$(CURDIR)/target/clients/bin:$$PATH" target/release/peapod-bench
+	cargo bench --workspace --bench figures
