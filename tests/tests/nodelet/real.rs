@@ -208,6 +208,8 @@ async fn a_pod_is_given_what_it_declares_and_can_be_talked_to() {
     world.until_gone("web").await;
     assert!(!world.pod_dir(&pod).exists());
     world.stop_agent().await;
+    // An agent that lives would start its log writer again.
+    drop(world);
     containers.remove().await;
 }
 
@@ -267,5 +269,7 @@ async fn a_killed_agent_disturbs_nothing_and_an_end_is_explained() {
     let left: Vec<Pod> = world.pods().list(&Default::default()).await.unwrap().items;
     assert!(left.is_empty());
     world.stop_agent().await;
+    // An agent that lives would start its log writer again.
+    drop(world);
     containers.remove().await;
 }

@@ -82,6 +82,10 @@ pub struct World {
 impl Drop for World {
     fn drop(&mut self) {
         self.serving.cancel();
+        // Pods that are left have memory mounted.
+        if let Err(error) = peapod_nodelet::volumes::place::remove(&self.node_dir()) {
+            eprintln!("{error}");
+        }
     }
 }
 
