@@ -29,13 +29,18 @@ impl Cluster {
     pub fn up() -> Result<Self> {
         let cluster = Self::prepare()?;
         cluster.start()?;
+        cluster.load_demo_images()?;
+        Ok(cluster)
+    }
+
+    /// Gives the node both versions of the demo image.
+    pub fn load_demo_images(&self) -> Result<()> {
         for version in ["v1", "v2"] {
             let archive = command::demo_archive(version)?;
-            cluster
-                .peapod(["image", "load", &archive.to_string_lossy()])?
+            self.peapod(["image", "load", &archive.to_string_lossy()])?
                 .ok()?;
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// The place of a cluster that was not started.

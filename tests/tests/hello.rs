@@ -7,8 +7,11 @@ const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
 
 #[test]
 fn from_up_to_a_served_request_and_back() -> Result<()> {
+    // Looked at only when it is this test's turn: other tests change the machine too.
+    let cluster = Cluster::prepare()?;
     let before = Machine::now()?;
-    let cluster = Cluster::up()?;
+    cluster.start()?;
+    cluster.load_demo_images()?;
     cluster.apply(HELLO)?;
     cluster
         .kubectl("rollout status deployment/hello --timeout=60s")?

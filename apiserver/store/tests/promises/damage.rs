@@ -142,7 +142,8 @@ async fn a_damaged_database_is_set_aside_and_restored_from_the_tail() {
     let written = written(400, u64::MAX).await;
     let size = fs::metadata(written.path("db/db")).unwrap().len() as usize;
     let mut restored = 0;
-    for round in 0..rounds(24) {
+    // Fewer might all fall on parts of the file that are not in use.
+    for round in 0..rounds(24).max(24) {
         let copy = written.copy();
         let at = (round * 7_919_011 + 17) % size;
         let what = damage(&copy.path().join("db/db"), round % 4, at);
