@@ -40,7 +40,7 @@ struct Kind {
 
 /// The metrics of a server.
 pub struct Metrics {
-    registry: Registry,
+    registry: parking_lot::Mutex<Registry>,
     total: Family<Answered, Counter>,
     duration: Family<Request, Histogram>,
     inflight: Family<Kind, Gauge>,
@@ -87,7 +87,7 @@ impl Default for Metrics {
             longrunning.clone(),
         );
         Self {
-            registry,
+            registry: parking_lot::Mutex::new(registry),
             total,
             duration,
             inflight,
@@ -127,10 +127,15 @@ impl Metrics {
         InFlight(self.longrunning.clone())
     }
 
+    /// Lets another part of the process add its own to what is served.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock());
+    }
+
     /// All metrics, in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        match encode(&mut out, &self.registry) {
+        match encode(&mut out, &self.registry.lock()) {
             Ok(()) => out,
             Err(_) => String::new(),
         }

@@ -72,6 +72,7 @@ pub struct ApiServer {
     api: Arc<Api>,
     front: Front,
     pki: Pki,
+    recovery: Option<String>,
 }
 
 // === impl ApiServer ===
@@ -92,7 +93,7 @@ impl ApiServer {
         let kubelet_client = pki.credential("apiserver-kubelet-client", &kubelet_client, now)?;
         let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
         let registry = Arc::new(Registry::builtin()?);
-        let store = open_store(&config, &registry).await?;
+        let (store, recovery) = open_store(&config, &registry).await?;
         let api = Arc::new(Api {
             registry,
             store,
@@ -109,7 +110,12 @@ impl ApiServer {
             local: true,
         };
         let front = Front::new(api.clone(), nobody);
-        let server = Self { api, front, pki };
+        let server = Self {
+            api,
+            front,
+            pki,
+            recovery,
+        };
         let client = server.client("system:apiserver", &["system:masters"]);
         bootstrap::run(client, &server.api.config).await?;
         Ok(server)
@@ -120,6 +126,23 @@ impl ApiServer {
         let user = User::authenticated(user, groups.iter().copied());
         let service = self.front.for_peer(Peer::Inside(user));
         kube::Client::new(service, "default")
+    }
+
+    /// What had to be done to open a store that was damaged: which file, where it is now, what was
+    /// restored and up to where. `None` when it was sound.
+    pub fn recovery(&self) -> Option<&str> {
+        self.recovery.as_deref()
+    }
+
+    /// Adds metrics of another part of this process to what `/metrics` serves.
+    pub fn register_metrics(&self, add: impl FnOnce(&mut prometheus_client::registry::Registry)) {
+        self.api.metrics.register(add);
+    }
+
+    /// Finishes what waits to be written and closes the store's files. Writes are refused from
+    /// then on; call it when everything that writes has ended.
+    pub async fn close(&self) {
+        self.api.store.close().await;
     }
 
     /// The keys and certificates, to make more of them.
@@ -199,35 +222,35 @@ impl ApiServer {
     }
 }
 
-async fn open_store(config: &Config, registry: &Registry) -> Result<Store, Error> {
-    let engine: Arc<dyn engine::Engine> = match config.engine {
-        Engine::Memory => Arc::new(MemoryEngine::new()),
-        Engine::Sled => open_sled(config.data_dir.join("store")).await?,
+async fn open_store(
+    config: &Config,
+    registry: &Registry,
+) -> Result<(Store, Option<String>), Error> {
+    let (engine, recovery): (Arc<dyn engine::Engine>, _) = match config.engine {
+        Engine::Memory => (Arc::new(MemoryEngine::new()), None),
+        Engine::Sled => {
+            let engine = open_sled(config.data_dir.join("store")).await?;
+            let recovery = engine.recovery().map(|recovery| {
+                let store = config.data_dir.join("store");
+                format!("the store {} was damaged: {recovery}", store.display())
+            });
+            (Arc::new(engine), recovery)
+        }
     };
     let describer = Arc::new(Describer::new(registry));
-    Store::open(engine, describer, Limits::default())
+    let store = Store::open(engine, describer, Limits::default())
         .await
-        .map_err(|fault| Error::Store(fault.to_string()))
+        .map_err(|fault| Error::Store(fault.to_string()))?;
+    Ok((store, recovery))
 }
 
-async fn open_sled(dir: PathBuf) -> Result<Arc<dyn engine::Engine>, Error> {
-    // Opening reads and verifies everything: not on a thread that serves.
+/// Opening reads and verifies everything: not on a thread that serves.
+async fn open_sled(dir: PathBuf) -> Result<SledEngine, Error> {
     let opening = tokio::task::spawn_blocking(move || SledEngine::open(SledConfig::new(dir)));
-    let opened = opening
+    opening
         .await
         .map_err(|fault| Error::Store(fault.to_string()))?
-        .map_err(|fault| Error::Store(fault.to_string()))?;
-    if let Some(recovery) = opened.recovery() {
-        tracing::error!(
-            cause = recovery.cause,
-            set_aside = ?recovery.set_aside,
-            restored_from = ?recovery.export,
-            reached = %recovery.reached,
-            resumed_at = %recovery.resumed_at,
-            "the store was damaged and has been restored; changes after `reached` may be missing"
-        );
-    }
-    Ok(Arc::new(opened))
+        .map_err(|fault| Error::Store(fault.to_string()))
 }
 
 /// The connections that are open.

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let services: u32 = std::env::args().nth(1).map_or(Ok(10_000), |n| n.parse())?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     let config = NatConfig {
+        private_ips: Vec::new(),
         service_cidrs: vec!["10.96.0.0/12".parse()?],
         ipv6: false,
     };

@@ -14,6 +14,9 @@ pub struct Config {
     /// the source of what the node sends to pods and services, and must be on a link already
     /// (see [`crate::node_address`]).
     pub node_ips: Vec<IpAddr>,
+    /// Those of the node's addresses that only this machine and its pods may reach, whatever
+    /// routes others have: the InternalIP of a cluster that lives on one machine.
+    pub private_ips: Vec<IpAddr>,
     /// Ranges of pod addresses of the whole cluster: what leaves them is masqueraded.
     pub pod_cidrs: Vec<IpNet>,
     /// Ranges of service addresses.

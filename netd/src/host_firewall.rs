@@ -17,10 +17,15 @@ pub const TAG: &str = "peapod:";
 /// firewalld's chains accept by policy and reject by their last rule.
 const FIREWALLD: &str = "firewalld";
 
-/// Puts rules where they are missing; how many.
-pub fn ensure(nft: &mut Nft) -> Result<usize, Error> {
-    let mut added = 0;
+/// Puts rules where they are missing; tells of every chain that has some of ours.
+pub fn ensure(nft: &mut Nft) -> Result<Vec<String>, Error> {
+    let mut told = Vec::new();
     for chain in hostile(nft)? {
+        told.push(format!(
+            "a firewall drops what it does not know (nftables table {}, chain {}); rules commented \
+             {TAG:?} let pods' packets pass there, and `peapod down` takes them away",
+            chain.table, chain.name
+        ));
         let present = nft.rules(&chain.table, &chain.name)?;
         let tagged = present.iter().filter_map(|rule| rule.comment.as_deref());
         if tagged.into_iter().any(|comment| comment.starts_with(TAG)) {
@@ -29,7 +34,6 @@ pub fn ensure(nft: &mut Nft) -> Result<usize, Error> {
         let mut transaction = Transaction::new();
         for rule in rules(chain.hook) {
             transaction.insert_rule(&chain.table, &chain.name, &rule);
-            added += 1;
         }
         nft.commit(transaction)?;
         tracing::info!(
@@ -37,7 +41,7 @@ pub fn ensure(nft: &mut Nft) -> Result<usize, Error> {
             "this chain drops what it does not know; pods' packets are accepted there now"
         );
     }
-    Ok(added)
+    Ok(told)
 }
 
 /// Takes every rule of ours out of others' tables.

@@ -20,6 +20,7 @@ pub mod nat;
 mod netd;
 pub mod node_address;
 pub mod pods;
+mod surroundings;
 mod tasks;
 
 pub use cleanup::{Error as CleanupError, cleanup};

@@ -71,6 +71,7 @@ pub struct Netd {
     metrics: Metrics,
     deletions: mpsc::Sender<Connected>,
     readiness: watch::Receiver<Readiness>,
+    warnings: watch::Receiver<Vec<String>>,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -91,6 +92,7 @@ impl Netd {
         let metrics = Metrics::default();
         let servers = bind_dns(&config).await?;
         let (readiness, on_ready) = watch::channel(Readiness::default());
+        let (warnings, on_warning) = watch::channel(Vec::new());
         let (deletions, to_delete) = mpsc::channel(DELETION_QUEUE);
         let shared = Arc::new(Shared {
             client,
@@ -99,6 +101,7 @@ impl Netd {
             nat: prepared.nat,
             mtu: prepared.mtu,
             readiness,
+            warnings,
             metrics: metrics.clone(),
         });
         let pods = shared.pods.clone();
@@ -115,6 +118,7 @@ impl Netd {
             metrics,
             deletions,
             readiness: on_ready,
+            warnings: on_warning,
             tasks: tokio::sync::Mutex::new(tasks),
         }))
     }
@@ -123,6 +127,12 @@ impl Netd {
     /// another agent can start. The kernel stays as it is: pods keep their network.
     pub async fn stop(&self) {
         self.tasks.lock().await.shutdown().await;
+    }
+
+    /// What else on this machine meddles with the network, a sentence with the remedy each; kept
+    /// current.
+    pub fn warnings(&self) -> watch::Receiver<Vec<String>> {
+        self.warnings.clone()
     }
 
     /// Adds the agent's metrics to what a `/metrics` endpoint serves.
@@ -198,6 +208,7 @@ async fn bind_dns(config: &Config) -> Result<Vec<dns::Server>, Error> {
 pub(crate) fn nat_config(config: &Config) -> NatConfig {
     NatConfig {
         service_cidrs: config.service_cidrs.clone(),
+        private_ips: config.private_ips.clone(),
         ipv6: sysctl::has_ipv6(),
     }
 }

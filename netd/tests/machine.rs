@@ -41,6 +41,24 @@ fn a_firewall_that_drops_is_told_of_pods() {
 }
 
 #[test]
+fn a_private_address_answers_this_machine_and_its_pods_only() {
+    let mut node = Node::start();
+    node.here.serve_tcp("node", 8080);
+    node.outside
+        .ip(&format!("route add {NODE_V4}/32 via {UPLINK}"));
+    let private = format!("{NODE_V4}:8080");
+    assert_eq!(node.outside.ask_tcp(&private).unwrap().0, "node");
+    node.restart_with(|config| config.private_ips = config.node_ips.clone());
+    let asked = node.outside.ask_tcp_within(&private, support::SILENCE);
+    assert!(asked.is_err(), "{asked:?}");
+    let shared = format!("{UPLINK}:8080");
+    assert_eq!(node.outside.ask_tcp(&shared).unwrap().0, "node");
+    assert_eq!(node.here.ask_tcp(&private).unwrap().0, "node");
+    let pod = node.pod("a");
+    assert_eq!(pod.netns.ask_tcp(&private).unwrap().0, "node");
+}
+
+#[test]
 fn tables_that_are_flushed_are_made_anew() {
     let node = Node::start();
     let port = HostPort {

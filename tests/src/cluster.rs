@@ -7,17 +7,26 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use nix::fcntl::{Flock, FlockArg};
+use peapod_nodelet::images::assemble::Assemble;
 use serde_json::Value;
 
 use crate::command::{self, Run};
-use crate::wait;
+use crate::process;
+
+/// The programs of `busybox:test`.
+const APPLETS: [&str; 14] = [
+    "cat", "dd", "echo", "env", "hostname", "httpd", "kill", "ls", "ps", "sh", "sleep", "test",
+    "true", "wget",
+];
 
 /// One cluster at a time in this process.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A running cluster; dropping it removes everything that it put on the machine.
 pub struct Cluster {
+    _disk: Option<Disk>,
     data: tempfile::TempDir,
     listen: String,
     _machine_turn: Flock<File>,
@@ -43,6 +52,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// Gives the node `busybox:test`: a shell, for pods that do more than serve.
+    pub fn load_busybox(&self) -> Result<()> {
+        let archive = self.data.path().join("busybox.tar");
+        let image = Assemble::from_busybox("busybox:test", Path::new("/bin/busybox"), &APPLETS)?;
+        image.write(File::create(&archive)?)?;
+        self.peapod(["image", "load", &archive.to_string_lossy()])?
+            .ok()?;
+        Ok(std::fs::remove_file(archive)?)
+    }
+
     /// The place of a cluster that was not started.
     pub fn prepare() -> Result<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,11 +71,19 @@ impl Cluster {
             .map_err(|(_, errno)| anyhow!("cannot take the tests' lock: {errno}"))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         Ok(Self {
+            _disk: None,
             data: tempfile::Builder::new().prefix("peapod-test-").tempdir()?,
             listen: format!("127.0.0.1:{port}"),
             _machine_turn: machine_turn,
             _turn: turn,
         })
+    }
+
+    /// The place of a cluster that was not started, on a disk of its own of so many MiB.
+    pub fn prepare_on_disk(mib: u32) -> Result<Self> {
+        let mut cluster = Self::prepare()?;
+        cluster._disk = Some(Disk::mount(cluster.data.path(), mib)?);
+        Ok(cluster)
     }
 
     /// `peapod up`.
@@ -66,12 +93,17 @@ impl Cluster {
 
     /// `peapod up` with further flags.
     pub fn start_with<S: AsRef<str>>(&self, flags: &[S]) -> Result<String> {
+        let run = self.try_start(flags)?;
+        run.ok()
+            .with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
+    }
+
+    /// `peapod up` with further flags, which may fail.
+    pub fn try_start<S: AsRef<str>>(&self, flags: &[S]) -> Result<Run> {
         let data = self.data.path().to_string_lossy().into_owned();
         let mut args = vec!["up", "--data-dir", &data, "--listen", &self.listen];
         args.extend(flags.iter().map(AsRef::as_ref));
-        let run = command::run(command::peapod()?, args)?;
-        run.ok()
-            .with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
+        command::run(command::peapod()?, args)
     }
 
     /// `peapod down`.
@@ -88,12 +120,7 @@ impl Cluster {
 
     /// Ends the peapod process as a crash would, and waits until it is gone.
     pub fn crash(&self) -> Result<()> {
-        let pid = self.pid()?;
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGKILL,
-        )?;
-        wait::until("peapod to be gone", || Ok(!is_running(pid)))
+        process::kill(&[self.pid()?])
     }
 
     /// The peapod process.
@@ -101,6 +128,35 @@ impl Cluster {
         let text = std::fs::read_to_string(self.data.path().join("run/instance.json"))?;
         let state: Value = serde_json::from_str(&text)?;
         Ok(state["pid"].as_i64().context("the state names no pid")? as i32)
+    }
+
+    /// What `peapod status -o json` says.
+    pub fn status(&self) -> Result<Value> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        let said = self.peapod(["status", "-o", "json", "--data-dir", &data])?;
+        Ok(serde_json::from_str(&said.ok()?)?)
+    }
+
+    /// The warnings of `peapod status`, a line each.
+    pub fn warnings(&self) -> Result<String> {
+        let status = self.status()?;
+        let warnings = status["warnings"].as_array().context("no warnings")?;
+        let lines: Vec<&str> = warnings.iter().filter_map(Value::as_str).collect();
+        Ok(lines.join("\n"))
+    }
+
+    /// A client over TLS, as the administrator.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig())?;
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// The node's InternalIP.
+    pub fn node_ip(&self) -> Result<String> {
+        let status = self.status()?;
+        Ok(status["nodeIp"].as_str().context("no nodeIp")?.to_owned())
     }
 
     /// Runs peapod against this cluster.
@@ -144,6 +200,11 @@ impl Cluster {
         self.data.path()
     }
 
+    /// Where the API server listens.
+    pub fn listen(&self) -> &str {
+        &self.listen
+    }
+
     /// The end of the instance's log, for the message of a failed test.
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.data.path().join("peapod.log")).unwrap_or_default();
@@ -176,15 +237,29 @@ impl Drop for Cluster {
     }
 }
 
-/// Whether a process still does something; one that nobody has reaped yet does not.
-fn is_running(pid: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .trim_start()
-            .starts_with('Z'),
-        Err(_) => false,
+/// A disk of limited size, in memory, mounted at a directory; dropping it unmounts it.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, mib: u32) -> Result<Self> {
+        let options = format!("size={mib}m,mode=755");
+        let at = at.to_path_buf();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &options, "peapod-test"])
+            .arg(&at);
+        command::finish(mount, None)?.ok()?;
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        unmount.arg(&self.0);
+        let unmounted = command::finish(unmount, None).and_then(Run::ok);
+        if let Err(error) = unmounted {
+            eprintln!("{} could not be unmounted: {error:#}", self.0.display());
+        }
     }
 }

@@ -8,6 +8,9 @@
 pub mod cluster;
 pub mod command;
 pub mod machine;
+pub mod process;
+pub mod reboot;
+pub mod rounds;
 pub mod wait;
 
 pub use cluster::Cluster;

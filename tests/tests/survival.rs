@@ -1,7 +1,8 @@
 //! What survives what: crashes of peapod, of containers, of containerd; stops; pods' ends.
 
 use anyhow::{Context, Result};
-use peapod_tests::{Cluster, command, wait};
+use peapod_tests::reboot::reboot;
+use peapod_tests::{Cluster, command, process, wait};
 
 const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
 const COUNTER: &str = include_str!("../../examples/stateful/counter.yaml");
@@ -14,24 +15,6 @@ fn restarts(cluster: &Cluster, selector: &str) -> Result<String> {
     )
 }
 
-/// The host's process of a pod's first container.
-fn process_of(cluster: &Cluster, pod: &str) -> Result<i32> {
-    let name = format!("POD_NAME={pod}");
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
-            continue;
-        };
-        let Ok(program) = std::fs::read_link(entry.path().join("exe")) else {
-            continue;
-        };
-        if program.ends_with("peapod-demo") && String::from_utf8_lossy(&environment).contains(&name)
-        {
-            return Ok(entry.file_name().to_string_lossy().parse()?);
-        }
-    }
-    anyhow::bail!("no process of {pod} on {}", cluster.data_dir().display())
-}
-
 #[test]
 fn a_killed_container_comes_back() -> Result<()> {
     let cluster = Cluster::up()?;
@@ -40,11 +23,8 @@ fn a_killed_container_comes_back() -> Result<()> {
         .kubectl("rollout status deployment/hello --timeout=60s")?
         .ok()?;
     let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
-    let pid = process_of(&cluster, &pod)?;
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )?;
+    let pid = process::of_pod(&pod)?;
+    process::kill(&[pid])?;
     wait::until("a restart", || {
         let state =
             "{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
@@ -152,7 +132,7 @@ fn a_crash_in_the_middle_of_a_rollout() -> Result<()> {
     settle("hello")?;
     let before = restarts(&cluster, "app=hello")?;
     let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
-    let pid = process_of(&cluster, &pod)?;
+    let pid = process::of_pod(&pod)?;
 
     let url = format!(
         "http://{}/",
@@ -164,11 +144,7 @@ fn a_crash_in_the_middle_of_a_rollout() -> Result<()> {
         .ok()?;
     let version = cluster.field("deployment/rolling", "{.metadata.resourceVersion}")?;
     cluster.crash()?;
-    assert_eq!(
-        process_of(&cluster, &pod)?,
-        pid,
-        "the container must run on"
-    );
+    assert_eq!(process::of_pod(&pod)?, pid, "the container must run on");
     let said = command::run("curl", ["-sS", "--fail", "--max-time", "5", &url])?.ok()?;
     assert!(
         said.contains("hello v1"),
@@ -187,7 +163,7 @@ fn a_crash_in_the_middle_of_a_rollout() -> Result<()> {
         before,
         "no container may have been restarted"
     );
-    assert_eq!(process_of(&cluster, &pod)?, pid);
+    assert_eq!(process::of_pod(&pod)?, pid);
     Ok(())
 }
 
@@ -216,4 +192,55 @@ fn after_a_stop_and_a_start_the_cluster_is_as_it_was() -> Result<()> {
     wait::until("a greeting", || {
         Ok(cluster.request("hello", "/")?.contains("hello v1"))
     })
+}
+
+#[test]
+fn after_a_reboot_the_cluster_is_as_it_was() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    let socket = cluster.data_dir().join("containerd/containerd.sock");
+    let own = ["--containerd", &*socket.to_string_lossy()];
+    cluster.start_with(&own)?;
+    cluster.load_demo_images()?;
+    cluster.apply(HELLO)?;
+    cluster.apply(COUNTER)?;
+    let settle = || -> Result<()> {
+        for name in ["hello", "counter"] {
+            let line = format!("rollout status deployment/{name} --timeout=90s");
+            cluster.kubectl(&line)?.ok()?;
+        }
+        Ok(())
+    };
+    settle()?;
+    wait::until("the first count", || {
+        Ok(cluster.request("counter", "/")? == "1\n")
+    })?;
+    let pods = || {
+        let columns =
+            "{range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount};{end}";
+        let args = ["get", "pods", "-o", &format!("jsonpath={columns}")];
+        cluster.kubectl_with(&args, None)?.ok()
+    };
+    let before = pods()?;
+    assert_eq!(before.matches(" 0;").count(), 4, "{before}");
+
+    reboot(&cluster)?;
+    cluster.start_with(&own)?;
+    let expected = before.replace(" 0;", " 1;");
+    wait::until("every container to be started once more", || {
+        Ok(pods()? == expected)
+    })
+    .with_context(|| format!("{before} became {}", pods().unwrap_or_default()))?;
+    settle()?;
+    wait::until("a greeting", || {
+        Ok(cluster.request("hello", "/")?.contains("hello v1"))
+    })?;
+    wait::until("the next count", || {
+        Ok(cluster.request("counter", "/")? == "2\n")
+    })?;
+    let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
+    let last = "{.status.containerStatuses[0].lastState.terminated.reason}";
+    let reason = cluster.field(&format!("pod/{pod}"), last)?;
+    assert!(!reason.is_empty(), "why it ended is told");
+    assert_eq!(cluster.warnings()?, "");
+    Ok(())
 }

@@ -27,7 +27,7 @@ use super::handshake::Reporter;
 use super::settings::{self, Settings};
 use super::state::{InstanceLock, State};
 use super::up::UpArgs;
-use super::{Layout, ready};
+use super::{Layout, preflight, ready};
 
 /// Where the kubelet API listens.
 const KUBELET_PORT: u16 = 10250;
@@ -76,9 +76,12 @@ async fn live(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
     parts.state.write(inputs.layout)?;
     reporter.ready(&parts.state);
     tracing::info!(node = parts.state.node, listen = %parts.state.listen, "ready");
-    let outcome = tokio::select! {
-        _ = told.recv() => Ok(()),
-        ended = parts.tasks.join_next() => outcome(ended),
+    let outcome = loop {
+        tokio::select! {
+            _ = told.recv() => break Ok(()),
+            ended = parts.tasks.join_next() => break outcome(ended),
+            Ok(()) = parts.network_warnings.changed() => parts.describe_anew(inputs.layout),
+        }
     };
     tracing::info!("stopping; containers and rules stay as they are");
     parts.shutdown.cancel();
@@ -87,6 +90,8 @@ async fn live(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
             tracing::warn!(error = %crate::terminal::sentence(&error), "while stopping");
         }
     }
+    parts.netd.stop().await;
+    parts.server.close().await;
     outcome
 }
 
@@ -121,7 +126,9 @@ struct Parts {
     state: State,
     tasks: JoinSet<(&'static str, Result<()>)>,
     shutdown: CancellationToken,
-    _netd: Arc<Netd>,
+    server: Arc<ApiServer>,
+    netd: Arc<Netd>,
+    network_warnings: tokio::sync::watch::Receiver<Vec<String>>,
 }
 
 impl Parts {
@@ -135,6 +142,7 @@ impl Parts {
         let node_ip = node_address(&settings, layout)?;
         settings.node_ip = Some(node_ip);
         settings::write_json(&layout.settings(), &settings)?;
+        check_ports(&settings, node_ip)?;
 
         reporter.step("starting containerd and the API server");
         let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
@@ -151,6 +159,7 @@ impl Parts {
         reporter.step("starting the network, the controllers and the scheduler");
         spawn_control_loops(&server, &settings, layout, &mut tasks, &shutdown);
         let netd = start_netd(&server, &settings, layout, node_ip, &shutdown).await?;
+        server.register_metrics(|registry| netd.register_metrics(registry));
 
         reporter.step("waiting for the node to be ready");
         let runtime = Containerd::start(layout.runtime(socket.clone())).await?;
@@ -166,6 +175,9 @@ impl Parts {
             }
         }
 
+        let mut network_warnings = netd.warnings();
+        let mut warnings: Vec<String> = server.recovery().map(str::to_owned).into_iter().collect();
+        warnings.extend(network_warnings.borrow_and_update().iter().cloned());
         let private_containerd = socket == launch::private_socket(&containerd_dir);
         let state = State {
             pid: std::process::id() as i32,
@@ -177,15 +189,41 @@ impl Parts {
             node_ip,
             containerd: socket,
             private_containerd,
-            warnings: Vec::new(),
+            warnings,
         };
         Ok(Self {
             state,
             tasks,
             shutdown,
-            _netd: netd,
+            server,
+            netd,
+            network_warnings,
         })
     }
+
+    /// Tells other commands of warnings that have come or gone.
+    fn describe_anew(&mut self, layout: &Layout) {
+        let recovery = self.server.recovery().map(str::to_owned);
+        let network = self.network_warnings.borrow_and_update().clone();
+        self.state.warnings = recovery.into_iter().chain(network).collect();
+        for warning in &self.state.warnings {
+            tracing::warn!("{warning}");
+        }
+        if let Err(error) = self.state.write(layout) {
+            tracing::warn!(error = %crate::terminal::sentence(&error), "cannot tell of warnings");
+        }
+    }
+}
+
+/// The ports on the node's address, before anything is changed. Another program has them only if
+/// it listens on every address.
+fn check_ports(settings: &Settings, node_ip: IpAddr) -> Result<()> {
+    if !settings.listen.ip().is_unspecified() {
+        let api = SocketAddr::new(node_ip, settings.listen.port());
+        preflight::port(api, "pass --listen with another port")?;
+    }
+    let kubelet = SocketAddr::new(node_ip, KUBELET_PORT);
+    preflight::port(kubelet, "the node agent needs it for logs and exec")
 }
 
 /// The node's own address, on `lo`, there before anything listens on it; the one it had before,
@@ -280,15 +318,18 @@ fn spawn_control_loops(
         local_volumes_dir: layout.volumes(),
         ..Default::default()
     };
+    server.register_metrics(|registry| config.metrics.register(registry));
     let stop = shutdown.clone();
     tasks.spawn(async move {
         let ended = peapod_controllers::run(client, config, stop).await;
         ("the controllers", ended.map_err(Into::into))
     });
     let client = server.client("system:kube-scheduler", &[]);
+    let config = peapod_scheduler::Config::default();
+    server.register_metrics(|registry| config.metrics.register(registry));
     let stop = shutdown.clone();
     tasks.spawn(async move {
-        let ended = peapod_scheduler::run(client, peapod_scheduler::Config::default(), stop).await;
+        let ended = peapod_scheduler::run(client, config, stop).await;
         ("the scheduler", ended.map_err(Into::into))
     });
 }
@@ -315,6 +356,11 @@ async fn start_netd(
     let config = peapod_netd::Config {
         node_name: settings.node.clone(),
         node_ips: vec![node_ip],
+        // An address that the user chose is one that others may be meant to reach.
+        private_ips: match settings.node_cidr.contains(&node_ip) {
+            true => vec![node_ip, settings.dns_address()?],
+            false => Vec::new(),
+        },
         pod_cidrs: settings.pod_cidrs.clone(),
         service_cidrs: settings.service_cidrs.clone(),
         dns: Some(dns),

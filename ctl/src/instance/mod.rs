@@ -11,6 +11,7 @@ mod state;
 mod status;
 mod unit;
 mod up;
+mod warnings;
 
 pub use down::{DownArgs, down};
 pub use layout::Layout;

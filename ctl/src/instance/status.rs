@@ -9,7 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde::Serialize;
 
-use super::{Layout, State};
+use super::{Layout, State, warnings};
 use crate::cli::{self, DataDir};
 
 /// The arguments of `peapod status`.
@@ -45,7 +45,7 @@ struct NodeReport {
 /// Runs `peapod status`; the status is 3 when nothing runs, as of a stopped service.
 pub fn status(args: &StatusArgs) -> Result<ExitCode> {
     let layout = Layout::new(&args.data_dir.data_dir)?;
-    let Some(state) = State::running(&layout)? else {
+    let Some(mut state) = State::running(&layout)? else {
         println!(
             "peapod does not run from {}; start it with `peapod up`.",
             layout.root().display()
@@ -53,6 +53,9 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(3));
     };
     let nodes = cli::single_threaded()?.block_on(nodes(&state))?;
+    let live = warnings::look(&layout, &state, &nodes);
+    state.warnings.extend(live);
+    let nodes = nodes.into_iter().map(report).collect();
     let uptime_seconds = Timestamp::now().duration_since(state.started_at).as_secs();
     let report = Report {
         state,
@@ -66,7 +69,7 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn nodes(state: &State) -> Result<Vec<NodeReport>> {
+async fn nodes(state: &State) -> Result<Vec<Node>> {
     let kubeconfig = Kubeconfig::read_from(&state.kubeconfig)
         .with_context(|| format!("cannot read {}", state.kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -75,7 +78,7 @@ async fn nodes(state: &State) -> Result<Vec<NodeReport>> {
         .list(&Default::default())
         .await
         .map_err(crate::client::server_error)?;
-    Ok(list.items.into_iter().map(report).collect())
+    Ok(list.items)
 }
 
 fn report(node: Node) -> NodeReport {

@@ -1,6 +1,6 @@
 //! The part of the tables that does not depend on services: sets, hooks, and their rules.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use peapod_nft::{
@@ -8,9 +8,9 @@ use peapod_nft::{
     Reg, Reject, Rule, Set, Transaction, Verdict,
 };
 
-use super::Ip;
 use super::chains::{Keyed, LOCAL, translate};
 use super::codec::address_bytes;
+use super::{Ip, NatConfig};
 use crate::links::alias::PREFIX;
 
 /// The chain that tells a client that nobody serves there.
@@ -36,6 +36,8 @@ const AFFINITY_CLIENTS: u32 = 262_144;
 const AFFINITY_MS: u64 = 10_800_000;
 /// `IPS_DST_NAT`.
 const CT_DNAT: u32 = 1 << 5;
+/// `established` and `related` of a connection's state.
+const CT_KNOWN: u32 = (1 << 1) | (1 << 2);
 const TCP: u8 = 6;
 const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8));
 
@@ -165,7 +167,7 @@ pub(crate) fn sets(ip: Ip) -> Vec<Set> {
 }
 
 /// Base chains, each with the hook it is attached to and its rules.
-pub(crate) fn hooks(ip: Ip) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
+pub(crate) fn hooks(ip: Ip, private_ips: &[IpAddr]) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
     let nat = |hook, priority| BaseChain {
         kind: ChainKind::Nat,
         hook,
@@ -189,7 +191,63 @@ pub(crate) fn hooks(ip: Ip) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
         };
         hooks.push(("guard", before_conntrack, vec![no_loopback_from_pods(ip)]));
     }
+    let private: Vec<Rule> = private_ips
+        .iter()
+        .filter(|private| private.is_ipv4() == ip.v4)
+        .map(|&private| this_machine_only(ip, private))
+        .collect();
+    if !private.is_empty() {
+        let filter = BaseChain {
+            kind: ChainKind::Filter,
+            ..nat(Hook::Input, 0)
+        };
+        hooks.push(("private", filter, private));
+    }
     hooks
+}
+
+/// The kernel takes packets for any of its addresses from any link, so a neighbour with a route
+/// to a private address of this node would be answered. Behind the translation of services'
+/// addresses: what was sent to one of them is seen here as it arrives at the node. Answers to
+/// what the node asked for itself pass.
+fn this_machine_only(ip: Ip, private: IpAddr) -> Rule {
+    let mut exprs = vec![
+        load_destination(ip, Reg::R0),
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: address_bytes(private),
+        },
+    ];
+    for link in [b"lo\0".as_slice(), PREFIX.as_bytes()] {
+        exprs.push(Expr::Meta {
+            key: MetaKey::IifName,
+            dreg: Reg::R0,
+        });
+        exprs.push(Expr::Cmp {
+            op: CmpOp::Ne,
+            sreg: Reg::R0,
+            data: link.to_vec(),
+        });
+    }
+    exprs.extend([
+        Expr::Ct {
+            key: CtKey::State,
+            dreg: Reg::R0,
+        },
+        Expr::Mask {
+            reg: Reg::R0,
+            mask: CT_KNOWN.to_ne_bytes().to_vec(),
+        },
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: vec![0; 4],
+        },
+        Expr::Counter,
+        Expr::Verdict(Verdict::Drop),
+    ]);
+    Rule::new(exprs).comment("only this machine and its pods may reach this address")
 }
 
 /// Pods' links let loopback addresses pass, for answers to the node itself. Those carry the
@@ -315,24 +373,19 @@ fn masquerade(ip: Ip) -> Vec<Rule> {
 }
 
 /// Writes the whole base of one family's table, which must not exist.
-pub(crate) fn write(
-    transaction: &mut Transaction,
-    ip: Ip,
-    service_cidrs: &[IpNet],
-    fingerprint: &[u8],
-) {
+pub(crate) fn write(transaction: &mut Transaction, ip: Ip, config: &NatConfig, fingerprint: &[u8]) {
     let table = ip.table();
     transaction.add_table_with_data(&table, fingerprint);
     for set in sets(ip) {
         transaction.add_set(&table, &set);
     }
-    for (name, rules) in chains(ip, service_cidrs) {
+    for (name, rules) in chains(ip, &config.service_cidrs) {
         transaction.add_chain(&table, name);
         for rule in rules {
             transaction.append_rule(&table, name, &rule);
         }
     }
-    for (name, base, rules) in hooks(ip) {
+    for (name, base, rules) in hooks(ip, &config.private_ips) {
         transaction.add_base_chain(&table, name, base);
         for rule in rules {
             transaction.append_rule(&table, name, &rule);
@@ -341,12 +394,12 @@ pub(crate) fn write(
 }
 
 /// What tells one base from another: written with the table, and compared at start.
-pub(crate) fn fingerprint(ip: Ip, service_cidrs: &[IpNet]) -> Vec<u8> {
+pub(crate) fn fingerprint(ip: Ip, config: &NatConfig) -> Vec<u8> {
     let text = format!(
         "{:?} {:?} {:?}",
         sets(ip),
-        chains(ip, service_cidrs),
-        hooks(ip)
+        chains(ip, &config.service_cidrs),
+        hooks(ip, &config.private_ips)
     );
     let hash = crate::links::alias::fnv1a(text.as_bytes());
     format!("peapod {hash:016x}").into_bytes()

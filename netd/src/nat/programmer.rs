@@ -19,6 +19,8 @@ use crate::core::services::{Change, Dispatch, Frontend};
 pub struct NatConfig {
     /// Ranges of service addresses: what is in them and no service's is refused.
     pub service_cidrs: Vec<IpNet>,
+    /// Addresses of this node that answer nobody but this machine and its pods.
+    pub private_ips: Vec<IpAddr>,
     /// Whether there is a table for IPv6.
     pub ipv6: bool,
 }
@@ -179,7 +181,7 @@ impl Mirror {
         ip: Ip,
         config: &NatConfig,
     ) -> Result<(Self, BTreeMap<Frontend, Dispatch>), Error> {
-        let fingerprint = base::fingerprint(ip, &config.service_cidrs);
+        let fingerprint = base::fingerprint(ip, config);
         let found = nft.table(&ip.table())?;
         let (mut mirror, current) = Self::read(nft, ip, fingerprint.clone(), found.is_some())?;
         if found.as_ref() == Some(&fingerprint) {
@@ -189,7 +191,7 @@ impl Mirror {
         if found.is_some() {
             transaction.delete_table(&ip.table());
         }
-        base::write(&mut transaction, ip, &config.service_cidrs, &fingerprint);
+        base::write(&mut transaction, ip, config, &fingerprint);
         mirror.write_all(&mut transaction, &current);
         nft.commit(transaction)?;
         Ok((mirror, current))

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::inputs::Input;
-use crate::host_firewall;
+use crate::{host_firewall, surroundings};
 
 /// A reload is many changes: they are looked at together, this long after the first.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -47,8 +47,15 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: mpsc::Sender<Input>) {
     }
 }
 
-/// Accepts pods' packets in others' chains; whether our own tables are in place.
+/// Accepts pods' packets in others' chains, and tells of what cannot be helped; whether our own
+/// tables are in place.
 fn look_around(shared: &Shared) -> Result<bool, Error> {
-    host_firewall::ensure(&mut Nft::open()?)?;
+    let mut warnings = host_firewall::ensure(&mut Nft::open()?)?;
+    warnings.extend(surroundings::look());
+    shared.warnings.send_if_modified(|told| {
+        let news = *told != warnings;
+        *told = warnings;
+        news
+    });
     shared.nat.lock().is_intact()
 }

@@ -52,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) nat: Arc<Mutex<Nat>>,
     pub(crate) mtu: u32,
     pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) warnings: watch::Sender<Vec<String>>,
     pub(crate) metrics: Metrics,
 }
 

@@ -271,6 +271,7 @@ impl Node {
         Config {
             node_name: "here".into(),
             node_ips: vec![NODE_V4.parse().unwrap(), NODE_V6.parse().unwrap()],
+            private_ips: Vec::new(),
             pod_cidrs: ["10.244.0.0/16", "fd00:10:244::/56"]
                 .map(|cidr| cidr.parse().unwrap())
                 .to_vec(),

@@ -147,7 +147,8 @@ impl Keeper {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("container runtime is down: {error}")),
             Err(_) => Some(format!(
-                "container runtime has not answered for {RUNTIME_TIMEOUT:?}"
+                "container runtime is down: containerd has not answered for {RUNTIME_TIMEOUT:?}; \
+                 see its log, and restart it if it hangs (containers run on)"
             )),
         };
     }

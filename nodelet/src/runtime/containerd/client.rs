@@ -22,6 +22,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
+use super::launch;
 use crate::runtime::{Error, Result};
 
 /// The snapshotter whose snapshots are our root file systems.
@@ -244,9 +245,10 @@ impl Client {
     pub fn error(&self, what: &str, status: &Status) -> Error {
         match status.code() {
             Code::Unavailable => Error::Unavailable(format!(
-                "cannot reach containerd at {}: {}; is it running?",
+                "cannot reach containerd at {}: {}; {}",
                 self.address.display(),
-                root_cause(status)
+                root_cause(status),
+                launch::remedy(&self.address)
             )),
             _ => Error::Failed {
                 what: what.to_owned(),

@@ -38,7 +38,7 @@ pub enum Choice {
     /// The machine's, when one answers at [`SYSTEM_SOCKET`]; otherwise a private one.
     #[default]
     Auto,
-    /// The one at this socket; it must be there.
+    /// The one at this socket; it must be there, unless it is the private one's.
     Socket(PathBuf),
     /// A private one, whatever the machine has.
     Private,
@@ -48,6 +48,7 @@ pub enum Choice {
 /// (`DATA_DIR/containerd`).
 pub async fn find_or_start(choice: &Choice, dir: &Path) -> Result<PathBuf> {
     match choice {
+        Choice::Socket(socket) if *socket == private_socket(dir) => start(dir).await,
         Choice::Socket(socket) => answers(socket).await.map(|()| socket.clone()),
         Choice::Auto if answers(Path::new(SYSTEM_SOCKET)).await.is_ok() => {
             Ok(PathBuf::from(SYSTEM_SOCKET))
@@ -59,12 +60,27 @@ pub async fn find_or_start(choice: &Choice, dir: &Path) -> Result<PathBuf> {
 /// Starts the daemon behind this socket again if it is a private one that has ended. The machine's own
 /// is its service manager's affair.
 pub async fn revive(socket: &Path) -> Result<()> {
-    match socket.parent() {
-        Some(dir) if private_socket(dir) == socket && dir.join(CONFIG).exists() => {
-            start(dir).await.map(drop)
-        }
-        _ => Ok(()),
+    match private_dir(socket) {
+        Some(dir) => start(dir).await.map(drop),
+        None => Ok(()),
     }
+}
+
+/// What helps when nothing answers at this socket.
+pub fn remedy(socket: &Path) -> &'static str {
+    if private_dir(socket).is_some() {
+        "it is Peapod's own and is being started again"
+    } else if socket == Path::new(SYSTEM_SOCKET) {
+        "start it (systemctl start containerd); containers run on"
+    } else {
+        "start it; containers run on"
+    }
+}
+
+/// Where the private daemon with this socket lives; `None` for a daemon of others.
+fn private_dir(socket: &Path) -> Option<&Path> {
+    let dir = socket.parent()?;
+    (private_socket(dir) == socket && dir.join(CONFIG).exists()).then_some(dir)
 }
 
 /// The socket of the private daemon in `dir`.
