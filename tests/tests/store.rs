@@ -13,7 +13,7 @@ fn write_some(cluster: &Cluster, from: usize, count: usize) -> Result<()> {
         .map(|n| {
             format!(
                 "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: kept-{n}}}\n\
-                 data: {{n: '{n}'}}\n"
+                 data: {{number: '{n}'}}\n"
             )
         })
         .collect();
@@ -23,7 +23,7 @@ fn write_some(cluster: &Cluster, from: usize, count: usize) -> Result<()> {
 /// All of them are there, with what was written.
 fn must_have(cluster: &Cluster, count: usize) -> Result<()> {
     for n in [0, count / 2, count - 1] {
-        let written = cluster.field(&format!("configmap/kept-{n}"), "{.data.n}")?;
+        let written = cluster.field(&format!("configmap/kept-{n}"), "{.data.number}")?;
         assert_eq!(written, n.to_string());
     }
     let names = cluster.kubectl("get configmaps -o name")?.ok()?;

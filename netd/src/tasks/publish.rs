@@ -29,8 +29,14 @@ pub(super) async fn run(client: Client, addresses: Vec<IpAddr>) {
     };
     let mut pause = PAUSES.0;
     loop {
-        match api.create(&PostParams::default(), &service).await {
-            Ok(_) => return,
+        // Asked for first: while it is there, its address is taken, and creating it is refused.
+        let published = match api.get_opt(NAME).await {
+            Ok(None) => api.create(&PostParams::default(), &service).await.map(drop),
+            Ok(Some(_)) => return,
+            Err(error) => Err(error),
+        };
+        match published {
+            Ok(()) => return,
             Err(kube::Error::Api(status)) if status.code == 409 => return,
             Err(error) => {
                 tracing::warn!(%error, "cannot publish the Service kube-system/kube-dns; trying again");

@@ -243,17 +243,18 @@ impl Client {
 
     /// containerd's status in our words.
     pub fn error(&self, what: &str, status: &Status) -> Error {
-        match status.code() {
-            Code::Unavailable => Error::Unavailable(format!(
+        // A status with a source is none of containerd's: the connection broke under the call.
+        if status.code() == Code::Unavailable || std::error::Error::source(status).is_some() {
+            return Error::Unavailable(format!(
                 "cannot reach containerd at {}: {}; {}",
                 self.address.display(),
                 root_cause(status),
                 launch::remedy(&self.address)
-            )),
-            _ => Error::Failed {
-                what: what.to_owned(),
-                reason: status.message().to_owned(),
-            },
+            ));
+        }
+        Error::Failed {
+            what: what.to_owned(),
+            reason: status.message().to_owned(),
         }
     }
 }
