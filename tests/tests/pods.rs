@@ -1,7 +1,10 @@
 //! What a pod may declare, over the whole system: ports of the node, its network, probes, hooks,
 //! attach, and images from a registry that wants a login.
 
-use anyhow::Result;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
 use peapod_tests::{Cluster, command, wait};
 
 fn ready(cluster: &Cluster, pod: &str) -> Result<String> {
@@ -184,8 +187,23 @@ spec:
     ))?;
     ready(&cluster, "hooked")?;
     assert_eq!(std::fs::read_to_string(said.join("first"))?, "begun\n");
-    let heard = cluster.kubectl_with(&["attach", "-i", "hooked"], Some("one\ntwo\n"))?;
-    assert!(heard.ok()?.contains("heard one\nheard two\n"));
+    let mut attached = Command::new("kubectl")
+        .args(["attach", "-i", "hooked"])
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut input = attached.stdin.take().context("no stdin")?;
+    let output = attached.stdout.take().context("no stdout")?;
+    let mut heard = BufReader::new(output).lines();
+    for word in ["one", "two"] {
+        writeln!(input, "{word}")?;
+        let line = heard.next().context("attach has ended")??;
+        assert_eq!(line, format!("heard {word}"));
+    }
+    attached.kill()?;
+    attached.wait()?;
     cluster.kubectl("delete pod hooked")?.ok()?;
     assert_eq!(std::fs::read_to_string(said.join("last"))?, "ended\n");
     wait::until("the event of a hook that fails", || {
