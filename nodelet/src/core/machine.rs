@@ -162,9 +162,10 @@ impl Machine {
         self.finished
     }
 
-    /// Whether the pod holds resources of the node: not yet ended.
+    /// Whether the pod holds resources of the node, as the scheduler sees it too: until its phase
+    /// says that it has ended.
     pub fn occupies(&self) -> bool {
-        !self.release.ready && self.verdict.is_none()
+        !matches!(self.phase(), "Succeeded" | "Failed")
     }
 
     /// The runtime's id of the present or last run of a container, and of the run before

@@ -87,7 +87,6 @@ impl Machine {
             }
         }
         let apps = || self.containers.iter().filter(|c| c.kind == Kind::App);
-        let never_ran = |c: &Container| c.run().is_none() && c.exit().is_none() && c.last.is_none();
         if pending && apps().all(never_ran) || apps().any(never_ran) {
             return "Pending";
         }
@@ -108,10 +107,12 @@ impl Machine {
     }
 
     fn statuses(&self, wanted: impl Fn(Kind) -> bool) -> Option<Vec<ContainerStatus>> {
+        // Of a pod that was refused nothing is waiting to be made.
+        let refused = self.verdict.is_some() && self.containers.iter().all(never_ran);
         let statuses: Vec<ContainerStatus> = self
             .containers
             .iter()
-            .filter(|c| wanted(c.kind))
+            .filter(|c| !refused && wanted(c.kind))
             .map(|c| self.container_status(c))
             .collect();
         (!statuses.is_empty()).then_some(statuses)
@@ -351,4 +352,8 @@ fn terminated(exit: &Exit) -> ContainerState {
 /// The runtime's id in a `containerID` of the API.
 pub fn bare_id(id: &str) -> &str {
     id.strip_prefix(ID_SCHEME).unwrap_or(id)
+}
+
+fn never_ran(container: &Container) -> bool {
+    container.run().is_none() && container.exit().is_none() && container.last.is_none()
 }
