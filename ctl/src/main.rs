@@ -3,6 +3,7 @@
 //! It owns how people meet Peapod: arguments, progress, tables, sentences about what went wrong
 //! and what to do. It wires the parts together and decides nothing that they decide.
 
+mod allocator;
 mod cli;
 mod client;
 mod image;

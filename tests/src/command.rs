@@ -81,13 +81,14 @@ pub fn finish(mut command: Command, input: Option<&str>) -> Result<Run> {
     })
 }
 
-/// The folder of this build's binaries: `target/debug`.
+/// The folder of this build's binaries: `target/debug`. Tests lie in `deps` below it, programs
+/// such as `peapod-bench` in it.
 pub fn binaries() -> Result<PathBuf> {
-    let test = std::env::current_exe().context("cannot find the test's own path")?;
-    let folder = test.parent().and_then(|deps| deps.parent());
+    let this = std::env::current_exe().context("cannot find the program's own path")?;
+    let folder = this.ancestors().skip(1).find(|at| !at.ends_with("deps"));
     folder
         .map(PathBuf::from)
-        .context("the test does not run from a target folder")
+        .context("the program does not run from a target folder")
 }
 
 /// The peapod binary of this build.

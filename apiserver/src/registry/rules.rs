@@ -62,6 +62,11 @@ pub trait Rules: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether objects of the kind have claims, so that what one wants may be taken meanwhile.
+    fn has_claims(&self) -> bool {
+        false
+    }
+
     /// Fills in what must be allocated, before validation: addresses and ports. What the old
     /// object holds stays.
     fn allocate(

@@ -34,17 +34,10 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
         apply: false,
     };
     let written = insert(&write, object).await?;
-    warnings.extend(kind_warnings(call, &written));
+    warnings.extend(written.warnings);
     let mut reply = respond::object(api, call, StatusCode::CREATED, written.bytes)?;
     reply.warnings = warnings;
     Ok(reply)
-}
-
-fn kind_warnings(call: &Call, written: &Written) -> Vec<String> {
-    match serde_json::from_slice(&written.bytes) {
-        Ok(object) => call.kind().rules.warnings(&object),
-        Err(_) => Vec::new(),
-    }
 }
 
 /// Takes a decoded object through defaults, admission and validation into the store.
@@ -107,11 +100,17 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
         value::remove(&mut object, "status");
     }
     kind.rules.prepare_create(&mut object);
-    for _ in 0..ATTEMPTS {
-        let mut candidate = object.clone();
+    // What is claimed may be taken meanwhile: the next turn begins anew from the same object.
+    let turns = if kind.rules.has_claims() { ATTEMPTS } else { 1 };
+    for turn in 1..=turns {
+        let mut candidate = match turn == turns {
+            true => object.take(),
+            false => object.clone(),
+        };
         write.validate_new(&mut candidate)?;
         write.judge(Operation::Create, &candidate, None).await?;
-        if let Some(written) = commit(write, &candidate).await? {
+        if let Some(mut written) = commit(write, &candidate).await? {
+            written.warnings = kind.rules.warnings(&candidate);
             return Ok(written);
         }
     }
@@ -133,7 +132,7 @@ async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
             Some(_) => exists(),
             None => Ok(Some(Written {
                 bytes: serde_json::to_vec(object).map_err(Status::internal)?.into(),
-                deleted: false,
+                ..Written::default()
             })),
         };
     }
@@ -142,7 +141,7 @@ async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
     match write.api.store.commit(txn).await {
         Ok(committed) => Ok(Some(Written {
             bytes: committed.value(&key).cloned().unwrap_or_default(),
-            deleted: false,
+            ..Written::default()
         })),
         Err(CommitError::Conflict { key: taken, .. }) if taken == key => exists(),
         Err(CommitError::Conflict { .. }) => Ok(None),

@@ -109,7 +109,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
             Step::Pending => {
                 return Ok(Written {
                     bytes: entry.value.clone(),
-                    deleted: false,
+                    ..Written::default()
                 });
             }
             Step::Mark(new) => (new, false),
@@ -120,6 +120,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
             return Ok(Written {
                 bytes: draft.finish(entry.modified),
                 deleted,
+                ..Written::default()
             });
         }
         let compare = Compare::At(entry.modified);
@@ -132,6 +133,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
                 return Ok(Written {
                     bytes: draft.finish(committed.revision()),
                     deleted,
+                    ..Written::default()
                 });
             }
             Err(CommitError::Conflict { .. }) => {}

@@ -200,7 +200,7 @@ async fn commit(
     if new == old {
         return Ok(Some(Written {
             bytes: entry.value.clone(),
-            deleted: false,
+            ..Written::default()
         }));
     }
     let deleted = delete::is_due(write.resource, new);
@@ -208,6 +208,7 @@ async fn commit(
         return Ok(Some(Written {
             bytes: serde_json::to_vec(new).map_err(Status::internal)?.into(),
             deleted,
+            ..Written::default()
         }));
     }
     let key = entry.key.clone();
@@ -225,6 +226,7 @@ async fn commit(
         Ok(committed) => Ok(Some(Written {
             bytes: draft.finish(committed.revision()),
             deleted,
+            ..Written::default()
         })),
         Err(CommitError::Conflict { .. }) => Ok(None),
         Err(fault) => Err(commit_failed(fault)),

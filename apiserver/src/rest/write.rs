@@ -43,12 +43,14 @@ pub struct Write<'a> {
 }
 
 /// What became of a write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Written {
     /// The object as stored (or, in a dry run, as it would be).
     pub bytes: Bytes,
     /// Whether the write deleted it: its last finalizer went.
     pub deleted: bool,
+    /// What the client should know of the object, as the kind says.
+    pub warnings: Vec<String>,
 }
 
 // === impl Write ===

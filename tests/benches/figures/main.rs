@@ -18,6 +18,10 @@ mod table;
 
 use std::process::ExitCode;
 
+// The one that `peapod` uses.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let run = match arguments.first().map(String::as_str) {

@@ -23,9 +23,9 @@ pub(crate) fn fields_of(value: &Value, place: Place<'_>) -> FieldSet {
             let inner = shape::item(place);
             for (element, item) in shape::elements(list, place, items).into_iter().zip(items) {
                 // Items that share a key are owned together.
-                let below = match set.children.contains_key(&element) {
-                    true => FieldSet::default(),
-                    false => fields_of(item, inner),
+                let below = match set.children.get(&element) {
+                    Some(_) => FieldSet::default(),
+                    None => fields_of(item, inner),
                 };
                 set.attach(element, FieldSet { own: true, ..below });
             }
@@ -61,8 +61,16 @@ impl Changes {
     }
 
     fn attach(&mut self, element: Element, below: Self) {
+        // Most changes are of one sort: the name goes to the last, and is copied for the others.
+        let more = !below.modified.is_empty() || !below.removed.is_empty();
+        if !more {
+            return self.added.attach(element, below.added);
+        }
         if !below.added.is_empty() {
             self.added.attach(element.clone(), below.added);
+        }
+        if below.removed.is_empty() {
+            return self.modified.attach(element, below.modified);
         }
         if !below.modified.is_empty() {
             self.modified.attach(element.clone(), below.modified);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map as JsonMap, Value};
 
+use super::children::Children;
 use super::set::{Element, FieldSet, spelled};
 use super::shape::{self, Place, Shape, shape};
 use crate::graph::{List, ListKind};
@@ -102,9 +103,9 @@ fn keep(value: &Value, gone: Option<&FieldSet>, place: Place<'_>) -> Option<Valu
 pub(crate) fn with_named_fields(set: &FieldSet, place: Place<'_>) -> FieldSet {
     let mut out = FieldSet {
         own: set.own,
-        children: BTreeMap::new(),
+        children: Children::EMPTY,
     };
-    for (element, below) in &set.children {
+    for (element, below) in set.children.iter() {
         let name = element.strip_prefix("f:");
         let inner = match name {
             Some(name) => shape::field(place, name),

@@ -9,6 +9,7 @@
 //! The model is upstream's: lists are owned item by item or as a whole as the schema says, and
 //! one version of a kind is one set of paths. See "Server-Side Apply" in Kubernetes' docs.
 
+mod children;
 mod compare;
 mod conflict;
 mod managers;

@@ -5,10 +5,11 @@
 //! none. A [`FieldSet`] says of the place it stands for whether that place is a member, and holds
 //! what is below it. A leaf of the tree is always a member, or it would not be there.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde_json::{Map as JsonMap, Value};
+
+use super::children::Children;
 
 /// A step of a path, as `fieldsV1` spells it.
 pub(crate) type Element = String;
@@ -22,14 +23,14 @@ pub struct FieldSet {
     /// Whether the place itself is a member.
     pub(crate) own: bool,
     /// What is below.
-    pub(crate) children: BTreeMap<Element, FieldSet>,
+    pub(crate) children: Children,
 }
 
 impl FieldSet {
     /// The set without members.
     pub const EMPTY: Self = Self {
         own: false,
-        children: BTreeMap::new(),
+        children: Children::EMPTY,
     };
 
     /// The set of these dotted paths of fields: `["status", "metadata.labels"]`.
@@ -38,7 +39,7 @@ impl FieldSet {
         for path in paths {
             let mut at = &mut set;
             for name in path.split('.') {
-                at = at.children.entry(format!("f:{name}")).or_default();
+                at = at.children.get_or_insert(format!("f:{name}"));
             }
             at.own = true;
         }
@@ -47,7 +48,7 @@ impl FieldSet {
 
     /// Whether it has no member.
     pub fn is_empty(&self) -> bool {
-        !self.own && self.children.values().all(Self::is_empty)
+        !self.own && self.children.is_empty()
     }
 
     /// Puts what is below one step, unless it is empty.
@@ -59,16 +60,8 @@ impl FieldSet {
 
     /// The members of either.
     pub fn union(mut self, other: Self) -> Self {
-        if self.children.is_empty() {
-            self.children = other.children;
-            self.own |= other.own;
-            return self;
-        }
         self.own |= other.own;
-        for (element, theirs) in other.children {
-            let mine = self.children.remove(&element).unwrap_or_default();
-            self.children.insert(element, mine.union(theirs));
-        }
+        self.children = self.children.merge(other.children, Self::union);
         self
     }
 
@@ -76,9 +69,9 @@ impl FieldSet {
     pub fn intersection(&self, other: &Self) -> Self {
         let mut out = Self {
             own: self.own && other.own,
-            children: BTreeMap::new(),
+            children: Children::EMPTY,
         };
-        for (element, mine) in &self.children {
+        for (element, mine) in self.children.iter() {
             if let Some(theirs) = other.children.get(element) {
                 out.attach(element.clone(), mine.intersection(theirs));
             }
@@ -94,14 +87,12 @@ impl FieldSet {
 
     fn subtract(&mut self, other: &Self) {
         self.own &= !other.own;
-        for (element, theirs) in &other.children {
-            if let Some(mine) = self.children.get_mut(element) {
+        self.children.retain(|element, mine| {
+            if let Some(theirs) = other.children.get(element) {
                 mine.subtract(theirs);
-                if mine.is_empty() {
-                    self.children.remove(element);
-                }
             }
-        }
+            !mine.is_empty()
+        });
     }
 
     /// The members that neither are in the other nor stand below a member of it.
@@ -115,14 +106,12 @@ impl FieldSet {
             *self = Self::EMPTY;
             return;
         }
-        for (element, theirs) in &other.children {
-            if let Some(mine) = self.children.get_mut(element) {
+        self.children.retain(|element, mine| {
+            if let Some(theirs) = other.children.get(element) {
                 mine.cut(theirs);
-                if mine.is_empty() {
-                    self.children.remove(element);
-                }
             }
-        }
+            !mine.is_empty()
+        });
     }
 
     /// The members as messages spell them: `.spec.containers[name="a"].image`.
@@ -136,7 +125,7 @@ impl FieldSet {
         if self.own {
             out.push(path.clone());
         }
-        for (element, below) in &self.children {
+        for (element, below) in self.children.iter() {
             let length = path.len();
             path.push_str(&spelled(element));
             below.collect_paths(path, out);
@@ -155,7 +144,7 @@ impl FieldSet {
         };
         let mut set = Self {
             own: depth > 0 && (entries.is_empty() || entries.contains_key(".")),
-            children: BTreeMap::new(),
+            children: Children::with_capacity(entries.len()),
         };
         for (element, below) in entries {
             if element.as_bytes().get(1) == Some(&b':') {

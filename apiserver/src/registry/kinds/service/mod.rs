@@ -101,6 +101,10 @@ impl Rules for Services {
         validation::validate_update(new, old, errors);
     }
 
+    fn has_claims(&self) -> bool {
+        true
+    }
+
     fn claims(&self, object: &Value) -> Vec<Claim> {
         let addresses = value::list(object, "spec.clusterIPs").iter();
         let addresses = addresses.filter_map(Value::as_str);
