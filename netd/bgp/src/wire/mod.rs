@@ -1,0 +1,5 @@
+//! Messages as octets.
+
+mod session;
+
+pub use session::{FamilySession, Session};
