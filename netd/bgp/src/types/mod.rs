@@ -27,6 +27,7 @@ pub use message::{
 };
 pub use next_hop::NextHop;
 pub use nlri::{Nlri, NlriError, NlriIter, NlriList, is_destination};
+pub(crate) use notification::truncated;
 pub use notification::{
     CeaseError, ErrorCode, FsmError, HeaderError, Notification, NotificationError, OpenError,
     RefreshError, UpdateError,

@@ -180,6 +180,15 @@ codes! {
     }
 }
 
+/// The beginning of a text, of `max` octets at most, cut at a character.
+pub(crate) fn truncated(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 impl Notification {
     /// One without data.
     pub fn new(error: NotificationError) -> Notification {
@@ -205,16 +214,13 @@ impl Notification {
     /// A Cease with a text for the people at the other end (RFC 9003). Text that is too long is
     /// cut at a character; without text there is no data.
     pub fn cease_with_communication(reason: CeaseError, text: &str) -> Notification {
-        let mut end = text.len().min(COMMUNICATION_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        if end == 0 {
+        let text = truncated(text, COMMUNICATION_MAX);
+        if text.is_empty() {
             return Notification::cease(reason);
         }
-        let mut data = BytesMut::with_capacity(end + 1);
-        data.put_u8(end as u8);
-        data.put_slice(&text.as_bytes()[..end]);
+        let mut data = BytesMut::with_capacity(text.len() + 1);
+        data.put_u8(text.len() as u8);
+        data.put_slice(text.as_bytes());
         Notification::with_data(NotificationError::Cease(reason), data)
     }
 
