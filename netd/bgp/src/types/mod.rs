@@ -14,6 +14,7 @@ mod next_hop;
 mod nlri;
 mod notification;
 mod problem;
+mod show;
 
 pub use as_path::{AS_TRANS, AsPath, ParseAsPathError, Segment};
 pub use attributes::{Aggregator, AttributeCode, Origin, PathAttributes, RawAttribute, flags};

@@ -97,7 +97,7 @@ pub enum NlriError {
     #[error("{0} is not a family of IP unicast prefixes")]
     Family(Family),
     /// More bits than an address of the family has.
-    #[error("prefix length {length} at octet {at} is longer than a {family} address")]
+    #[error("prefix length {length} at octet {at} is longer than an address of {family}")]
     TooLong {
         /// The length in bits.
         length: u8,
@@ -348,7 +348,7 @@ mod tests {
         let v4 = Family::IPV4_UNICAST;
         assert_eq!(
             parse(v4, false, &[8, 10, 33, 1, 2, 3, 4, 5]).unwrap_err(),
-            "prefix length 33 at octet 2 is longer than a ipv4-unicast address"
+            "prefix length 33 at octet 2 is longer than an address of ipv4-unicast"
         );
         assert_eq!(
             parse(v4, false, &[24, 1, 2]).unwrap_err(),

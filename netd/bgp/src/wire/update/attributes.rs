@@ -126,7 +126,7 @@ fn rule(code: AttributeCode) -> Option<Rule> {
 }
 
 /// What is wrong with a value.
-type Parsed<T> = Result<T, &'static str>;
+pub(super) type Parsed<T> = Result<T, &'static str>;
 
 impl Decoder<'_> {
     /// Reads one attribute of the list.
@@ -207,7 +207,7 @@ impl Decoder<'_> {
         match code {
             Code::Origin => read.origin = origin(value)?,
             Code::AsPath => read.as_path = as_path(value, self.session.four_octet_as)?,
-            Code::NextHop => self.next_hop = Some(next_hop(value)?),
+            Code::NextHop => self.next_hop = Some(next_hop(value)),
             Code::MultiExitDisc => read.med = Some(number(value)?),
             Code::LocalPref => read.local_pref = Some(number(value)?),
             Code::AtomicAggregate if value.is_empty() => read.atomic_aggregate = true,
@@ -330,7 +330,7 @@ fn large_community(octets: [u8; 12]) -> LargeCommunity {
 /// At least one item of `N` octets.
 fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Parsed<Vec<T>> {
     match value.as_chunks::<N>() {
-        ([], _) => Err("it is empty"),
+        ([], []) => Err("it is empty"),
         (items, []) => Ok(items.iter().map(|one| item(*one)).collect()),
         _ => Err("its length is not a multiple of an item's"),
     }

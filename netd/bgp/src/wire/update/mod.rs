@@ -24,7 +24,7 @@ use crate::types::{
     Action, Announcement, AttributeCode, Family, NextHop, NlriList, Notification,
     NotificationError, PathAttributes, Problem, Update, UpdateError,
 };
-use attributes::{Attribute, Four, Seen};
+use attributes::{Attribute, Four, Parsed, Seen};
 use multiprotocol::Reachable;
 
 /// Problems of the mildest kind that are recorded of one message.
@@ -40,9 +40,8 @@ pub(super) fn decode(message: &Bytes, session: &Session) -> Result<Update, Notif
     let (Some(withdrawn), Some(attributes)) = (section(), section()) else {
         return Err(reset(UpdateError::MalformedAttributeList, &[]));
     };
-    let nlri = body.rest();
     let ipv4 = |octets| ipv4_unicast(message, octets, session);
-    let (withdrawn, nlri) = (ipv4(withdrawn)?, ipv4(nlri)?);
+    let (withdrawn, nlri) = (ipv4(withdrawn)?, ipv4(body.rest())?);
 
     let mut decoder = Decoder::new(message, session);
     decoder.attributes(attributes)?;
@@ -52,7 +51,13 @@ pub(super) fn decode(message: &Bytes, session: &Session) -> Result<Update, Notif
     if let Some(family) = decoder.is_end_of_rib(attributes, withdrawn.as_ref(), nlri.as_ref()) {
         return Ok(end_of(session, family));
     }
-    decoder.finish(withdrawn, nlri)
+    let announces = !body.rest().is_empty() || decoder.seen.contains(AttributeCode::MpReachNlri);
+    decoder.finish(announces, withdrawn, nlri)
+}
+
+/// Whether a problem makes announced routes unusable.
+fn concerns_announced(problem: &Problem) -> bool {
+    problem.action == Action::TreatAsWithdraw && problem.attribute != AttributeCode::MpUnreachNlri
 }
 
 /// The NOTIFICATION for what cannot be contained.
@@ -99,8 +104,9 @@ struct Decoder<'a> {
     session: &'a Session,
     seen: Seen,
     read: PathAttributes,
-    /// The NEXT_HOP attribute: of the routes in the message's own field only.
-    next_hop: Option<Ipv4Addr>,
+    /// The NEXT_HOP attribute. It is of the routes in the message's own field only: without such,
+    /// nothing in it matters.
+    next_hop: Option<Parsed<Ipv4Addr>>,
     reachable: Option<Reachable>,
     unreachable: Option<NlriList>,
     /// What speakers with two-octet AS numbers passed on.
@@ -133,6 +139,10 @@ impl<'a> Decoder<'a> {
         while !rest.is_empty() {
             match Attribute::read(&mut rest) {
                 Ok(attribute) => self.attribute(&attribute)?,
+                // It held routes, and which cannot be known (RFC 7606 §3 j).
+                Err(AttributeCode::MpReachNlri | AttributeCode::MpUnreachNlri) => {
+                    return Err(reset(UpdateError::MalformedAttributeList, &[]));
+                }
                 Err(code) => {
                     let what = "it is longer than the list of attributes";
                     self.problem(code, Action::TreatAsWithdraw, what);
@@ -168,16 +178,17 @@ impl<'a> Decoder<'a> {
         list.is_empty().then(|| list.family())
     }
 
-    /// Puts together what was read.
+    /// Puts together what was read. `announces`: there are octets that should be announced routes.
     fn finish(
         mut self,
+        announces: bool,
         withdrawn: Option<NlriList>,
         nlri: Option<NlriList>,
     ) -> Result<Update, Notification> {
         if nlri.is_some() || self.reachable.is_some() {
             self.merge_four_octet();
             self.check_routes(nlri.is_some());
-        } else if self.treat_as_withdraw && self.unreachable.is_none() && withdrawn.is_none() {
+        } else if !announces && self.problems.iter().any(concerns_announced) {
             // There should have been routes, and they cannot be found (RFC 7606 §5.2).
             return Err(reset(UpdateError::MalformedAttributeList, &[]));
         }
@@ -188,7 +199,8 @@ impl<'a> Decoder<'a> {
         update.withdrawn.extend(withdrawn);
         update.withdrawn.extend(self.unreachable);
         let multiprotocol = self.reachable.map(|one| (one.next_hop, one.nlri));
-        let own = nlri.map(|nlri| (self.next_hop.map(NextHop::V4), nlri));
+        let next_hop = self.next_hop.and_then(Result::ok).map(NextHop::V4);
+        let own = nlri.map(|nlri| (next_hop, nlri));
         for (next_hop, nlri) in [own, multiprotocol].into_iter().flatten() {
             if self.treat_as_withdraw {
                 update.withdrawn.push(nlri);
@@ -203,7 +215,8 @@ impl<'a> Decoder<'a> {
         Ok(update)
     }
 
-    /// Checks what only shows when all attributes are there: those that must be, and the first AS.
+    /// Checks what only shows when all attributes are there: those that must
+    /// be, NEXT_HOP, and the first AS.
     fn check_routes(&mut self, own_field: bool) {
         let mandatory = [
             (AttributeCode::Origin, true),
@@ -215,6 +228,9 @@ impl<'a> Decoder<'a> {
             if needed && !self.seen.contains(code) {
                 self.problem(code, Action::TreatAsWithdraw, "it is missing");
             }
+        }
+        if let (true, Some(Err(what))) = (own_field, self.next_hop) {
+            self.problem(AttributeCode::NextHop, Action::TreatAsWithdraw, what);
         }
         let first_as = self
             .session
