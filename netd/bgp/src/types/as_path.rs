@@ -50,6 +50,11 @@ impl AsPath {
     /// A path of segments. Empty segments are dropped and neighbouring sequences joined, so that
     /// equal paths compare equal however their sender cut them.
     pub fn from_segments(segments: Vec<Segment>) -> AsPath {
+        if let [Segment::Sequence(asns)] = &*segments
+            && !asns.is_empty()
+        {
+            return AsPath { segments };
+        }
         let mut path: Vec<Segment> = Vec::with_capacity(segments.len());
         for segment in segments {
             match (path.last_mut(), segment) {

@@ -256,28 +256,27 @@ pub struct NlriIter<'a> {
 impl NlriIter<'_> {
     fn prefix(&mut self) -> Option<IpNet> {
         let (&length, rest) = self.rest.split_first()?;
-        let (address, rest) = rest.split_at_checked(usize::from(length.div_ceil(8)))?;
-        self.rest = rest;
-        if self.v6 {
-            let mut octets = [0; 16];
-            octets.get_mut(..address.len())?.copy_from_slice(address);
-            Some(
-                Ipv6Net::new(Ipv6Addr::from(octets), length)
-                    .ok()?
-                    .trunc()
-                    .into(),
-            )
+        let len = usize::from(length.div_ceil(8));
+        self.rest = rest.get(len..)?;
+        Some(if self.v6 {
+            let address = Ipv6Addr::from(address::<16>(rest, len)?);
+            Ipv6Net::new(address, length).ok()?.trunc().into()
         } else {
-            let mut octets = [0; 4];
-            octets.get_mut(..address.len())?.copy_from_slice(address);
-            Some(
-                Ipv4Net::new(Ipv4Addr::from(octets), length)
-                    .ok()?
-                    .trunc()
-                    .into(),
-            )
-        }
+            let address = Ipv4Addr::from(address::<4>(rest, len)?);
+            Ipv4Net::new(address, length).ok()?.trunc().into()
+        })
     }
+}
+
+/// An address of which the first `len` octets stand there. What is behind them comes along where
+/// there is something, because that is faster: host bits are cleared anyway.
+fn address<const N: usize>(octets: &[u8], len: usize) -> Option<[u8; N]> {
+    if let Some(whole) = octets.first_chunk() {
+        return Some(*whole);
+    }
+    let mut address = [0; N];
+    address.get_mut(..len)?.copy_from_slice(octets.get(..len)?);
+    Some(address)
 }
 
 impl Iterator for NlriIter<'_> {

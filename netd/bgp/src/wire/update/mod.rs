@@ -201,15 +201,17 @@ impl<'a> Decoder<'a> {
         let multiprotocol = self.reachable.map(|one| (one.next_hop, one.nlri));
         let next_hop = self.next_hop.and_then(Result::ok).map(NextHop::V4);
         let own = nlri.map(|nlri| (next_hop, nlri));
+        let mut attributes = Arc::new(self.read);
         for (next_hop, nlri) in [own, multiprotocol].into_iter().flatten() {
             if self.treat_as_withdraw {
                 update.withdrawn.push(nlri);
             } else if !nlri.is_empty() {
-                let attributes = Arc::new(PathAttributes {
-                    next_hop,
-                    ..self.read.clone()
+                // Copies the set only if the message announces routes of two kinds.
+                Arc::make_mut(&mut attributes).next_hop = next_hop;
+                update.announced.push(Announcement {
+                    attributes: attributes.clone(),
+                    nlri,
                 });
-                update.announced.push(Announcement { attributes, nlri });
             }
         }
         Ok(update)
