@@ -9,6 +9,8 @@
 //! KEEPALIVE
 //! ```
 //!
+//! `peers` holds what other speakers sent, octet by octet; the others are made to show one thing each.
+//!
 //! Words of the session: `external` (the default) or `internal`; `as N` (65001), `two-octet`
 //! (four), `extended-message`, `any-first-as`; families (both unicast ones), each with `+add-path`
 //! or `+ipv6-next-hop`. `BLESS=1 cargo test` writes what is read now into the files, and the
