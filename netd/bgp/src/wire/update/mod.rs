@@ -48,7 +48,7 @@ pub(super) fn decode(message: &Bytes, session: &Session) -> Result<Update, Notif
     if message.len() == HEADER_LEN + 4 {
         return Ok(end_of(session, Family::IPV4_UNICAST));
     }
-    if let Some(family) = decoder.is_end_of_rib(attributes, withdrawn.as_ref(), nlri.as_ref()) {
+    if let (None, None, Some(family)) = (&withdrawn, &nlri, decoder.ends_rib()) {
         return Ok(end_of(session, family));
     }
     let announces = !body.rest().is_empty() || decoder.seen.contains(AttributeCode::MpReachNlri);
@@ -165,16 +165,9 @@ impl<'a> Decoder<'a> {
     }
 
     /// An empty MP_UNREACH_NLRI and nothing else ends a family's routes (RFC 4724 §2).
-    fn is_end_of_rib(
-        &self,
-        attributes: &[u8],
-        withdrawn: Option<&NlriList>,
-        nlri: Option<&NlriList>,
-    ) -> Option<Family> {
+    fn ends_rib(&self) -> Option<Family> {
         let only = self.seen.only(AttributeCode::MpUnreachNlri) && self.problems.is_empty();
-        // The header of the attribute has three octets or four; AFI and SAFI have three.
-        let bare = withdrawn.is_none() && nlri.is_none() && (6..=7).contains(&attributes.len());
-        let list = self.unreachable.as_ref().filter(|_| only && bare)?;
+        let list = self.unreachable.as_ref().filter(|_| only)?;
         list.is_empty().then(|| list.family())
     }
 
