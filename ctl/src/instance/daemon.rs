@@ -27,7 +27,7 @@ use super::handshake::Reporter;
 use super::settings::{self, Settings};
 use super::state::{InstanceLock, State};
 use super::up::UpArgs;
-use super::{Layout, preflight, ready, start_code};
+use super::{Layout, preflight, ready};
 
 /// Where the kubelet API listens.
 const KUBELET_PORT: u16 = 10250;
@@ -76,7 +76,6 @@ async fn live(inputs: Inputs<'_>, reporter: &mut Reporter) -> Result<()> {
     parts.state.write(inputs.layout)?;
     reporter.ready(&parts.state);
     tracing::info!(node = parts.state.node, listen = %parts.state.listen, "ready");
-    start_code::let_go();
     let outcome = loop {
         tokio::select! {
             _ = told.recv() => break Ok(()),

@@ -7,7 +7,6 @@ mod layout;
 mod preflight;
 mod ready;
 mod settings;
-mod start_code;
 mod state;
 mod status;
 mod unit;
