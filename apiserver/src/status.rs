@@ -303,6 +303,16 @@ impl Status {
         )
     }
 
+    /// 507: it cannot be stored. Not 503, which clients take for a matter of moments and try again
+    /// without a word.
+    pub fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "InsufficientStorage",
+            message,
+        )
+    }
+
     /// 500 for a name that generateName could not make unique.
     pub fn name_exhausted(resource: GroupResource<'_>, name: &str) -> Self {
         let mut status = Self::already_exists(resource, name);

@@ -122,6 +122,10 @@ fn a_full_disk_refuses_writes_loses_nothing_and_goes_on() -> Result<()> {
     for part in [&disk, "is full", "free some space"] {
         assert!(refusal.contains(part), "{part} in {refusal}");
     }
+    let refusal = cluster
+        .peapod(["create", "configmap", "refused"])?
+        .refused()?;
+    assert!(refusal.contains("is full"), "{refusal}");
     must_have(&cluster, 20)?;
     let warnings = cluster.warnings()?;
     assert!(

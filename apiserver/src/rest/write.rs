@@ -217,7 +217,7 @@ pub fn commit_failed(fault: CommitError<Meta>) -> Status {
             Status::internal(format!("{key} keeps changing; try again"))
         }
         CommitError::Unavailable(why) => {
-            Status::unavailable(format!("the store takes no writes: {why}"))
+            Status::insufficient_storage(format!("the store takes no writes: {why}"))
         }
         CommitError::Closed => Status::unavailable("the server is shutting down"),
     }
