@@ -185,9 +185,16 @@ fn nothing_acknowledged_is_lost_and_watches_resume() -> Result<()> {
     for round in 0..rounds(3) {
         // From just started to well under way, and not always the same.
         let wanted = load.acknowledged.load(Ordering::Acquire) + 1 + round * 97 % 300;
+        let mut ended = None;
         wait::until("more writes", || {
-            Ok(load.acknowledged.load(Ordering::Acquire) >= wanted)
-        })?;
+            ended = writers.try_join_next();
+            Ok(ended.is_some() || load.acknowledged.load(Ordering::Acquire) >= wanted)
+        })
+        .with_context(|| format!("before kill {}; the log:\n{}", round + 1, cluster.log()))?;
+        if let Some(writer) = ended {
+            writer??;
+            bail!("a writer has ended before it was told to");
+        }
         cluster.crash()?;
         cluster
             .start()

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Layout;
 
+/// How long the kernel may take to clear a killed process away.
+const DYING: Duration = Duration::from_secs(5);
+
 /// What a running instance says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,11 +107,41 @@ impl State {
         if !layout.lock().exists() || InstanceLock::take(layout)?.is_some() {
             return Ok(None);
         }
-        Self::read(layout)
+        let state = Self::read(layout)?;
+        // One that was just killed may hold the lock for a moment more, until its last thread ends.
+        let ended = state.as_ref().is_some_and(|state| has_ended(state.pid));
+        if ended && InstanceLock::wait(layout, DYING)?.is_some() {
+            return Ok(None);
+        }
+        Ok(state)
     }
 
     /// The description last written, whether or not its process still runs.
     pub fn read(layout: &Layout) -> Result<Option<Self>> {
         super::settings::read_json(&layout.state())
+    }
+}
+
+/// Whether a process is gone, or dead with some of its threads still to follow.
+fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default().trim_start();
+    after_name.is_empty() || after_name.starts_with(['Z', 'X'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zombie_has_ended() {
+        assert!(!has_ended(std::process::id() as i32));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        while !has_ended(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(has_ended(pid), "nobody has its number now");
     }
 }
