@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::auth::authorizer::Authorizer;
+use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -24,6 +25,8 @@ pub struct Api {
     pub admission: admission::Chain,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
+    /// What roles and bindings grant.
+    pub rbac: Rbac,
     /// Service account tokens.
     pub tokens: Tokens,
     /// The way to the nodes' kubelet API.

@@ -17,8 +17,10 @@ use http_body::Body as HttpBody;
 use tokio::sync::Semaphore;
 
 use crate::api::Api;
-use crate::auth::authorizer::{Action, Decision};
-use crate::auth::user::{UNAUTHENTICATED, User};
+use crate::auth::action::{Access, Action};
+use crate::auth::authorizer::Decision;
+use crate::auth::impersonation::Wish;
+use crate::auth::user::User;
 use crate::body::{self, Body};
 use crate::metrics;
 use crate::paths;
@@ -98,19 +100,25 @@ impl Front {
     {
         let (mut parts, body) = request.into_parts();
         let user = self.authenticate(&parts.headers)?;
+        let user = self.impersonate(user, &parts.headers)?;
         let target = Target::of_path(parts.uri.path())?;
         let query = Query::of(parts.uri.query());
         match target {
             Target::Path(path) => {
                 let method = parts.method.as_str().to_ascii_lowercase();
-                self.authorize(&user, &Action::Path(&method, &path))?;
+                let action = Action::Path {
+                    verb: &method,
+                    path: &path,
+                };
+                self.authorize(&user, &action)?;
                 paths::serve(&self.api, &parts, &path, &query)
                     .await
                     .map(Answer::Reply)
             }
             Target::Resource(target) => {
                 let verb = target.verb(&parts.method, query.flag("watch")?)?;
-                self.authorize(&user, &Action::Resource(verb, &target))?;
+                let access = Access::of(verb, &target, &query);
+                self.authorize(&user, &Action::Resource(access))?;
                 let (resource, subresource) = self.find(&target)?;
                 let mut call = Call {
                     accept: Accept::of(&parts.headers)?,
@@ -223,37 +231,26 @@ impl Front {
         })
     }
 
-    fn authorize(&self, user: &User, action: &Action<'_>) -> Result<()> {
-        let Decision::Deny(_) = self.api.authorizer.decide(user, action) else {
-            return Ok(());
+    /// Who acts: the one who asked, or whom that one may act as.
+    fn impersonate(&self, user: User, headers: &http::HeaderMap) -> Result<User> {
+        let Some(wish) = Wish::of(headers).map_err(Status::internal)? else {
+            return Ok(user);
         };
-        if user.is_in(UNAUTHENTICATED) {
-            return Err(Status::unauthorized());
+        for access in wish.takes() {
+            self.authorize(&user, &Action::Resource(access))?;
         }
-        Err(match action {
-            Action::Path(verb, path) => Status::forbidden_path(user.name(), verb, path),
-            Action::Resource(verb, target) => forbidden(user, *verb, target),
-        })
+        Ok(wish.user())
     }
-}
 
-fn forbidden(user: &User, verb: Verb, target: &ResourceTarget) -> Status {
-    let resource = crate::status::GroupResource {
-        group: &target.group,
-        resource: &target.resource,
-    };
-    let place = match target.namespace.as_str() {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace {namespace:?}"),
-    };
-    let why = format!(
-        "User {:?} cannot {} resource {:?} in API group {:?} {place}",
-        user.name(),
-        verb.as_str(),
-        target.resource,
-        target.group,
-    );
-    Status::forbidden(resource, &target.name, why)
+    fn authorize(&self, user: &User, action: &Action<'_>) -> Result<()> {
+        match self.api.authorizer.decide(user, action) {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                tracing::debug!(user = user.name(), ?action, why, "refused");
+                Err(Status::not_allowed(user, action, &why))
+            }
+        }
+    }
 }
 
 fn is_stream(call: &Call) -> bool {

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Chain;
 use crate::api::Api;
-use crate::auth::authorizer::AllAuthenticated;
+use crate::auth::authorizer::{Masters, Union};
+use crate::auth::rbac::{self, Rbac};
 use crate::auth::tokens::{TokenError, Tokens};
 use crate::auth::user::User;
 use crate::auth::x509;
@@ -66,6 +67,9 @@ pub enum Error {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The roles that a cluster needs.
+    #[error("cannot put the default roles right: {0}")]
+    Roles(#[from] rbac::reconcile::Fault),
 }
 
 /// A running API server.
@@ -95,11 +99,13 @@ impl ApiServer {
         let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
         let registry = Arc::new(Registry::builtin()?);
         let (store, recovery) = open_store(&config, &registry).await?;
+        let rbac = Rbac::new(store.clone());
         let api = Arc::new(Api {
             registry,
             store,
             admission: Chain::standard(),
-            authorizer: Arc::new(AllAuthenticated),
+            authorizer: Arc::new(Union::new(vec![Box::new(Masters), Box::new(rbac.clone())])),
+            rbac,
             tokens,
             kubelets,
             metrics: Metrics::default(),
@@ -118,7 +124,8 @@ impl ApiServer {
             recovery,
         };
         let client = server.client("system:apiserver", &["system:masters"]);
-        bootstrap::run(client, &server.api.config).await?;
+        bootstrap::run(client.clone(), &server.api.config).await?;
+        rbac::reconcile::run(&client).await?;
         Ok(server)
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::auth::action::Action;
+use crate::auth::user::User;
 use crate::registry::field_error::FieldErrors;
 
 /// A refusal: HTTP code, machine-readable reason, and the sentence for people.
@@ -176,12 +178,27 @@ impl Status {
         )
     }
 
-    /// 403 for a path outside of the resources.
-    pub fn forbidden_path(user: &str, verb: &str, path: &str) -> Self {
-        let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}");
-        let mut status = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
-        status.details = Some(Box::default());
-        status
+    /// 403 for what its user may not do; `why` may be empty.
+    pub fn not_allowed(user: &User, action: &Action<'_>, why: &str) -> Self {
+        let mut sentence = action.refusal(user);
+        if !why.is_empty() {
+            sentence = format!("{sentence}: {why}");
+        }
+        match action {
+            Action::Resource(access) => {
+                let resource = GroupResource {
+                    group: access.group,
+                    resource: access.resource,
+                };
+                Self::forbidden(resource, access.name, sentence)
+            }
+            Action::Path { .. } => {
+                let message = format!("forbidden: {sentence}");
+                let mut status = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
+                status.details = Some(Box::default());
+                status
+            }
+        }
     }
 
     /// 401

@@ -51,6 +51,9 @@ fn a_pod_reaches_the_api_with_its_token() -> Result<()> {
     cluster
         .kubectl("wait --for=condition=Ready pod/asker --timeout=60s")?
         .ok()?;
+    cluster
+        .kubectl("create rolebinding asker --clusterrole=view --serviceaccount=default:default")?
+        .ok()?;
     let found = cluster
         .kubectl("exec asker -- peapod-demo resolve kubernetes.default.svc")?
         .ok()?;
@@ -85,7 +88,7 @@ fn a_pod_reaches_the_api_with_its_token() -> Result<()> {
         "curl",
         ["-sk", "-o", "/dev/null", "-w", "%{http_code}", &url],
     )?;
-    assert_eq!(refused.stdout, "401");
+    assert_eq!(refused.stdout, "403");
     Ok(())
 }
 

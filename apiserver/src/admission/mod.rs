@@ -6,6 +6,7 @@
 mod default_tolerations;
 mod lifecycle;
 mod priority;
+mod rbac;
 mod service_account;
 mod storage_class;
 
@@ -101,6 +102,7 @@ impl Chain {
             Box::new(default_tolerations::DefaultTolerationSeconds),
             Box::new(priority::Priority),
             Box::new(storage_class::DefaultStorageClass),
+            Box::new(rbac::RbacEscalation),
         ])
     }
 

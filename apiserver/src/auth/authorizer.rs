@@ -1,24 +1,17 @@
-//! Who may do what: the seam, and the rule that holds until there is RBAC.
+//! Who may do what: the seam, and how several authorizers make one.
 
-use super::user::{AUTHENTICATED, User};
-use crate::rest::target::{ResourceTarget, Verb};
-
-/// What someone wants to do.
-#[derive(Clone, Debug)]
-pub enum Action<'a> {
-    /// A verb on a resource.
-    Resource(Verb, &'a ResourceTarget),
-    /// A method, in lower case, on another path.
-    Path(&'a str, &'a str),
-}
+use super::action::Action;
+use super::user::{MASTERS, User};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It may be done; the reason is for the record.
     Allow(String),
-    /// It may not be done; the reason may be empty.
+    /// It may not be done, whatever others say; the reason may be empty.
     Deny(String),
+    /// Nothing is known that allows it; the reason may be empty.
+    NoOpinion(String),
 }
 
 /// Decides who may do what. Implementations answer from memory: this runs for every request.
@@ -27,43 +20,86 @@ pub trait Authorizer: Send + Sync + 'static {
     fn decide(&self, user: &User, action: &Action<'_>) -> Decision;
 }
 
-/// Everyone who proved who they are may do everything; others may read what upstream shows to
-/// all: health and version.
-pub struct AllAuthenticated;
+/// Asks each in turn; the first that has an opinion decides.
+pub struct Union(Vec<Box<dyn Authorizer>>);
 
-/// Paths that anyone may read.
-const PUBLIC: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+/// Members of [`MASTERS`] may do everything, also when no role could be read.
+pub struct Masters;
 
-impl Authorizer for AllAuthenticated {
-    fn decide(&self, user: &User, action: &Action<'_>) -> Decision {
-        if user.is_in(AUTHENTICATED) {
-            return Decision::Allow(String::new());
-        }
-        match action {
-            Action::Path("get" | "head", path) if is_public(path) => Decision::Allow(String::new()),
-            _ => Decision::Deny(String::new()),
-        }
+// === impl Decision ===
+
+impl Decision {
+    /// Whether it may be done.
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
     }
 }
 
-fn is_public(path: &str) -> bool {
-    let path = path.trim_end_matches('/');
-    PUBLIC.contains(&path)
+// === impl Union ===
+
+impl Union {
+    /// One authorizer of several.
+    pub fn new(all: Vec<Box<dyn Authorizer>>) -> Self {
+        Self(all)
+    }
+}
+
+impl Authorizer for Union {
+    fn decide(&self, user: &User, action: &Action<'_>) -> Decision {
+        let mut reasons: Vec<String> = Vec::new();
+        for one in &self.0 {
+            match one.decide(user, action) {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+}
+
+// === impl Masters ===
+
+impl Authorizer for Masters {
+    fn decide(&self, user: &User, _: &Action<'_>) -> Decision {
+        match user.is_in(MASTERS) {
+            true => Decision::Allow(String::new()),
+            false => Decision::NoOpinion(String::new()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn anonymous_reads_health_and_nothing_else() {
-        let decide = |user: &User, path| AllAuthenticated.decide(user, &Action::Path("get", path));
-        let nobody = User::anonymous();
-        assert!(matches!(decide(&nobody, "/livez"), Decision::Allow(_)));
-        for path in ["/metrics", "/api", "/livezz"] {
-            assert!(matches!(decide(&nobody, path), Decision::Deny(_)), "{path}");
+    struct Says(Decision);
+
+    impl Authorizer for Says {
+        fn decide(&self, _: &User, _: &Action<'_>) -> Decision {
+            self.0.clone()
         }
-        let somebody = User::authenticated("a", ["b"]);
-        assert!(matches!(decide(&somebody, "/metrics"), Decision::Allow(_)));
+    }
+
+    #[test]
+    fn the_first_opinion_counts() {
+        let decide = |all: &[Decision]| {
+            let all = all
+                .iter()
+                .map(|one| Box::new(Says(one.clone())) as Box<dyn Authorizer>);
+            let path = Action::Path {
+                verb: "get",
+                path: "/x",
+            };
+            Union::new(all.collect()).decide(&User::anonymous(), &path)
+        };
+        let [yes, no] = [Decision::Allow("a".into()), Decision::Deny("d".into())];
+        let unsure = |why: &str| Decision::NoOpinion(why.into());
+        assert_eq!(decide(&[unsure("x"), yes.clone(), no.clone()]), yes);
+        assert_eq!(decide(&[no.clone(), yes]), no);
+        assert_eq!(
+            decide(&[unsure("x"), unsure(""), unsure("y")]),
+            unsure("x\ny")
+        );
     }
 }

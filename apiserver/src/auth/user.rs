@@ -6,6 +6,8 @@ use std::sync::Arc;
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everyone who did not.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The name of someone who proved nothing.
+pub const ANONYMOUS: &str = "system:anonymous";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
@@ -40,6 +42,16 @@ impl User {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
+        Self::exactly(name, uid, groups, extra)
+    }
+
+    /// Someone with these groups and no more: of whom an access review asks.
+    pub fn exactly(
+        name: &str,
+        uid: &str,
+        groups: Vec<String>,
+        extra: Vec<(String, Vec<String>)>,
+    ) -> Self {
         Self(Arc::new(Inner {
             name: name.to_owned(),
             uid: uid.to_owned(),
@@ -51,7 +63,7 @@ impl User {
     /// Someone who proved nothing.
     pub fn anonymous() -> Self {
         Self(Arc::new(Inner {
-            name: "system:anonymous".to_owned(),
+            name: ANONYMOUS.to_owned(),
             uid: String::new(),
             groups: vec![UNAUTHENTICATED.to_owned()],
             extra: Vec::new(),

@@ -1,9 +1,10 @@
-//! How objects lie in the store: their keys, their encoded bytes, and what is read out of those
-//! bytes for selectors and indexes.
+//! How objects lie in the store: their keys, their encoded bytes, what is read out of those bytes
+//! for selectors and indexes, and views that follow them.
 
 mod describe;
 mod encode;
 mod extract;
+mod follow;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use peapod_store::{Key, Resource as Range};
 
 pub use describe::{Describer, FieldSlots, Meta, field_index};
 pub use encode::draft;
+pub use follow::{Followed, View};
 
 use crate::registry::Kind;
 use crate::status::{Result, Status};

@@ -146,8 +146,8 @@ async fn who_shows_no_certificate_reads_health_only() {
     for (path, expected) in [
         ("/livez", 200),
         ("/version", 200),
-        ("/api", 401),
-        ("/metrics", 401),
+        ("/api", 403),
+        ("/metrics", 403),
     ] {
         assert_eq!(client(path.to_owned()).await, expected, "{path}");
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use peapod_api::net::IpBlock;
@@ -90,6 +91,8 @@ informers! {
     claims: PersistentVolumeClaim = Keep::default(), Api::all;
     /// Storage classes.
     storage_classes: StorageClass = Keep::default(), Api::all;
+    /// ClusterRoles.
+    cluster_roles: ClusterRole = Keep::default(), Api::all;
 }
 
 impl Context {
