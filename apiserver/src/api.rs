@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission;
 use crate::auth::authorizer::Authorizer;
+use crate::auth::bearer::file::StaticTokens;
 use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
 use crate::config::Config;
@@ -27,6 +28,8 @@ pub struct Api {
     pub authorizer: Arc<dyn Authorizer>,
     /// What roles and bindings grant.
     pub rbac: Rbac,
+    /// Tokens of the static file.
+    pub static_tokens: StaticTokens,
     /// Service account tokens.
     pub tokens: Tokens,
     /// The way to the nodes' kubelet API.

@@ -38,6 +38,11 @@ pub struct Config {
     pub extra_sans: Vec<String>,
     /// The issuer of service account tokens; their default audience too.
     pub issuer: String,
+    /// Whether who proves nothing is `system:anonymous`, who may do what roles grant to it: read
+    /// health and version. Otherwise every request needs a proof.
+    pub anonymous: bool,
+    /// A file of static tokens, lines of `token,user,uid,"group1,group2"`.
+    pub token_file: Option<PathBuf>,
     /// Most requests in work at once, watches aside. More are answered with 429.
     pub max_requests: usize,
     /// How long a request may take, watches and streams aside.
@@ -63,6 +68,8 @@ impl Config {
             secure_port: 6443,
             extra_sans: Vec::new(),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            anonymous: true,
+            token_file: None,
             max_requests: 1000,
             request_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(10),

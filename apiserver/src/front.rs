@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::api::Api;
 use crate::auth::action::{Access, Action};
 use crate::auth::authorizer::Decision;
+use crate::auth::bearer;
 use crate::auth::impersonation::Wish;
 use crate::auth::user::User;
 use crate::body::{self, Body};
@@ -218,17 +219,21 @@ impl Front {
             return Ok(user.clone());
         }
         let Some(header) = headers.get(http::header::AUTHORIZATION) else {
-            return Ok(User::anonymous());
+            return match self.api.config.anonymous {
+                true => Ok(User::anonymous()),
+                false => Err(Status::unauthorized()),
+            };
         };
         let token = header.to_str().ok().and_then(|text| {
             let (scheme, token) = text.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let token = token.ok_or_else(Status::unauthorized)?;
-        crate::reviews::token_user(&self.api, token, &[]).map_err(|fault| {
+        let bearer = bearer::authenticate(&self.api, token, &[]).map_err(|fault| {
             tracing::debug!(%fault, "refused a token");
             Status::unauthorized()
-        })
+        })?;
+        Ok(bearer.user)
     }
 
     /// Who acts: the one who asked, or whom that one may act as.

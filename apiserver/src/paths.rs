@@ -1,6 +1,8 @@
 //! Paths that are no resources: health, version, metrics, discovery, OpenAPI, the keys of
 //! tokens.
 
+use std::net::SocketAddr;
+
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -29,6 +31,11 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             return Ok(Reply::of(StatusCode::OK, kind, api.metrics.text()));
         }
+        "/.well-known/openid-configuration" => return Ok(json_reply(&issuer(api))),
+        "/openid/v1/jwks" => {
+            let keys = api.tokens.jwks().to_string();
+            return Ok(Reply::of(StatusCode::OK, "application/jwk-set+json", keys));
+        }
         _ => {}
     }
     for probe in ["/livez", "/readyz", "/healthz"] {
@@ -48,6 +55,19 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
 
 fn json_reply(document: &Value) -> Reply {
     Reply::json(StatusCode::OK, document.to_string())
+}
+
+/// How others check service account tokens, as OpenID Connect Discovery 1.0 says it.
+fn issuer(api: &Api) -> Value {
+    let config = &api.config;
+    let address = SocketAddr::new(config.advertise_address, config.secure_port);
+    json!({
+        "issuer": config.issuer,
+        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
 }
 
 fn version() -> Value {
@@ -86,6 +106,7 @@ fn root_paths(api: &Api) -> Vec<String> {
         })
         .collect();
     for path in [
+        "/.well-known/openid-configuration",
         "/api",
         "/apis",
         "/healthz",
@@ -93,6 +114,7 @@ fn root_paths(api: &Api) -> Vec<String> {
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ] {

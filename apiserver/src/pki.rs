@@ -116,6 +116,11 @@ impl Pki {
         &self.ca.certificate
     }
 
+    /// The private key of the CA, in PEM: for who signs certificate requests.
+    pub fn ca_key(&self) -> &str {
+        &self.ca.key
+    }
+
     /// The credential of a name, from its files, or made and kept there: again when it is about
     /// to expire, or when the names it serves have changed.
     pub fn credential(

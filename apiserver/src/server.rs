@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Chain;
 use crate::api::Api;
 use crate::auth::authorizer::{Masters, Union};
+use crate::auth::bearer::file::{FileError, StaticTokens};
+use crate::auth::node::Nodes;
 use crate::auth::rbac::{self, Rbac};
 use crate::auth::tokens::{TokenError, Tokens};
 use crate::auth::user::User;
@@ -53,6 +55,9 @@ pub enum Error {
     /// The token key.
     #[error("cannot use the service account key: {0}")]
     Tokens(#[from] TokenError),
+    /// The static tokens.
+    #[error(transparent)]
+    TokenFile(#[from] FileError),
     /// The store.
     #[error("cannot open the store: {0}")]
     Store(String),
@@ -99,13 +104,23 @@ impl ApiServer {
         let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
         let registry = Arc::new(Registry::builtin()?);
         let (store, recovery) = open_store(&config, &registry).await?;
+        let static_tokens = match &config.token_file {
+            Some(path) => StaticTokens::read(path)?,
+            None => StaticTokens::default(),
+        };
         let rbac = Rbac::new(store.clone());
+        let authorizer = Union::new(vec![
+            Box::new(Masters),
+            Box::new(Nodes::new(store.clone(), registry.clone())),
+            Box::new(rbac.clone()),
+        ]);
         let api = Arc::new(Api {
             registry,
             store,
             admission: Chain::standard(),
-            authorizer: Arc::new(Union::new(vec![Box::new(Masters), Box::new(rbac.clone())])),
+            authorizer: Arc::new(authorizer),
             rbac,
+            static_tokens,
             tokens,
             kubelets,
             metrics: Metrics::default(),

@@ -14,6 +14,9 @@ pub struct Config {
     /// The certificate authority of the API server, PEM; published to every namespace as the
     /// ConfigMap `kube-root-ca.crt`. Empty: not published.
     pub root_ca_pem: String,
+    /// The private key of that authority, PEM: with it approved certificate requests are signed.
+    /// Empty: somebody else signs them.
+    pub signing_key_pem: String,
     /// What node's pod addresses are cut from, one range per address family.
     pub cluster_cidrs: Vec<BlockRange>,
     /// Directory on the nodes under which the volumes of the class `local` are made.
@@ -57,6 +60,7 @@ impl Default for Config {
         };
         Self {
             root_ca_pem: String::new(),
+            signing_key_pem: String::new(),
             cluster_cidrs: vec![range("10.244.0.0/16", 24), range("fd00:10:244::/56", 64)],
             local_volumes_dir: "/var/lib/peapod/volumes".into(),
             node_grace: Duration::from_secs(40),

@@ -49,7 +49,7 @@ impl Cluster {
         let server = server.await.unwrap();
         config.root_ca_pem = "a root".to_owned();
         let client = server.client("kubernetes-admin", &["system:masters"]);
-        let own = server.client("system:kube-controller-manager", &["system:masters"]);
+        let own = server.client("system:kube-controller-manager", &[]);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let ended = peapod_controllers::run(own, config, CancellationToken::new()).await;

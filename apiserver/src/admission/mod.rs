@@ -3,8 +3,10 @@
 //! A chain of plugins, in upstream's order. Mutating ones run before validation, validating
 //! ones after; each sees what those before it made.
 
+mod certificates;
 mod default_tolerations;
 mod lifecycle;
+mod node_restriction;
 mod priority;
 mod rbac;
 mod service_account;
@@ -98,11 +100,13 @@ impl Chain {
     pub fn standard() -> Self {
         Self(vec![
             Box::new(lifecycle::NamespaceLifecycle),
+            Box::new(node_restriction::NodeRestriction),
             Box::new(service_account::ServiceAccount),
             Box::new(default_tolerations::DefaultTolerationSeconds),
             Box::new(priority::Priority),
             Box::new(storage_class::DefaultStorageClass),
             Box::new(rbac::RbacEscalation),
+            Box::new(certificates::Certificates),
         ])
     }
 

@@ -1,15 +1,27 @@
 //! Service account tokens: JWTs signed by the cluster, bound to their account and, where asked,
 //! to a pod, a secret or a node, with which they end.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::user::User;
 
 /// The group of all service accounts.
 pub const GROUP: &str = "system:serviceaccounts";
+
+/// How many seconds clocks may differ.
+const LEEWAY: i64 = 60;
+/// How many tokens are remembered whose signature was found good.
+const KNOWN_MAX: usize = 8192;
 
 /// Signs and checks tokens.
 pub struct Tokens {
@@ -17,6 +29,11 @@ pub struct Tokens {
     signing: EncodingKey,
     checking: DecodingKey,
     key_id: String,
+    jwks: Value,
+    /// Claims of tokens whose signature was found good, by the token's hash: checking a signature
+    /// costs more than all the rest of a request. Times and what a token is bound to are looked at
+    /// each time.
+    known: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
 
 /// Why a token is refused.
@@ -25,6 +42,9 @@ pub enum TokenError {
     /// It is malformed, expired, or not signed by this cluster.
     #[error("the token is not valid: {0}")]
     Invalid(#[from] jsonwebtoken::errors::Error),
+    /// It is over, or not yet begun.
+    #[error("the token is not valid at this time")]
+    Time,
     /// It is for others.
     #[error("the token's audiences {found:?} have none of {wanted:?}")]
     Audience {
@@ -89,15 +109,25 @@ pub struct Claims {
 impl Tokens {
     /// Tokens of an issuer, signed with ES256 by a key in PEM: PKCS #8 and SPKI.
     pub fn new(issuer: &str, private_pem: &str, public_pem: &str) -> Result<Self, TokenError> {
-        use sha2::Digest;
-        let digest = sha2::Sha256::digest(public_pem.as_bytes());
-        let key_id = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
+        let digest = Sha256::digest(public_pem.as_bytes());
+        let key_id: String = digest
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(Self {
             issuer: issuer.to_owned(),
             signing: EncodingKey::from_ec_pem(private_pem.as_bytes())?,
             checking: DecodingKey::from_ec_pem(public_pem.as_bytes())?,
-            key_id: key_id.collect(),
+            jwks: jwks(public_pem, &key_id),
+            key_id,
+            known: Mutex::default(),
         })
+    }
+
+    /// The public key as a set of JSON Web Keys (RFC 7517): how others check these tokens.
+    pub fn jwks(&self) -> &Value {
+        &self.jwks
     }
 
     /// Who signs; the default audience too.
@@ -134,22 +164,68 @@ impl Tokens {
         Ok(encode(&header, &claims, &self.signing)?)
     }
 
-    /// The claims of a valid token for one of `audiences`. What it is bound to must still be
-    /// looked up.
-    pub fn check(&self, token: &str, audiences: &[String]) -> Result<Claims, TokenError> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_issuer(&[&self.issuer]);
-        validation.validate_aud = false;
-        validation.validate_nbf = true;
-        let claims: Claims = decode(token, &self.checking, &validation)?.claims;
+    /// The claims of a token that holds at `now`, for one of `audiences`. What it is bound to must
+    /// still be looked up.
+    pub fn check(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Arc<Claims>, TokenError> {
+        let claims = self.signed(token)?;
+        let now = now.as_second();
+        // Clocks of other machines may differ a little.
+        if claims.exp + LEEWAY < now || claims.nbf - LEEWAY > now {
+            return Err(TokenError::Time);
+        }
         if !claims.aud.iter().any(|one| audiences.contains(one)) {
             return Err(TokenError::Audience {
-                found: claims.aud,
+                found: claims.aud.clone(),
                 wanted: audiences.to_vec(),
             });
         }
         Ok(claims)
     }
+
+    /// The claims of a token that this cluster signed.
+    fn signed(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some(claims) = self.known.lock().get(&hash) {
+            return Ok(claims.clone());
+        }
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[&self.issuer]);
+        validation.validate_aud = false;
+        validation.validate_exp = false;
+        let claims: Claims = decode(token, &self.checking, &validation)?.claims;
+        let claims = Arc::new(claims);
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(hash, claims.clone());
+        Ok(claims)
+    }
+}
+
+/// The point of a P-256 key in SPKI is its last 65 bytes: 4, x, y (RFC 5480).
+fn jwks(public_pem: &str, key_id: &str) -> Value {
+    let body: String = public_pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    let der = STANDARD.decode(body).unwrap_or_default();
+    let point = der.len().checked_sub(64).map(|at| der[at..].split_at(32));
+    let (x, y) = point.unwrap_or_default();
+    json!({"keys": [{
+        "use": "sig",
+        "kty": "EC",
+        "kid": key_id,
+        "crv": "P-256",
+        "alg": "ES256",
+        "x": URL_SAFE_NO_PAD.encode(x),
+        "y": URL_SAFE_NO_PAD.encode(y),
+    }]})
 }
 
 /// The user name of an account.
@@ -242,7 +318,14 @@ mod tests {
         let token = tokens
             .sign(private(), vec![], now, 600, "j".into())
             .unwrap();
-        let claims = tokens.check(&token, &["https://issuer".into()]).unwrap();
+        let here = ["https://issuer".into()];
+        let claims = tokens.check(&token, &here, now).unwrap();
+        assert_eq!(tokens.check(&token, &here, now).unwrap(), claims);
+        let later = now + std::time::Duration::from_secs(700);
+        assert!(
+            tokens.check(&token, &here, later).is_err(),
+            "known, and over"
+        );
         assert_eq!(claims.user().name(), "system:serviceaccount:default:web");
         assert!(claims.user().is_in("system:serviceaccounts:default"));
         assert_eq!(claims.bindings().len(), 2);
@@ -255,10 +338,25 @@ mod tests {
         let now = Timestamp::now();
         let sign =
             |tokens: &Tokens, now| tokens.sign(private(), vec![], now, 60, "j".into()).unwrap();
-        assert!(ours.check(&sign(&theirs, now), &here).is_err());
+        assert!(ours.check(&sign(&theirs, now), &here, now).is_err());
         let long_ago = Timestamp::from_second(1_000_000).unwrap();
-        assert!(ours.check(&sign(&ours, long_ago), &here).is_err());
-        assert!(ours.check(&sign(&ours, now), &["vault".into()]).is_err());
-        assert!(ours.check("garbage", &here).is_err());
+        assert!(ours.check(&sign(&ours, long_ago), &here, now).is_err());
+        let theirs = ["vault".to_owned()];
+        assert!(ours.check(&sign(&ours, now), &theirs, now).is_err());
+        assert!(ours.check("garbage", &here, now).is_err());
+    }
+
+    #[test]
+    fn others_check_tokens_by_the_published_key() {
+        let tokens = tokens();
+        let now = Timestamp::now();
+        let token = tokens.sign(private(), vec![], now, 600, "j".into());
+        let keys: jsonwebtoken::jwk::JwkSet =
+            serde_json::from_value(tokens.jwks().clone()).unwrap();
+        let key = DecodingKey::from_jwk(&keys.keys[0]).unwrap();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.validate_aud = false;
+        let read: Claims = decode(token.unwrap(), &key, &validation).unwrap().claims;
+        assert_eq!(read.sub, "system:serviceaccount:default:web");
     }
 }

@@ -2,6 +2,7 @@
 //! groups. That the certificate is signed by the cluster's CA is checked by TLS before.
 
 use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
 
 use super::user::User;
@@ -16,5 +17,11 @@ pub fn user(certificate: &CertificateDer<'_>) -> Option<User> {
     }
     let groups = subject.iter_organization();
     let groups = groups.filter_map(|group| group.as_str().ok());
-    Some(User::authenticated(name, groups))
+    let digest = Sha256::digest(certificate);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = (
+        "authentication.kubernetes.io/credential-id".to_owned(),
+        vec![format!("X509SHA256={digest}")],
+    );
+    Some(User::with(name, "", groups, vec![id]))
 }

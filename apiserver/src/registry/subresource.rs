@@ -18,6 +18,8 @@ pub struct ScalePaths {
 pub enum Subresource {
     /// `/status`: the object, of which only the status is written.
     Status,
+    /// `/approval` of a certificate request: the object, of which only the verdict is written.
+    Approval,
     /// `/scale`: `autoscaling/v1 Scale`.
     Scale(ScalePaths),
     /// `/finalize` of a namespace: the object, of which only `spec.finalizers` is written.
@@ -59,6 +61,7 @@ impl Subresource {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Approval => "approval",
             Self::Scale(_) => "scale",
             Self::Finalize => "finalize",
             Self::Binding => "binding",
@@ -75,7 +78,7 @@ impl Subresource {
     /// What may be done.
     pub fn verbs(&self) -> &'static [Verb] {
         match self {
-            Self::Status | Self::Scale(_) | Self::EphemeralContainers => {
+            Self::Status | Self::Approval | Self::Scale(_) | Self::EphemeralContainers => {
                 &[Verb::Get, Verb::Patch, Verb::Update]
             }
             Self::Finalize => &[Verb::Update],
@@ -88,7 +91,11 @@ impl Subresource {
     /// Group, version and kind of what it speaks, where it is not the object's own kind.
     pub fn kind(&self) -> Option<(&'static str, &'static str, &'static str)> {
         match self {
-            Self::Status | Self::Finalize | Self::EphemeralContainers | Self::Log => None,
+            Self::Status
+            | Self::Approval
+            | Self::Finalize
+            | Self::EphemeralContainers
+            | Self::Log => None,
             Self::Scale(_) => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),

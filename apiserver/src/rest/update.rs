@@ -166,6 +166,12 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
             write.default(new);
             object_meta::stamp_update(kind, new, old);
         }
+        "approval" => {
+            let field = "status.conditions";
+            let verdict = value::at(new, field).cloned();
+            *new = old.clone();
+            value::set_or_remove(new, field, verdict);
+        }
         // Other subresources make their change from the old object themselves.
         _ => {
             write.default(new);
@@ -237,6 +243,9 @@ async fn commit(
 pub fn is_whole(subresource: &Subresource) -> bool {
     matches!(
         subresource,
-        Subresource::Status | Subresource::Finalize | Subresource::EphemeralContainers
+        Subresource::Status
+            | Subresource::Approval
+            | Subresource::Finalize
+            | Subresource::EphemeralContainers
     )
 }

@@ -148,6 +148,10 @@ impl Write<'_> {
             rules.validate_status(new, old, &mut errors);
             return self.settle(new, errors);
         }
+        if self.subresource == "approval" {
+            rules.validate_approval(new, old, &mut errors);
+            return self.settle(new, errors);
+        }
         let mut pools = self.api.pools();
         rules.allocate(new, Some(old), &mut pools, &mut errors);
         rules.validate(new, &mut errors);

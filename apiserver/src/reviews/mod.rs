@@ -15,8 +15,6 @@ use crate::rest::call::{Call, Reply};
 use crate::rest::respond;
 use crate::status::{Result, Status};
 
-pub use token::token_user;
-
 /// Answers a review.
 pub fn create(api: &Api, call: &Call) -> Result<Reply> {
     let (mut review, warnings) = body_object::object(call, (&*call.resource).into())?;

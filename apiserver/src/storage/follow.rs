@@ -171,7 +171,7 @@ mod tests {
         let store = store().await;
         let range = Range::new("core", "configmaps").unwrap();
         let key = |name: &str| range.key("default", name).unwrap();
-        let put = |name| Txn::new().put(key(name), Compare::Any, Draft::plain("{}"));
+        let put = |name: &str| Txn::new().put(key(name), Compare::Any, Draft::plain("{}"));
         store.commit(put("before")).await.unwrap();
         let names = Followed::new(store.clone(), vec![range.clone()], Names::default());
         let read = || names.read().names.iter().cloned().collect::<Vec<_>>();

@@ -11,6 +11,7 @@ use peapod_api::selector::Selector;
 use peapod_store::Scope;
 use serde_json::{Value, json};
 
+use crate::admission::{Attributes, Operation};
 use crate::api::Api;
 use crate::registry::{Resource, object_meta, value};
 use crate::rest::call::{Call, Reply};
@@ -29,6 +30,16 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
     options.dry_run |= deletion.dry_run;
     let entry = get::entry(api, call)?;
     let pod = table::decode(&call.resource, &entry.value)?;
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource: &call.resource,
+        namespace: &call.target.namespace,
+        name: &call.target.name,
+        subresource: "eviction",
+        user: &call.user,
+        old: None,
+    };
+    api.admission.validate(api, &attributes, &eviction).await?;
     if needs_budget(&pod) {
         spend(api, call, &entry, &pod, &options).await?;
     }

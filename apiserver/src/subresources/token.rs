@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::admission::{Attributes, Operation};
 use crate::api::Api;
 use crate::auth::tokens::{self, Bound, Private};
 use crate::random;
@@ -25,6 +26,16 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
     let mut request = super::body(api, call)?;
     let seconds = value::integer(&request, "spec.expirationSeconds").unwrap_or(DEFAULT_SECONDS);
     check(call, seconds)?;
+    let attributes = Attributes {
+        operation: Operation::Create,
+        resource: &call.resource,
+        namespace: &call.target.namespace,
+        name: &call.target.name,
+        subresource: "token",
+        user: &call.user,
+        old: None,
+    };
+    api.admission.validate(api, &attributes, &request).await?;
     let private = private(api, call, &account, &request)?;
     let audiences = value::list(&request, "spec.audiences").iter();
     let audiences: Vec<String> = audiences

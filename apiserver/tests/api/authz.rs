@@ -1,7 +1,7 @@
 //! Who may do what: roles, bindings and their defaults, through the API.
 
 use kube::api::{Api, ListParams, PostParams};
-use kube::core::ErrorResponse;
+use kube::core::Status;
 use peapod_apiserver::ApiServer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,18 +12,18 @@ use crate::kubectl::kubectl;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 
-fn of<K: DeserializeOwned>(value: Value) -> K {
+pub fn of<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn refused<T: std::fmt::Debug>(outcome: kube::Result<T>) -> Box<ErrorResponse> {
+pub fn refused<T: std::fmt::Debug>(outcome: kube::Result<T>) -> Box<Status> {
     match outcome {
         Err(kube::Error::Api(status)) => status,
         other => panic!("expected a refusal: {other:?}"),
     }
 }
 
-async fn create<K>(api: Api<K>, object: Value)
+pub async fn create<K>(api: Api<K>, object: Value)
 where
     K: Clone + std::fmt::Debug + Serialize + DeserializeOwned,
 {

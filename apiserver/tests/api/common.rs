@@ -5,17 +5,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use peapod_apiserver::{ApiServer, Config, Engine};
+use rustls_pki_types::pem::PemObject;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A server with objects in memory, and its directory, which goes with it.
 pub async fn server() -> (ApiServer, TempDir) {
+    server_with(|_| ()).await
+}
+
+/// As [`server`], with a configuration of its own.
+pub async fn server_with(change: impl FnOnce(&mut Config)) -> (ApiServer, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
+    let mut config = Config {
         engine: Engine::Memory,
         ..Config::new(dir.path())
     };
+    change(&mut config);
     (ApiServer::start(config).await.unwrap(), dir)
 }
 
@@ -34,8 +41,26 @@ pub struct Listening {
     _dir: TempDir,
 }
 
+impl Listening {
+    /// A client over TLS that shows a bearer token, or nothing.
+    pub fn bearer(&self, token: Option<&str>) -> kube::Client {
+        let uri = format!("https://{}", self.address).parse().unwrap();
+        let mut config = kube::Config::new(uri);
+        let ca = self.server.pki().ca_certificate();
+        let ca = rustls_pki_types::CertificateDer::from_pem_slice(ca.as_bytes()).unwrap();
+        config.root_cert = Some(vec![ca.to_vec()]);
+        config.auth_info.token = token.map(|token| token.to_owned().into());
+        kube::Client::try_from(config).unwrap()
+    }
+}
+
 pub async fn listening() -> Listening {
-    let (server, dir) = server().await;
+    listening_with(|_| ()).await
+}
+
+/// As [`listening`], with a configuration of its own.
+pub async fn listening_with(change: impl FnOnce(&mut Config)) -> Listening {
+    let (server, dir) = server_with(change).await;
     let server = Arc::new(server);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

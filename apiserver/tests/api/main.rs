@@ -4,5 +4,7 @@ mod authz;
 mod common;
 mod kinds;
 mod kubectl;
+mod nodes;
 mod objects;
+mod tokens;
 mod wire;

@@ -31,7 +31,7 @@ async fn connect(to: &Listening, group: &str) -> Stream {
 
 /// Sends one request; gives the code and the body.
 async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
-    let io = TokioIo::new(connect(to, "people").await);
+    let io = TokioIo::new(connect(to, "system:masters").await);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let driven = tokio::spawn(connection);
     let response = sender.send_request(request).await.unwrap();
@@ -105,7 +105,7 @@ async fn discovery_in_all_forms() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_not_read() {
     let to = common::listening().await;
-    let mut stream = connect(&to, "people").await;
+    let mut stream = connect(&to, "system:masters").await;
     let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 104857600\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
@@ -188,7 +188,7 @@ async fn reqwest_like(
 #[tokio::test]
 async fn a_stop_ends_watches_and_serving() {
     let to = common::listening().await;
-    let io = TokioIo::new(connect(&to, "people").await);
+    let io = TokioIo::new(connect(&to, "system:masters").await);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let driven = tokio::spawn(connection);
     let asked = request(

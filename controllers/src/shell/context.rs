@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -91,6 +92,8 @@ informers! {
     claims: PersistentVolumeClaim = Keep::default(), Api::all;
     /// Storage classes.
     storage_classes: StorageClass = Keep::default(), Api::all;
+    /// Certificate requests.
+    certificate_requests: CertificateSigningRequest = Keep::default(), Api::all;
     /// ClusterRoles.
     cluster_roles: ClusterRole = Keep::default(), Api::all;
 }

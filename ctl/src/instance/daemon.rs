@@ -309,6 +309,7 @@ fn spawn_control_loops(
     let client = server.client("system:kube-controller-manager", &[]);
     let config = peapod_controllers::Config {
         root_ca_pem: server.pki().ca_certificate().to_owned(),
+        signing_key_pem: server.pki().ca_key().to_owned(),
         cluster_cidrs: settings
             .pod_cidrs
             .iter()

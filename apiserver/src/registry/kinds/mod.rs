@@ -1,5 +1,6 @@
 //! The kinds, a file each.
 
+pub mod certificates;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Kind> {
         stateful_set::kind(),
         cron_job::kind(),
         job::kind(),
+        certificates::kind(),
         lease::kind(),
         event::kind_of_group(),
         endpoint_slice::kind(),

@@ -1,0 +1,129 @@
+//! The node authorizer: a node reads what its own pods need, and writes what is its own.
+//!
+//! What a node may do at all stands in the ClusterRole `system:node`. Some of that is narrowed to
+//! what belongs to the node; [`rules`] says how, without IO, and names what must be looked up:
+//! whether a pod of the node uses an object. The store's index finds the node's pods, so there is
+//! no graph to keep: a write is seen by the next question.
+
+mod pod;
+pub mod rules;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::action::Action;
+use super::authorizer::{Authorizer, Decision};
+use super::rbac::policy;
+use super::rbac::rule::Rule;
+use super::user::User;
+use crate::registry::{Registry, Resource, value};
+use crate::storage::{self, Entry, FieldSlots, Store};
+use pod::Used;
+use rules::{Needs, Own};
+
+/// The authorizer.
+pub struct Nodes {
+    store: Store,
+    registry: Arc<Registry>,
+    rules: Vec<Rule>,
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    /// Decides by the objects in a store.
+    pub fn new(store: Store, registry: Arc<Registry>) -> Self {
+        Self {
+            store,
+            registry,
+            rules: policy::rules_of("system:node"),
+        }
+    }
+
+    fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.registry.find(group, "v1", plural)
+    }
+
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let kind = &self.resource(group, plural)?.kind;
+        let key = storage::key(kind, namespace, name).ok()?;
+        serde_json::from_slice(&self.store.get(&key)?.value).ok()
+    }
+
+    /// Whether a pod of the node uses an object of its namespace.
+    fn uses(&self, node: &str, used: Used, namespace: &str, name: &str) -> bool {
+        let Some(pods) = self.resource("", "pods") else {
+            return false;
+        };
+        let Some(slot) = FieldSlots::of(&pods.kind).find("spec.nodeName") else {
+            return false;
+        };
+        let snapshot = self.store.snapshot(&storage::range(&pods.kind));
+        let here = snapshot.select(storage::field_index(slot), node);
+        let mut here = here.filter(|entry| entry.key.namespace() == namespace);
+        here.any(|entry| mentions(entry, name) && pod::uses(&entry.value, used, name))
+    }
+
+    fn is_related(&self, node: &str, needs: &Needs<'_>) -> bool {
+        match *needs {
+            Needs::Used {
+                used,
+                namespace,
+                name,
+            } => self.uses(node, used, namespace, name),
+            Needs::Volume(name) => {
+                let Some(volume) = self.get("", "persistentvolumes", "", name) else {
+                    return false;
+                };
+                let claim = |field| value::text(&volume, field);
+                let (namespace, claim) = (
+                    claim("spec.claimRef.namespace"),
+                    claim("spec.claimRef.name"),
+                );
+                let bound = self.get("", "persistentvolumeclaims", namespace, claim);
+                bound.is_some_and(|bound| value::text(&bound, "spec.volumeName") == name)
+                    && self.uses(node, Used::Claim, namespace, claim)
+            }
+            Needs::Attachment(name) => {
+                let found = self.get("storage.k8s.io", "volumeattachments", "", name);
+                found.is_some_and(|one| value::text(&one, "spec.nodeName") == node)
+            }
+        }
+    }
+}
+
+/// Whether the pod's JSON holds the name as a whole text, so that reading it may be worth while.
+/// Ephemeral volumes' claims are named after the pod.
+fn mentions(entry: &Entry, name: &str) -> bool {
+    let text = &entry.value;
+    let own = name.starts_with(entry.key.name());
+    own || memchr::memmem::find(text, format!("{name:?}").as_bytes()).is_some()
+}
+
+impl Authorizer for Nodes {
+    fn decide(&self, user: &User, action: &Action<'_>) -> Decision {
+        let Some(node) = rules::node_of(user) else {
+            return Decision::NoOpinion(String::new());
+        };
+        let unrelated = || {
+            Decision::NoOpinion(format!(
+                "no relationship found between node '{node}' and this object"
+            ))
+        };
+        let own = match action {
+            Action::Resource(access) => rules::judge(node, access),
+            Action::Path { .. } => Own::ByRole,
+        };
+        match own {
+            Own::No(why) => Decision::NoOpinion(why),
+            Own::If(needs) if !self.is_related(node, &needs) => unrelated(),
+            Own::If(_) | Own::Yes | Own::ByRole => {
+                match self.rules.iter().any(|rule| rule.allows(action)) {
+                    true => Decision::Allow(String::new()),
+                    false => Decision::NoOpinion(String::new()),
+                }
+            }
+        }
+    }
+}
