@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::audit::Audit;
 use crate::auth::authorizer::Authorizer;
-use crate::auth::bearer::file::StaticTokens;
+use crate::auth::bearer::Bearers;
 use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
 use crate::config::Config;
@@ -28,8 +29,10 @@ pub struct Api {
     pub authorizer: Arc<dyn Authorizer>,
     /// What roles and bindings grant.
     pub rbac: Rbac,
-    /// Tokens of the static file.
-    pub static_tokens: StaticTokens,
+    /// Whose tokens are taken, beside those of service accounts.
+    pub bearers: Bearers,
+    /// The audit log, if there is one.
+    pub audit: Option<Audit>,
     /// Service account tokens.
     pub tokens: Tokens,
     /// The way to the nodes' kubelet API.

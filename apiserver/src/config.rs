@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::audit::AuditConfig;
+
 /// Where objects are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
@@ -43,6 +45,11 @@ pub struct Config {
     pub anonymous: bool,
     /// A file of static tokens, lines of `token,user,uid,"group1,group2"`.
     pub token_file: Option<PathBuf>,
+    /// An `AuthenticationConfiguration`: issuers of OIDC tokens, and where nobody needs to be
+    /// anybody.
+    pub authentication_file: Option<PathBuf>,
+    /// What is recorded of requests, and where; nothing otherwise.
+    pub audit: Option<AuditConfig>,
     /// Most requests in work at once, watches aside. More are answered with 429.
     pub max_requests: usize,
     /// How long a request may take, watches and streams aside.
@@ -70,6 +77,8 @@ impl Config {
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             anonymous: true,
             token_file: None,
+            authentication_file: None,
+            audit: None,
             max_requests: 1000,
             request_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(10),

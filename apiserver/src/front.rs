@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::sync::Semaphore;
@@ -32,6 +34,7 @@ use crate::rest::query::Query;
 use crate::rest::target::{ResourceTarget, Target, Verb};
 use crate::rest::{self, table};
 use crate::status::{Result, Status};
+use crate::trail::{self, Trail, Who};
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub enum Peer {
         user: Option<User>,
         /// Whether the other end is on this machine, where compression only costs.
         local: bool,
+        /// Where it is.
+        address: Option<IpAddr>,
     },
 }
 
@@ -53,6 +58,17 @@ pub struct Front {
     api: Arc<Api>,
     permits: Arc<Semaphore>,
     peer: Peer,
+}
+
+// === impl Peer ===
+
+impl Peer {
+    fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Inside(_) => None,
+            Self::Socket { address, .. } => *address,
+        }
+    }
 }
 
 // === impl Front ===
@@ -82,69 +98,113 @@ impl Front {
             Peer::Socket { local, .. } => *local,
         };
         let accept = Accept::of(request.headers());
-        let worked = AssertUnwindSafe(self.answer(request)).catch_unwind().await;
+        let id = trail::id(request.headers());
+        let worked = AssertUnwindSafe(self.answer(request, &id))
+            .catch_unwind()
+            .await;
         let outcome = worked.unwrap_or_else(|_| Err(Status::internal("the handler panicked")));
-        match outcome {
+        let mut response = match outcome {
             Ok(Answer::Reply(reply)) => {
                 let gzip = !local && accept.is_ok_and(|accept| accept.gzip);
                 crate::compress::response(reply_response(reply), gzip)
             }
             Ok(Answer::Raw(response)) => response,
             Err(status) => status_response(&status, &accept.unwrap_or_default()),
+        };
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(trail::AUDIT_ID, id);
         }
+        response
     }
 
-    async fn answer<B>(&self, request: Request<B>) -> Result<Answer>
+    async fn answer<B>(&self, request: Request<B>, id: &str) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display,
     {
-        let (mut parts, body) = request.into_parts();
-        let user = self.authenticate(&parts.headers)?;
-        let user = self.impersonate(user, &parts.headers)?;
+        let (parts, body) = request.into_parts();
+        let who = self.who(&parts).await?;
         let target = Target::of_path(parts.uri.path())?;
         let query = Query::of(parts.uri.query());
-        match target {
-            Target::Path(path) => {
-                let method = parts.method.as_str().to_ascii_lowercase();
-                let action = Action::Path {
-                    verb: &method,
-                    path: &path,
-                };
-                self.authorize(&user, &action)?;
-                paths::serve(&self.api, &parts, &path, &query)
-                    .await
-                    .map(Answer::Reply)
-            }
-            Target::Resource(target) => {
-                let verb = target.verb(&parts.method, query.flag("watch")?)?;
-                let access = Access::of(verb, &target, &query);
-                self.authorize(&user, &Action::Resource(access))?;
-                let (resource, subresource) = self.find(&target)?;
-                let mut call = Call {
-                    accept: Accept::of(&parts.headers)?,
-                    user,
+        let method = parts.method.as_str().to_ascii_lowercase();
+        let verb = match &target {
+            Target::Path(_) => Verb::Get,
+            Target::Resource(target) => target.verb(&parts.method, query.flag("watch")?)?,
+        };
+        let action = match &target {
+            Target::Path(path) => Action::Path {
+                verb: &method,
+                path,
+            },
+            Target::Resource(target) => Action::Resource(Access::of(verb, target, &query)),
+        };
+        let mut trail = Trail::begin(&self.api, &who, &action, &parts, (id, self.peer.address()));
+        let decision = self.api.authorizer.decide(who.user(), &action);
+        trail.decided(&decision);
+        let allowed = settle(who.user(), &action, decision);
+        let outcome = match (allowed, target) {
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), Target::Path(path)) => paths::serve(&self.api, &parts, &path, &query)
+                .await
+                .map(Answer::Reply),
+            (Ok(()), Target::Resource(target)) => {
+                let asked = Asked {
+                    user: who.user().clone(),
                     target,
                     verb,
-                    resource,
-                    subresource,
                     query,
-                    headers: std::mem::take(&mut parts.headers),
-                    body: Bytes::new(),
                 };
-                if is_stream(&call) {
-                    parts.headers = call.headers.clone();
-                    let answer = crate::proxy::stream(&self.api, &call, parts).await;
-                    return answer.map(Answer::Raw);
-                }
-                let long = verb == Verb::Watch;
-                let _permit = self.permit(long)?;
-                if parts.method != Method::GET && parts.method != Method::HEAD {
-                    call.body = body::read(body).await?;
-                }
-                self.work(&call, long).await.map(Answer::Reply)
+                self.resource(asked, parts, body, &mut trail).await
+            }
+        };
+        match outcome {
+            Ok(mut answer) => {
+                let (code, body) = answer.parts();
+                trail.answered(code.as_u16(), body);
+                Ok(answer)
+            }
+            Err(refusal) => {
+                trail.refused(&refusal);
+                Err(refusal)
             }
         }
+    }
+
+    async fn resource<B>(
+        &self,
+        asked: Asked,
+        mut parts: Parts,
+        body: B,
+        trail: &mut Trail,
+    ) -> Result<Answer>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send,
+        B::Error: std::fmt::Display,
+    {
+        let (resource, subresource) = self.find(&asked.target)?;
+        let mut call = Call {
+            accept: Accept::of(&parts.headers)?,
+            user: asked.user,
+            target: asked.target,
+            verb: asked.verb,
+            resource,
+            subresource,
+            query: asked.query,
+            headers: std::mem::take(&mut parts.headers),
+            body: Bytes::new(),
+        };
+        if is_stream(&call) {
+            parts.headers = call.headers.clone();
+            let answer = crate::proxy::stream(&self.api, &call, parts).await;
+            return answer.map(Answer::Raw);
+        }
+        let long = call.verb == Verb::Watch;
+        let _permit = self.permit(long)?;
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            call.body = body::read(body).await?;
+            trail.read(&call.body);
+        }
+        self.work(&call, long).await.map(Answer::Reply)
     }
 
     async fn work(&self, call: &Call, long: bool) -> Result<Reply> {
@@ -210,7 +270,24 @@ impl Front {
         Ok((resource.clone(), subresource))
     }
 
-    fn authenticate(&self, headers: &http::HeaderMap) -> Result<User> {
+    /// Who asks, and as whom.
+    async fn who(&self, parts: &Parts) -> Result<Who> {
+        let proved = self.authenticate(parts).await?;
+        let wish = Wish::of(&parts.headers).map_err(Status::internal)?;
+        if let Some(wish) = &wish {
+            for access in wish.takes() {
+                let action = Action::Resource(access);
+                let decision = self.api.authorizer.decide(&proved, &action);
+                settle(&proved, &action, decision)?;
+            }
+        }
+        Ok(Who {
+            acting_as: wish.map(|wish| wish.user()),
+            proved,
+        })
+    }
+
+    async fn authenticate(&self, parts: &Parts) -> Result<User> {
         let certified = match &self.peer {
             Peer::Inside(user) => return Ok(user.clone()),
             Peer::Socket { user, .. } => user,
@@ -218,8 +295,8 @@ impl Front {
         if let Some(user) = certified {
             return Ok(user.clone());
         }
-        let Some(header) = headers.get(http::header::AUTHORIZATION) else {
-            return match self.api.config.anonymous {
+        let Some(header) = parts.headers.get(http::header::AUTHORIZATION) else {
+            return match self.api.bearers.allows_anonymous(parts.uri.path()) {
                 true => Ok(User::anonymous()),
                 false => Err(Status::unauthorized()),
             };
@@ -229,33 +306,32 @@ impl Front {
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let token = token.ok_or_else(Status::unauthorized)?;
-        let bearer = bearer::authenticate(&self.api, token, &[]).map_err(|fault| {
+        let bearer = bearer::authenticate(&self.api, token, &[]).await;
+        let bearer = bearer.map_err(|fault| {
             tracing::debug!(%fault, "refused a token");
             Status::unauthorized()
         })?;
         Ok(bearer.user)
     }
+}
 
-    /// Who acts: the one who asked, or whom that one may act as.
-    fn impersonate(&self, user: User, headers: &http::HeaderMap) -> Result<User> {
-        let Some(wish) = Wish::of(headers).map_err(Status::internal)? else {
-            return Ok(user);
-        };
-        for access in wish.takes() {
-            self.authorize(&user, &Action::Resource(access))?;
-        }
-        Ok(wish.user())
-    }
-
-    fn authorize(&self, user: &User, action: &Action<'_>) -> Result<()> {
-        match self.api.authorizer.decide(user, action) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(why) | Decision::NoOpinion(why) => {
-                tracing::debug!(user = user.name(), ?action, why, "refused");
-                Err(Status::not_allowed(user, action, &why))
-            }
+/// What a decision means for a request.
+fn settle(user: &User, action: &Action<'_>, decision: Decision) -> Result<()> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(why) | Decision::NoOpinion(why) => {
+            tracing::debug!(user = user.name(), ?action, why, "refused");
+            Err(Status::not_allowed(user, action, &why))
         }
     }
+}
+
+/// A request on a resource that is allowed.
+struct Asked {
+    user: User,
+    target: ResourceTarget,
+    verb: Verb,
+    query: Query,
 }
 
 fn is_stream(call: &Call) -> bool {
@@ -270,6 +346,17 @@ enum Answer {
     Reply(Reply),
     /// A response that is passed on as it is: a tunnel to a node.
     Raw(Response<Body>),
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn parts(&mut self) -> (StatusCode, &mut Body) {
+        match self {
+            Self::Reply(reply) => (reply.code, &mut reply.body),
+            Self::Raw(response) => (response.status(), response.body_mut()),
+        }
+    }
 }
 
 fn reply_response(reply: Reply) -> Response<Body> {

@@ -10,6 +10,7 @@
 
 mod admission;
 mod api;
+pub mod audit;
 pub mod auth;
 mod body;
 mod bootstrap;
@@ -32,6 +33,7 @@ mod server;
 mod status;
 mod storage;
 mod subresources;
+mod trail;
 
 pub use config::{Config, Engine};
 pub use server::{ApiServer, Error};

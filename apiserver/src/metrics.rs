@@ -45,6 +45,7 @@ pub struct Metrics {
     duration: Family<Request, Histogram>,
     inflight: Family<Kind, Gauge>,
     longrunning: Gauge,
+    audit_errors: Counter,
 }
 
 /// Counts a request while it is in work.
@@ -66,6 +67,12 @@ impl Default for Metrics {
             Family::<Request, Histogram>::new_with_constructor(|| Histogram::new(DURATIONS));
         let inflight = Family::default();
         let longrunning = Gauge::default();
+        let audit_errors = Counter::default();
+        registry.register(
+            "apiserver_audit_error",
+            "Audit records that were lost: the log could not keep up, or the disk failed",
+            audit_errors.clone(),
+        );
         registry.register(
             "apiserver_request",
             "Requests by verb, resource and HTTP response code",
@@ -92,6 +99,7 @@ impl Default for Metrics {
             duration,
             inflight,
             longrunning,
+            audit_errors,
         }
     }
 }
@@ -130,6 +138,11 @@ impl Metrics {
     /// Lets another part of the process add its own to what is served.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock());
+    }
+
+    /// Counts audit records that are lost.
+    pub fn audit_errors(&self) -> Counter {
+        self.audit_errors.clone()
     }
 
     /// All metrics, in the OpenMetrics text format.

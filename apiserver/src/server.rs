@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Chain;
 use crate::api::Api;
+use crate::audit::{Audit, AuditError};
 use crate::auth::authorizer::{Masters, Union};
-use crate::auth::bearer::file::{FileError, StaticTokens};
+use crate::auth::bearer::{BearerError, Bearers};
 use crate::auth::node::Nodes;
 use crate::auth::rbac::{self, Rbac};
 use crate::auth::tokens::{TokenError, Tokens};
@@ -55,9 +56,12 @@ pub enum Error {
     /// The token key.
     #[error("cannot use the service account key: {0}")]
     Tokens(#[from] TokenError),
-    /// The static tokens.
+    /// Whose tokens are taken.
     #[error(transparent)]
-    TokenFile(#[from] FileError),
+    Bearers(#[from] BearerError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The store.
     #[error("cannot open the store: {0}")]
     Store(String),
@@ -104,10 +108,11 @@ impl ApiServer {
         let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
         let registry = Arc::new(Registry::builtin()?);
         let (store, recovery) = open_store(&config, &registry).await?;
-        let static_tokens = match &config.token_file {
-            Some(path) => StaticTokens::read(path)?,
-            None => StaticTokens::default(),
-        };
+        let bearers = Bearers::new(&config)?;
+        let metrics = Metrics::default();
+        let audit = config.audit.as_ref();
+        let audit = audit.map(|audit| Audit::open(audit, metrics.audit_errors()));
+        let audit = audit.transpose()?;
         let rbac = Rbac::new(store.clone());
         let authorizer = Union::new(vec![
             Box::new(Masters),
@@ -120,16 +125,18 @@ impl ApiServer {
             admission: Chain::standard(),
             authorizer: Arc::new(authorizer),
             rbac,
-            static_tokens,
+            bearers,
+            audit,
             tokens,
             kubelets,
-            metrics: Metrics::default(),
+            metrics,
             draining: CancellationToken::new(),
             config,
         });
         let nobody = Peer::Socket {
             user: None,
             local: true,
+            address: None,
         };
         let front = Front::new(api.clone(), nobody);
         let server = Self {
@@ -212,6 +219,9 @@ impl ApiServer {
         shutdown.cancelled().await;
         self.api.draining.cancel();
         connections.drain(self.api.config.drain).await;
+        if let Some(audit) = &self.api.audit {
+            audit.close().await;
+        }
         Ok(())
     }
 
@@ -369,7 +379,11 @@ async fn serve_one(
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|chain| x509::user(chain.first()?));
-    let service = TowerToHyperService::new(front.for_peer(Peer::Socket { user, local }));
+    let service = TowerToHyperService::new(front.for_peer(Peer::Socket {
+        user,
+        local,
+        address: Some(peer.ip()),
+    }));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()

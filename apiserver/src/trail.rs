@@ -78,7 +78,11 @@ impl Trail {
             let asked = || Asked {
                 id: id.to_owned(),
                 at: api.now(),
-                uri: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+                uri: parts
+                    .uri
+                    .path_and_query()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 verb: match action {
                     Action::Resource(access) => access.verb.to_owned(),
                     Action::Path { verb, .. } => (*verb).to_owned(),
@@ -86,7 +90,10 @@ impl Trail {
                 user: who.proved.clone(),
                 acting_as: who.acting_as.clone(),
                 from,
-                user_agent: agent.and_then(|one| one.to_str().ok()).unwrap_or_default().to_owned(),
+                user_agent: agent
+                    .and_then(|one| one.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned(),
                 object: match action {
                     Action::Resource(access) => Some(reference(access)),
                     Action::Path { .. } => None,
@@ -117,7 +124,10 @@ impl Trail {
 
     /// Notes the request's body.
     pub fn read(&mut self, body: &Bytes) {
-        let wanted = self.record.as_ref().is_some_and(|record| record.wants_bodies().0);
+        let wanted = self
+            .record
+            .as_ref()
+            .is_some_and(|record| record.wants_bodies().0);
         if wanted && body.len() <= BODY_MAX {
             self.request = body.clone();
         }
@@ -190,8 +200,9 @@ impl Drop for Trail {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.record
-            .stage(Stage::ResponseComplete, |event| event.answered(self.code, None));
+        self.record.stage(Stage::ResponseComplete, |event| {
+            event.answered(self.code, None)
+        });
     }
 }
 

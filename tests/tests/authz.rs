@@ -246,7 +246,7 @@ async fn kubectl_approves_and_denies() {
         .kubectl("certificate approve joe")
         .await
         .unwrap_err();
-    assert!(told.contains("mutually exclusive"), "{told}");
+    assert!(told.contains("already Denied"), "{told}");
     let masters = request(
         "root",
         ("root", "system:masters"),

@@ -5,10 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -37,7 +36,7 @@ pub struct LogError {
 /// The log.
 pub struct Log {
     records: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
-    lost: Arc<AtomicU64>,
+    lost: Counter,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -57,20 +56,19 @@ impl LogConfig {
 // === impl Log ===
 
 impl Log {
-    /// Opens the file, and starts the thread that writes.
-    pub fn open(config: &LogConfig) -> Result<Self, LogError> {
+    /// Opens the file, and starts the thread that writes. `lost` counts the records that are lost.
+    pub fn open(config: &LogConfig, lost: Counter) -> Result<Self, LogError> {
         let mut output = Output::open(config.clone()).map_err(|source| LogError {
             path: config.path.clone(),
             source,
         })?;
         let (records, mut waiting) = mpsc::channel::<Vec<u8>>(WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
         let writer = tokio::task::spawn_blocking(move || {
             while let Some(record) = waiting.blocking_recv() {
                 let flush = waiting.is_empty();
                 if let Err(error) = output.write(&record, flush) {
-                    counter.fetch_add(1, Ordering::Relaxed);
+                    counter.inc();
                     tracing::error!(%error, path = %output.config.path.display(), "an audit record is lost");
                 }
             }
@@ -87,13 +85,8 @@ impl Log {
         let records = self.records.lock();
         let sent = records.as_ref().map(|records| records.try_send(record));
         if !matches!(sent, Some(Ok(()))) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.inc();
         }
-    }
-
-    /// How many records were lost.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until what was handed over is written; later records are lost.
@@ -197,18 +190,22 @@ mod tests {
             max_backups: 2,
             ..LogConfig::new(&path)
         };
-        let log = Log::open(&config).unwrap();
+        let lost = Counter::default();
+        let log = Log::open(&config, lost.clone()).unwrap();
         for _ in 0..45 {
             log.write(b"123456789\n".to_vec());
         }
         log.close().await;
         assert_eq!(lines(&path), 5);
-        assert_eq!((lines(&numbered(&path, 1)), lines(&numbered(&path, 2))), (10, 10));
+        assert_eq!(
+            (lines(&numbered(&path, 1)), lines(&numbered(&path, 2))),
+            (10, 10)
+        );
         assert!(!numbered(&path, 3).exists());
-        assert_eq!(log.lost(), 0);
+        assert_eq!(lost.get(), 0);
         log.write(b"late\n".to_vec());
-        assert_eq!(log.lost(), 1);
-        let log = Log::open(&config).unwrap();
+        assert_eq!(lost.get(), 1);
+        let log = Log::open(&config, lost).unwrap();
         log.write(b"again\n".to_vec());
         log.close().await;
         assert_eq!(lines(&path), 6, "a restart goes on in the same file");
@@ -217,7 +214,10 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_cannot_be_written_is_told() {
         let config = LogConfig::new("/proc/nothing/audit.log");
-        let told = Log::open(&config).err().unwrap().to_string();
+        let told = Log::open(&config, Counter::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(told.contains("/proc/nothing/audit.log"), "{told}");
     }
 }

@@ -10,6 +10,8 @@ pub mod policy;
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::counter::Counter;
+
 use event::Asked;
 use log::{Log, LogConfig, LogError};
 use policy::{Level, Policy, PolicyError, Settings, Stage};
@@ -53,17 +55,13 @@ pub struct Record {
 // === impl Audit ===
 
 impl Audit {
-    /// Reads the policy and opens the log. Must be called within a tokio runtime.
-    pub fn open(config: &AuditConfig) -> Result<Self, AuditError> {
+    /// Reads the policy and opens the log; `lost` counts records that cannot be written. Must be
+    /// called within a tokio runtime.
+    pub fn open(config: &AuditConfig, lost: Counter) -> Result<Self, AuditError> {
         Ok(Self {
             policy: Policy::read(&config.policy)?,
-            log: Arc::new(Log::open(&config.log)?),
+            log: Arc::new(Log::open(&config.log, lost)?),
         })
-    }
-
-    /// How many records were lost because the log could not keep up or the disk failed.
-    pub fn lost(&self) -> u64 {
-        self.log.lost()
     }
 
     /// Begins the record of a request; `None` when the policy wants none.

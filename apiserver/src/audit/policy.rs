@@ -166,7 +166,8 @@ impl Settings {
 
 impl Rule {
     fn is_of(&self, user: &User, action: &Action<'_>) -> bool {
-        let any = |list: &[String], is: &dyn Fn(&String) -> bool| list.is_empty() || list.iter().any(is);
+        let any =
+            |list: &[String], is: &dyn Fn(&String) -> bool| list.is_empty() || list.iter().any(is);
         let verb = match action {
             Action::Resource(access) => access.verb,
             Action::Path { verb, .. } => verb,
@@ -208,7 +209,7 @@ impl GroupResources {
     }
 }
 
-/// `pods`, `pods/log`, `pods/*`, `*/status`, `*`.
+/// `pods`, `pods/log`, `pods/*` (pods and all below), `*/status`, `*`.
 fn is_resource(rule: &str, access: &Access<'_>) -> bool {
     let Some((resource, subresource)) = rule.split_once('/') else {
         return rule == "*" || (rule == access.resource && access.subresource.is_empty());
@@ -250,7 +251,9 @@ rules:
         let policy = Policy::parse(POLICY).unwrap();
         let user = User::authenticated(user, [""; 0]);
         if what.starts_with('/') {
-            return policy.decide(&user, &Action::Path { verb, path: what }).level;
+            return policy
+                .decide(&user, &Action::Path { verb, path: what })
+                .level;
         }
         let mut parts = what.split(' ');
         let mut next = || parts.next().unwrap_or_default();
@@ -279,10 +282,26 @@ rules:
             ("jane", "get", ":configmaps kube-system x", Level::Request),
             ("jane", "get", ":configmaps default x", Level::Metadata),
             ("jane", "get", ":pods/log default x", Level::Metadata),
-            ("jane", "get", ":pods default x", Level::Request),
-            ("jane", "patch", "apps:deployments/scale default x", Level::RequestResponse),
-            ("jane", "patch", "apps:deployments default web", Level::Request),
-            ("jane", "patch", "apps:deployments default other", Level::None),
+            ("jane", "get", ":pods default x", Level::Metadata),
+            ("jane", "get", ":services default x", Level::Request),
+            (
+                "jane",
+                "patch",
+                "apps:deployments/scale default x",
+                Level::RequestResponse,
+            ),
+            (
+                "jane",
+                "patch",
+                "apps:deployments default web",
+                Level::Request,
+            ),
+            (
+                "jane",
+                "patch",
+                "apps:deployments default other",
+                Level::None,
+            ),
             ("jane", "get", "batch:jobs default other", Level::None),
         ] {
             assert_eq!(level(user, verb, what), expected, "{user} {verb} {what}");

@@ -46,7 +46,7 @@ async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
         Verb::List => list::list(api, call).await,
         Verb::Watch => watch::watch(api, call).await,
         Verb::Create if !call.target.name.is_empty() => Err(Status::method_not_allowed()),
-        Verb::Create if call.kind().ephemeral => crate::reviews::create(api, call),
+        Verb::Create if call.kind().ephemeral => crate::reviews::create(api, call).await,
         Verb::Create => create::create(api, call).await,
         Verb::Update => update::update(api, call).await,
         Verb::Patch => patch::patch(api, call).await,

@@ -16,11 +16,11 @@ use crate::rest::respond;
 use crate::status::{Result, Status};
 
 /// Answers a review.
-pub fn create(api: &Api, call: &Call) -> Result<Reply> {
+pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
     let (mut review, warnings) = body_object::object(call, (&*call.resource).into())?;
     body_object::place(call, &mut review)?;
     review["status"] = match call.kind().plural.as_str() {
-        "tokenreviews" => token::review(api, &review)?,
+        "tokenreviews" => token::review(api, &review).await?,
         "selfsubjectreviews" => json!({"userInfo": call.user.to_value()}),
         "selfsubjectaccessreviews" | "subjectaccessreviews" | "localsubjectaccessreviews" => {
             access::review(api, call, &review)?

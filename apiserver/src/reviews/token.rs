@@ -8,14 +8,14 @@ use crate::registry::value;
 use crate::status::{Result, Status};
 
 /// The status of a token review.
-pub fn review(api: &Api, review: &Value) -> Result<Value> {
+pub async fn review(api: &Api, review: &Value) -> Result<Value> {
     let token = value::text(review, "spec.token");
     if token.is_empty() {
         let why = "token is required for TokenReview in authentication";
         return Err(Status::bad_request(why));
     }
     let wanted = super::texts(review, "spec.audiences");
-    Ok(match bearer::authenticate(api, token, &wanted) {
+    Ok(match bearer::authenticate(api, token, &wanted).await {
         Ok(bearer) => json!({
             "authenticated": true,
             "user": bearer.user.to_value(),

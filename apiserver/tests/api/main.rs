@@ -1,5 +1,6 @@
 //! The API server as its clients see it: in the process, over TLS, by stock kubectl.
 
+mod audit;
 mod authz;
 mod common;
 mod kinds;

@@ -8,6 +8,7 @@ use crate::common::{self, Listening, admin};
 use crate::kubectl::kubectl;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 
 /// Who the server takes the bearer of a token for; the code of its refusal otherwise.
 async fn who(to: &Listening, token: Option<&str>) -> Result<String, u16> {
@@ -186,5 +187,60 @@ async fn kubectl_makes_tokens() {
     );
     let namespaces: Api<Namespace> = Api::all(admin(&to.server));
     namespaces.get("default").await.unwrap();
+    to.stop.cancel();
+}
+
+/// Another cluster is an OIDC issuer like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_an_oidc_issuer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = format!("https://{address}");
+    let issuer_url = url.clone();
+    let (issuer, _dir) = common::server_with(|config| {
+        config.issuer = issuer_url;
+        config.secure_port = address.port();
+    })
+    .await;
+    let bindings: Api<ClusterRoleBinding> = Api::all(admin(&issuer));
+    let public = json!({
+        "metadata": {"name": "public"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:service-account-issuer-discovery"},
+        "subjects": [{"kind": "Group", "name": "system:unauthenticated"}],
+    });
+    create(bindings, public).await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin(&issuer), "default");
+    create(accounts.clone(), json!({"metadata": {"name": "robot"}})).await;
+    let config = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": {
+                "url": url,
+                "certificateAuthority": issuer.pki().ca_certificate(),
+                "audiences": ["cluster-b"],
+            },
+            "claimMappings": {"username": {"claim": "sub", "prefix": "a/"}},
+        }],
+    });
+    let stop = tokio_util::sync::CancellationToken::new();
+    let token = request(&accounts, json!({"audiences": ["cluster-b"]}))
+        .await
+        .unwrap();
+    let other = request(&accounts, json!({"audiences": ["cluster-c"]}))
+        .await
+        .unwrap();
+    let stopped = stop.clone();
+    let served = tokio::spawn(async move { issuer.serve(vec![listener], stopped).await });
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("authentication.yaml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let to = common::listening_with(|config| config.authentication_file = Some(file)).await;
+    let name = who(&to, Some(&token)).await;
+    assert_eq!(name.as_deref(), Ok("a/system:serviceaccount:default:robot"));
+    assert_eq!(who(&to, Some(&other)).await, Err(401));
+    stop.cancel();
+    served.await.unwrap().unwrap();
+    assert_eq!(who(&to, Some(&token)).await, name, "its keys are known");
     to.stop.cancel();
 }

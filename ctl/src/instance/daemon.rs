@@ -145,11 +145,13 @@ impl Parts {
         check_ports(&settings, node_ip)?;
 
         reporter.step("starting containerd and the API server");
+        let mut api = api_config(&settings, layout, node_ip);
+        args.api.apply(&mut api);
         let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
         let containerd_dir = layout.containerd();
         let (socket, server) = tokio::join!(
             launch::find_or_start(&choice, &containerd_dir),
-            ApiServer::start(api_config(&settings, layout, node_ip)),
+            ApiServer::start(api),
         );
         let socket = socket?;
         let server = Arc::new(server?);

@@ -1,5 +1,6 @@
 //! An instance: the cluster on this machine that `up` starts, `status` shows and `down` stops.
 
+mod api_flags;
 mod daemon;
 mod down;
 mod handshake;

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
+use super::api_flags::ApiFlags;
 use super::settings::{self, Settings};
 use super::state::InstanceLock;
 use super::{Layout, State, daemon, handshake, layout, preflight, unit};
@@ -61,6 +62,8 @@ pub struct UpArgs {
         default_value = "10.96.0.0/16,fd00:10:96::/112"
     )]
     pub service_cidr: Vec<IpNet>,
+    #[command(flatten)]
+    pub api: ApiFlags,
 }
 
 /// Runs `peapod up`.

@@ -6,15 +6,66 @@
 
 pub mod bootstrap;
 pub mod file;
+pub mod oidc;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
+use file::{FileError, StaticTokens};
+use oidc::config::{Authentication, ConfigError};
+use oidc::{IssuerError, Issuers};
+
 use super::tokens::Bound;
 use super::user::User;
 use crate::api::Api;
+use crate::config::Config;
 use crate::registry::value;
 use crate::storage;
+
+/// Whose tokens are taken, beside those of service accounts.
+pub struct Bearers {
+    file: StaticTokens,
+    issuers: Issuers,
+    anonymous: bool,
+    authentication: Authentication,
+}
+
+/// Why tokens cannot be checked as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum BearerError {
+    /// The file of static tokens.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configuration of the issuers.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An issuer.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+}
+
+// === impl Bearers ===
+
+impl Bearers {
+    /// As configured.
+    pub fn new(config: &Config) -> Result<Self, BearerError> {
+        let file = config.token_file.as_deref().map(StaticTokens::read);
+        let authentication = config.authentication_file.as_deref();
+        let authentication = authentication.map(Authentication::read);
+        let authentication = authentication.transpose()?.unwrap_or_default();
+        Ok(Self {
+            file: file.transpose()?.unwrap_or_default(),
+            issuers: Issuers::new(&authentication.jwt)?,
+            anonymous: config.anonymous,
+            authentication,
+        })
+    }
+
+    /// Whether who proves nothing may ask for a path.
+    pub fn allows_anonymous(&self, path: &str) -> bool {
+        self.anonymous && self.authentication.allows_anonymous(path)
+    }
+}
 
 /// Whom a token speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +77,7 @@ pub struct Bearer {
 }
 
 /// Finds out whom a token speaks for, if it is for one of `audiences`; empty for this server.
-pub fn authenticate(api: &Api, token: &str, audiences: &[String]) -> Result<Bearer, String> {
+pub async fn authenticate(api: &Api, token: &str, audiences: &[String]) -> Result<Bearer, String> {
     let own = [api.tokens.issuer().to_owned()];
     let wanted = match audiences.is_empty() {
         true => &own,
@@ -44,7 +95,7 @@ pub fn authenticate(api: &Api, token: &str, audiences: &[String]) -> Result<Bear
             false => Ok(Bearer { user, audiences }),
         }
     };
-    if let Some(user) = api.static_tokens.find(token) {
+    if let Some(user) = api.bearers.file.find(token) {
         return for_us(user);
     }
     if let Some((id, secret)) = bootstrap::split(token) {
@@ -56,6 +107,9 @@ pub fn authenticate(api: &Api, token: &str, audiences: &[String]) -> Result<Bear
         );
         let found = found.ok_or("there is no such bootstrap token")?;
         return for_us(bootstrap::user(&found, id, secret, api.now())?);
+    }
+    if let Some(user) = api.bearers.issuers.authenticate(token, api.now()).await {
+        return for_us(user?);
     }
     account(api, token, wanted, api.now())
 }

@@ -21,8 +21,13 @@ pub fn user(jwt: &Jwt, claims: &Value, now: Timestamp) -> Result<User, String> {
         return Err("the token is not valid at this time".to_owned());
     }
     let audiences = texts(&claims["aud"]);
-    if !audiences.iter().any(|one| jwt.issuer.audiences.contains(one)) {
-        return Err(format!("the token's audiences {audiences:?} have none that is asked for"));
+    if !audiences
+        .iter()
+        .any(|one| jwt.issuer.audiences.contains(one))
+    {
+        return Err(format!(
+            "the token's audiences {audiences:?} have none that is asked for"
+        ));
     }
     for rule in &jwt.claim_validation_rules {
         if claims[&rule.claim] != rule.required_value {
@@ -42,7 +47,12 @@ pub fn user(jwt: &Jwt, claims: &Value, now: Timestamp) -> Result<User, String> {
     if reserved(&name) || groups.iter().any(reserved) {
         return Err("the token claims a name of the system's own".to_owned());
     }
-    Ok(User::with(&name, uid.unwrap_or_default(), groups, Vec::new()))
+    Ok(User::with(
+        &name,
+        uid.unwrap_or_default(),
+        groups,
+        Vec::new(),
+    ))
 }
 
 fn name(mapping: &Prefixed, claims: &Value) -> Result<String, String> {
@@ -66,7 +76,11 @@ fn prefixed(mapping: &Prefixed, claims: &Value) -> Vec<String> {
 fn texts(claim: &Value) -> Vec<String> {
     match claim {
         Value::String(one) => vec![one.clone()],
-        Value::Array(all) => all.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        Value::Array(all) => all
+            .iter()
+            .filter_map(Value::as_str)
+            .map(Into::into)
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -84,7 +98,11 @@ mod tests {
         });
         change(&mut claims);
         let config = Authentication::parse(GOOD).unwrap();
-        user(&config.jwt[0], &claims, Timestamp::from_second(900).unwrap())
+        user(
+            &config.jwt[0],
+            &claims,
+            Timestamp::from_second(900).unwrap(),
+        )
     }
 
     #[test]

@@ -162,7 +162,11 @@ impl Authentication {
         for (at, jwt) in config.jwt.iter().enumerate() {
             jwt.check().map_err(|why| format!("jwt[{at}]: {why}"))?;
         }
-        let mut urls: Vec<&str> = config.jwt.iter().map(|jwt| jwt.issuer.url.as_str()).collect();
+        let mut urls: Vec<&str> = config
+            .jwt
+            .iter()
+            .map(|jwt| jwt.issuer.url.as_str())
+            .collect();
         urls.sort_unstable();
         urls.dedup();
         if urls.len() < config.jwt.len() {
@@ -200,7 +204,9 @@ impl Jwt {
         let groups = self.claim_mappings.groups.as_ref();
         let empty = groups.is_some_and(|groups| groups.claim.is_empty());
         if self.claim_mappings.username.claim.is_empty() || empty {
-            return Err("claimMappings must name their claims; expressions are not supported".to_owned());
+            return Err(
+                "claimMappings must name their claims; expressions are not supported".to_owned(),
+            );
         }
         Ok(())
     }
@@ -245,7 +251,11 @@ anonymous:
         );
         assert!(config.allows_anonymous("/livez") && !config.allows_anonymous("/version"));
         let silent = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
-        assert!(Authentication::parse(silent).unwrap().allows_anonymous("/version"));
+        assert!(
+            Authentication::parse(silent)
+                .unwrap()
+                .allows_anonymous("/version")
+        );
     }
 
     #[test]
@@ -255,7 +265,10 @@ anonymous:
             ("https://id", "http://id"),
             ("audiences: [kubernetes]", "audiences: []"),
             (", prefix: \"oidc:\"", ""),
-            ("{claim: sub, prefix: \"oidc:\"}", "{expression: claims.sub}"),
+            (
+                "{claim: sub, prefix: \"oidc:\"}",
+                "{expression: claims.sub}",
+            ),
             ("conditions:", "unknown:"),
         ] {
             let text = GOOD.replace(from, to);

@@ -138,7 +138,10 @@ impl Issuer {
         *fetched = Some(Instant::now());
         let document: Value = self.get(&self.jwt.discovery()).await?;
         if document["issuer"] != self.jwt.issuer.url {
-            return Err(format!("the discovery document is of another issuer: {}", document["issuer"]));
+            return Err(format!(
+                "the discovery document is of another issuer: {}",
+                document["issuer"]
+            ));
         }
         let keys = document["jwks_uri"].as_str().unwrap_or_default();
         let keys: JwkSet = self.get(keys).await?;
