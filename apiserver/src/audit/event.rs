@@ -127,7 +127,10 @@ impl Event {
         for field in ["requestObject", "responseObject"] {
             let object = &mut self.0[field];
             value::remove(object, "metadata.managedFields");
-            for (list, path) in [("items", "metadata.managedFields"), ("rows", "object.metadata.managedFields")] {
+            for (list, path) in [
+                ("items", "metadata.managedFields"),
+                ("rows", "object.metadata.managedFields"),
+            ] {
                 let items = object.get_mut(list).and_then(Value::as_array_mut);
                 for item in items.into_iter().flatten() {
                     value::remove(item, path);
