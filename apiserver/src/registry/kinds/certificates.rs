@@ -238,12 +238,12 @@ fn conditions(at: &At<'_>, errors: &mut FieldErrors) {
         let name = value::text(condition.value(), "type");
         kind.required(errors);
         if FINAL.contains(&name) && status.text() != "True" {
-            errors.push(FieldError::not_supported(&status, status.text(), &["True"]));
+            errors.push(FieldError::not_supported(status, status.text(), &["True"]));
         } else {
             status.require_one_of(errors, &["True", "False", "Unknown"]);
         }
         if seen.contains(&name) {
-            errors.push(FieldError::duplicate(&condition, name));
+            errors.push(FieldError::duplicate(condition, name));
         }
         let opposite = match name {
             "Approved" => "Denied",
