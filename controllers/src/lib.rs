@@ -3,7 +3,7 @@
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`], [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]),
 //! nodes, their health and addresses ([`node`], [`ipblock`]), the life and death of objects ([`namespace`],
-//! [`gc`], [`pod_gc`]), what every namespace has ([`service_account`]), roles made of others ([`cluster_role_aggregation`]), certificates ([`certificates`]), and volumes and claims ([`volume`]). It owns nothing that is not in
+//! [`gc`], [`pod_gc`]), what every namespace has ([`service_account`]), roles made of others ([`cluster_role_aggregation`]), certificates and tokens of nodes ([`certificates`], [`bootstrap_token`]), and volumes and claims ([`volume`]). It owns nothing that is not in
 //! the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
@@ -27,6 +27,7 @@ pub mod common;
 pub mod config;
 pub mod shell;
 
+pub mod bootstrap_token;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod deployment;
@@ -97,6 +98,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     disruption::start(&ctx, &mut tasks);
     cluster_role_aggregation::start(&ctx, &mut tasks);
     certificates::start(&ctx, &mut tasks);
+    bootstrap_token::start(&ctx, &mut tasks);
     let namespaces = namespace::start(&ctx, &mut tasks);
     gc::start(&ctx, &mut tasks, namespaces);
     ctx.watch(&mut tasks);

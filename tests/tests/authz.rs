@@ -202,6 +202,12 @@ async fn a_machine_becomes_a_node_by_a_bootstrap_token() {
         json!(["system:nodes", "system:authenticated"])
     );
     // Renewed by the node itself, and not by others.
+    let other = cluster.requests("system:node:n2", &["system:nodes"]);
+    let told = other
+        .create(&PostParams::default(), &asked)
+        .await
+        .unwrap_err();
+    assert!(told.to_string().contains("CN=system:node:n2"), "{told}");
     let mut again = asked.clone();
     again.metadata.name = Some("n1-again".to_owned());
     let node = cluster.requests("system:node:n1", &["system:nodes"]);

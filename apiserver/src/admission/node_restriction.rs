@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{Attributes, Operation, Plugin, find};
 use crate::api::Api;
 use crate::auth::node::rules::{LEASES, node_of};
+use crate::registry::kinds::certificates;
 use crate::registry::value;
 use crate::status::Result;
 
@@ -97,6 +98,7 @@ pub fn check(write: &NodeWrite<'_>) -> Result<(), String> {
         ("", "nodes", _) => node(write),
         ("", "serviceaccounts", "token") => token(write),
         ("coordination.k8s.io", "leases", _) => lease(write),
+        ("certificates.k8s.io", "certificatesigningrequests", "") => request(write),
         ("storage.k8s.io", "csinodes", _) if write.name != write.node => {
             write.refuse("is not allowed to modify the CSINode of another node")
         }
@@ -257,11 +259,43 @@ fn token(write: &NodeWrite<'_>) -> Result<(), String> {
             bound("uid"),
             value::text(pod, "metadata.uid"),
         )),
-        Some(pod) if write.runs(pod) => Ok(()),
+        Some(pod) if write.runs(pod) => audiences(write, pod),
         Some(_) => {
             Err("node requested token bound to a pod scheduled on a different node".to_owned())
         }
         None => Err(format!("pod not found: {}", bound("name"))),
+    }
+}
+
+/// A node asks for certificates in its own name.
+fn request(write: &NodeWrite<'_>) -> Result<(), String> {
+    let signer = value::text(write.new, "spec.signerName");
+    let of_nodes = matches!(
+        signer,
+        "kubernetes.io/kubelet-serving" | "kubernetes.io/kube-apiserver-client-kubelet"
+    );
+    if write.operation != Operation::Create || !of_nodes {
+        return Ok(());
+    }
+    let own = format!("system:node:{}", write.node);
+    let asked = certificates::common_name(value::text(write.new, "spec.request"));
+    match asked.as_deref() == Some(own.as_str()) {
+        true => Ok(()),
+        false => Err(format!("can only create a node CSR with CN={own}")),
+    }
+}
+
+/// A token is for whom the pod's volumes say.
+fn audiences(write: &NodeWrite<'_>, pod: &Value) -> Result<(), String> {
+    let volumes = value::list(pod, "spec.volumes").iter();
+    let sources = volumes.flat_map(|volume| value::list(volume, "projected.sources"));
+    let tokens = sources.filter_map(|source| value::at(source, "serviceAccountToken"));
+    let known: Vec<&str> = tokens.map(|token| value::text(token, "audience")).collect();
+    let asked = value::list(write.new, "spec.audiences").iter();
+    let mut asked = asked.filter_map(Value::as_str);
+    match asked.find(|one| !known.contains(one)) {
+        Some(other) => Err(format!("audience {other:?} not found in pod spec volume")),
+        None => Ok(()),
     }
 }
 

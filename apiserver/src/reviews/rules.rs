@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::auth::node::rules::node_of;
 use crate::registry::value;
 use crate::rest::call::Call;
 use crate::status::{Result, Status};
@@ -18,14 +19,18 @@ pub fn review(api: &Api, call: &Call, review: &Value) -> Result<Value> {
     let (paths, resources): (Vec<_>, Vec<_>) = rules
         .into_iter()
         .partition(|rule| !rule.non_resource_urls.is_empty());
+    let mut faults: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    if node_of(&call.user).is_some() {
+        // What a node may do depends on its pods, which is no list of rules.
+        faults.push("node authorizer does not support user rule resolution".to_owned());
+    }
     let mut status = json!({
-        "incomplete": !missing.is_empty(),
+        "incomplete": !faults.is_empty(),
         "resourceRules": resources,
         "nonResourceRules": paths,
     });
-    if !missing.is_empty() {
-        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        status["evaluationError"] = missing.join(", ").into();
+    if !faults.is_empty() {
+        status["evaluationError"] = faults.join(", ").into();
     }
     Ok(status)
 }

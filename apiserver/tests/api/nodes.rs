@@ -164,15 +164,24 @@ async fn a_node_asks_for_tokens_of_its_own_pods() {
     world(&server).await;
     let pods: Api<Pod> = Api::namespaced(admin(&server), "default");
     let uid = pods.get("p").await.unwrap().metadata.uid;
-    let ask = async |name: &str, bound: Value| {
+    let ask_for = async |name: &str, bound: Value, audiences: Value| {
         let accounts: Api<ServiceAccount> = Api::namespaced(node(&server, name), "default");
-        let request: TokenRequest = of(json!({"spec": {"audiences": [], "boundObjectRef": bound}}));
+        let spec = json!({"audiences": audiences, "boundObjectRef": bound});
+        let request: TokenRequest = of(json!({"spec": spec}));
+        let params = PostParams::default();
         accounts
-            .create_token_request("default", &PostParams::default(), &request)
+            .create_token_request("default", &params, &request)
             .await
     };
+    let ask = async |name: &str, bound: Value| ask_for(name, bound, json!([])).await;
     let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid});
     ask("n1", bound.clone()).await.unwrap();
+    let told = refused(ask_for("n1", bound.clone(), json!(["vault"])).await);
+    assert!(
+        told.message
+            .ends_with("audience \"vault\" not found in pod spec volume"),
+        "{told:?}"
+    );
     assert_eq!(refused(ask("n2", bound).await).code, 403);
     let told = refused(ask("n1", Value::Null).await);
     assert!(

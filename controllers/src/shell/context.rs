@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodSpec, Service, ServiceAccount, Volume,
+    PodSpec, Secret, Service, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -92,6 +92,8 @@ informers! {
     claims: PersistentVolumeClaim = Keep::default(), Api::all;
     /// Storage classes.
     storage_classes: StorageClass = Keep::default(), Api::all;
+    /// Secrets of bootstrap tokens, no others.
+    bootstrap_tokens: Secret = Keep { fields: "type=bootstrap.kubernetes.io/token", ..Keep::default() }, Api::all;
     /// Certificate requests.
     certificate_requests: CertificateSigningRequest = Keep::default(), Api::all;
     /// ClusterRoles.

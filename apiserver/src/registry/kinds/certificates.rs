@@ -163,6 +163,15 @@ pub fn pem(base64: &str) -> Option<Vec<Pem>> {
     blocks.ok().filter(|blocks| !blocks.is_empty())
 }
 
+/// The common name that a request asks for.
+pub fn common_name(request: &str) -> Option<String> {
+    let blocks = pem(request)?;
+    let (_, request) = X509CertificationRequest::from_der(&blocks.first()?.contents).ok()?;
+    let subject = &request.certification_request_info.subject;
+    let name = subject.iter_common_name().next()?;
+    Some(name.as_str().ok()?.to_owned())
+}
+
 fn request(at: &At<'_>, errors: &mut FieldErrors) {
     if !at.required(errors) {
         return;

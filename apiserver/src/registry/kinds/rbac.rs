@@ -3,7 +3,7 @@
 use peapod_api::names;
 use serde_json::Value;
 
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, value};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -79,6 +79,17 @@ struct Roles;
 impl Rules for Roles {
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         let root = At::root(object);
+        let aggregation = root.at("aggregationRule");
+        if aggregation.is_set() {
+            let selectors = aggregation.at("clusterRoleSelectors");
+            if selectors.is_empty() {
+                let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                selectors.missing(errors, why);
+            }
+            for selector in selectors.items() {
+                checks::label_selector(&selector, errors);
+            }
+        }
         for rule in root.at("rules").items() {
             let (verbs, urls) = (rule.at("verbs"), rule.at("nonResourceURLs"));
             if verbs.is_empty() {
@@ -138,9 +149,11 @@ impl Rules for Bindings {
         role.at("name").require_name(errors, names::path_segment);
         for subject in root.at("subjects").items() {
             let (kind, group) = (subject.at("kind"), subject.at("apiGroup"));
-            subject.at("name").required(errors);
+            let name = subject.at("name");
+            name.required(errors);
             match kind.text() {
                 "ServiceAccount" => {
+                    name.follows(errors, names::dns_subdomain);
                     if !group.is_empty() {
                         group.one_of(errors, &[""]);
                     }
