@@ -25,6 +25,8 @@ pub struct Api {
     pub store: Store,
     /// What changes or refuses writes.
     pub admission: admission::Chain,
+    /// Whose turn it is among the writers of namespaces with quotas.
+    pub quota_turns: admission::quota::Turns,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
     /// What roles and bindings grant.

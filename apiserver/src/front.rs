@@ -35,6 +35,7 @@ use crate::rest::target::{ResourceTarget, Target, Verb};
 use crate::rest::{self, table};
 use crate::status::{Result, Status};
 use crate::trail::{self, Trail, Who};
+use crate::warnings;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -198,6 +199,12 @@ impl Front {
             let answer = crate::proxy::stream(&self.api, &call, parts).await;
             return answer.map(Answer::Raw);
         }
+        if matches!(call.subresource, Some(Subresource::Proxy(_))) {
+            parts.headers = call.headers.clone();
+            let body = body::read(body).await?;
+            let answer = crate::proxy::through(&self.api, &call, parts, body).await;
+            return answer.map(Answer::Raw);
+        }
         let long = call.verb == Verb::Watch;
         let _permit = self.permit(long)?;
         if parts.method != Method::GET && parts.method != Method::HEAD {
@@ -212,11 +219,15 @@ impl Front {
         let timeout = self.api.config.request_timeout;
         let mutating = !matches!(call.verb, Verb::Get | Verb::List | Verb::Watch);
         let _counted = (!long).then(|| self.api.metrics.in_flight(mutating));
-        let outcome = tokio::time::timeout(timeout, rest::serve(&self.api, call)).await;
-        let outcome = outcome.unwrap_or_else(|_| {
+        let answering = tokio::time::timeout(timeout, rest::serve(&self.api, call));
+        let (outcome, warnings) = warnings::collect(answering).await;
+        let mut outcome = outcome.unwrap_or_else(|_| {
             let why = "Timeout: request did not complete within the allotted timeout";
             Err(Status::timeout(why))
         });
+        if let Ok(reply) = &mut outcome {
+            reply.warnings.extend(warnings);
+        }
         let code = match &outcome {
             Ok(reply) => reply.code,
             Err(status) => status.code,

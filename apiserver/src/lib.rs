@@ -34,6 +34,7 @@ mod status;
 mod storage;
 mod subresources;
 mod trail;
+mod warnings;
 
 pub use config::{Config, Engine};
 pub use server::{ApiServer, Error};

@@ -123,6 +123,7 @@ impl ApiServer {
             registry,
             store,
             admission: Chain::standard(),
+            quota_turns: Default::default(),
             authorizer: Arc::new(authorizer),
             rbac,
             bearers,

@@ -1,10 +1,13 @@
 //! One file or folder per control loop, all of one skeleton.
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
-//! ([`deployment`], [`replicaset`], [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]),
-//! nodes, their health and addresses ([`node`], [`ipblock`]), the life and death of objects ([`namespace`],
-//! [`gc`], [`pod_gc`]), what every namespace has ([`service_account`]), roles made of others ([`cluster_role_aggregation`]), certificates and tokens of nodes ([`certificates`], [`bootstrap_token`]), and volumes and claims ([`volume`]). It owns nothing that is not in
-//! the API, and must not know the other parts: it meets them over a `kube::Client`.
+//! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
+//! [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
+//! and addresses ([`node`], [`ipblock`]), their certificates and tokens ([`certificates`],
+//! [`bootstrap_token`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
+//! every namespace has ([`service_account`]) and may use ([`quota`]), roles made of others
+//! ([`cluster_role_aggregation`]), and volumes and claims ([`volume`]). It owns nothing that is
+//! not in the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
 //! # How to write a controller
 //!
@@ -30,17 +33,22 @@ pub mod shell;
 pub mod bootstrap_token;
 pub mod certificates;
 pub mod cluster_role_aggregation;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod gc;
 pub mod ipblock;
+pub mod job;
 pub mod namespace;
 pub mod node;
 pub mod pod_gc;
+pub mod quota;
 pub mod replicaset;
 pub mod service_account;
+pub mod statefulset;
 pub mod volume;
 
 use kube::Client;
@@ -88,12 +96,17 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     tasks.spawn("events", events.run());
     deployment::start(&ctx, &mut tasks);
     replicaset::start(&ctx, &mut tasks);
+    statefulset::start(&ctx, &mut tasks);
+    daemonset::start(&ctx, &mut tasks);
+    job::start(&ctx, &mut tasks);
+    cronjob::start(&ctx, &mut tasks);
     service_account::start(&ctx, &mut tasks);
     ipblock::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);
     node::start(&ctx, &mut tasks);
     pod_gc::start(&ctx, &mut tasks);
+    quota::start(&ctx, &mut tasks);
     volume::start(&ctx, &mut tasks);
     disruption::start(&ctx, &mut tasks);
     cluster_role_aggregation::start(&ctx, &mut tasks);

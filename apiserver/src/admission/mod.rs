@@ -5,12 +5,18 @@
 
 mod certificates;
 mod default_tolerations;
+mod ingress_class;
 mod lifecycle;
+mod limit_ranger;
 mod node_restriction;
+mod pod_security;
 mod priority;
+pub mod quota;
 mod rbac;
+mod runtime_class;
 mod service_account;
 mod storage_class;
+mod storage_protection;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -101,12 +107,17 @@ impl Chain {
         Self(vec![
             Box::new(lifecycle::NamespaceLifecycle),
             Box::new(node_restriction::NodeRestriction),
+            Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
-            Box::new(default_tolerations::DefaultTolerationSeconds),
+            Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
+            Box::new(default_tolerations::DefaultTolerationSeconds),
             Box::new(storage_class::DefaultStorageClass),
             Box::new(rbac::RbacEscalation),
             Box::new(certificates::Certificates),
+            Box::new(storage_protection::StorageObjectInUseProtection),
+            Box::new(runtime_class::RuntimeClass),
+            Box::new(ingress_class::DefaultIngressClass),
         ])
     }
 
@@ -144,11 +155,25 @@ fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Op
 
 /// All objects of a resource, decoded. For small collections: classes.
 fn all(api: &Api, group: &str, plural: &str) -> Vec<Value> {
+    decoded(api, group, plural, peapod_store::Scope::All)
+}
+
+/// The objects of a resource in a namespace, decoded. For small collections: limits, quotas.
+fn in_namespace(api: &Api, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+    decoded(
+        api,
+        group,
+        plural,
+        peapod_store::Scope::Namespace(namespace),
+    )
+}
+
+fn decoded(api: &Api, group: &str, plural: &str, scope: peapod_store::Scope<'_>) -> Vec<Value> {
     let Some(resource) = api.registry.find(group, "v1", plural) else {
         return Vec::new();
     };
     let snapshot = api.store.snapshot(&storage::range(&resource.kind));
-    let entries = snapshot.range(peapod_store::Scope::All, None);
+    let entries = snapshot.range(scope, None);
     entries
         .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
         .collect()

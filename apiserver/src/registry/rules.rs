@@ -36,6 +36,9 @@ pub trait Rules: Send + Sync + 'static {
     /// Checks a write of `/approval`.
     fn validate_approval(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
 
+    /// Checks a write of another subresource that is written as the whole object.
+    fn validate_part(&self, _part: &str, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
+
     /// Warnings for the client (deprecated fields and the like).
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()

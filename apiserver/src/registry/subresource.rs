@@ -32,6 +32,8 @@ pub enum Subresource {
     Token,
     /// `/ephemeralcontainers` of a pod.
     EphemeralContainers,
+    /// `/resize` of a pod: what its containers request and may use.
+    Resize,
     /// `/log` of a pod.
     Log,
     /// `/exec` of a pod.
@@ -40,6 +42,8 @@ pub enum Subresource {
     Attach,
     /// `/portforward` of a pod.
     PortForward,
+    /// `/proxy`: HTTP passed on to what the object stands for; the kind of its options.
+    Proxy(&'static str),
 }
 
 // === impl ScalePaths ===
@@ -68,19 +72,30 @@ impl Subresource {
             Self::Eviction => "eviction",
             Self::Token => "token",
             Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
             Self::Log => "log",
             Self::Exec => "exec",
             Self::Attach => "attach",
             Self::PortForward => "portforward",
+            Self::Proxy(_) => "proxy",
         }
     }
 
     /// What may be done.
     pub fn verbs(&self) -> &'static [Verb] {
         match self {
-            Self::Status | Self::Approval | Self::Scale(_) | Self::EphemeralContainers => {
-                &[Verb::Get, Verb::Patch, Verb::Update]
-            }
+            Self::Status
+            | Self::Approval
+            | Self::Scale(_)
+            | Self::EphemeralContainers
+            | Self::Resize => &[Verb::Get, Verb::Patch, Verb::Update],
+            Self::Proxy(_) => &[
+                Verb::Create,
+                Verb::Delete,
+                Verb::Get,
+                Verb::Patch,
+                Verb::Update,
+            ],
             Self::Finalize => &[Verb::Update],
             Self::Binding | Self::Eviction | Self::Token => &[Verb::Create],
             Self::Log => &[Verb::Get],
@@ -95,7 +110,9 @@ impl Subresource {
             | Self::Approval
             | Self::Finalize
             | Self::EphemeralContainers
+            | Self::Resize
             | Self::Log => None,
+            Self::Proxy(kind) => Some(("", "v1", kind)),
             Self::Scale(_) => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),

@@ -8,10 +8,10 @@ use super::body_object;
 use super::call::{Call, Reply};
 use super::respond;
 use super::write::{ATTEMPTS, Write, Written, commit_failed};
-use crate::admission::Operation;
+use crate::admission::{Operation, quota};
 use crate::api::Api;
 use crate::random;
-use crate::registry::{object_meta, value};
+use crate::registry::{Resource, object_meta, value};
 use crate::status::{Result, Status};
 
 /// How many generated names are tried.
@@ -97,11 +97,14 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
     write.admit(Operation::Create, &mut object, None).await?;
     object_meta::stamp_new(kind, &mut object, &random::uid(), now);
     if kind.status == crate::registry::StatusRule::Separate {
-        value::remove(&mut object, "status");
+        let empty = empty_status(write.resource);
+        value::set_or_remove(&mut object, "status", empty);
     }
     kind.rules.prepare_create(&mut object);
-    // What is claimed may be taken meanwhile: the next turn begins anew from the same object.
-    let turns = if kind.rules.has_claims() { ATTEMPTS } else { 1 };
+    // What is claimed may be taken meanwhile, and a quota be charged by another server: the next
+    // turn begins anew from the same object.
+    let contended = kind.rules.has_claims() || quota::is_limited(write);
+    let turns = if contended { ATTEMPTS } else { 1 };
     for turn in 1..=turns {
         let mut candidate = match turn == turns {
             true => object.take(),
@@ -117,6 +120,13 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
     Err(Status::unavailable(
         "what the object claims keeps being taken; try again",
     ))
+}
+
+/// The status of a new object, as its schema has it: `{}` for most.
+fn empty_status(resource: &Resource) -> Option<Value> {
+    let mut bare = Value::Object(Default::default());
+    peapod_schema::default::default(&mut bare, &resource.schema);
+    value::remove(&mut bare, "status")
 }
 
 /// Stores a new object; `None` when a claim was taken meanwhile.
@@ -136,6 +146,7 @@ async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
             })),
         };
     }
+    let _turn = write.api.quota_turns.take(write).await;
     let txn = Txn::new().put(key.clone(), Compare::Absent, draft);
     let txn = write.claim(txn, Some(object), None)?;
     match write.api.store.commit(txn).await {

@@ -124,6 +124,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
             });
         }
         let compare = Compare::At(entry.modified);
+        let _turn = write.api.quota_turns.take(write).await;
         let txn = match deleted {
             true => write.claim(Txn::new().delete(key, compare), None, Some(&old))?,
             false => Txn::new().put(key, compare, draft.clone()),

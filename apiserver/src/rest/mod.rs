@@ -46,6 +46,9 @@ async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
         Verb::List => list::list(api, call).await,
         Verb::Watch => watch::watch(api, call).await,
         Verb::Create if !call.target.name.is_empty() => Err(Status::method_not_allowed()),
+        Verb::Create if call.kind().plural == "bindings" => {
+            crate::subresources::bind(api, call).await
+        }
         Verb::Create if call.kind().ephemeral => crate::reviews::create(api, call).await,
         Verb::Create => create::create(api, call).await,
         Verb::Update => update::update(api, call).await,

@@ -172,6 +172,15 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
             *new = old.clone();
             value::set_or_remove(new, field, verdict);
         }
+        "resize" => {
+            let wanted = new["spec"].take();
+            *new = old.clone();
+            for field in ["containers", "initContainers"] {
+                resize(&mut new["spec"], &wanted, field);
+            }
+            write.default(new);
+            object_meta::stamp_update(kind, new, old);
+        }
         // Other subresources make their change from the old object themselves.
         _ => {
             write.default(new);
@@ -180,6 +189,20 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
     }
     let present = value::at(old, "metadata.resourceVersion").cloned();
     value::set_or_remove(new, "metadata.resourceVersion", present);
+}
+
+/// Takes over the resources of the containers that keep their names.
+fn resize(spec: &mut Value, wanted: &Value, field: &str) {
+    let wanted = value::list(wanted, field);
+    let containers = spec.get_mut(field).and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        let Some(sized) = wanted.iter().find(|one| one["name"] == container["name"]) else {
+            continue;
+        };
+        for part in ["resources", "resizePolicy"] {
+            value::set_or_remove(container, part, sized.get(part).cloned());
+        }
+    }
 }
 
 /// Makes the new object the old one but for some fields.
@@ -220,6 +243,7 @@ async fn commit(
     let key = entry.key.clone();
     let draft = write.draft(new)?;
     let compare = Compare::At(entry.modified);
+    let _turn = write.api.quota_turns.take(write).await;
     let txn = match deleted {
         true => write.claim(Txn::new().delete(key.clone(), compare), None, Some(old))?,
         false => write.claim(
@@ -247,5 +271,6 @@ pub fn is_whole(subresource: &Subresource) -> bool {
             | Subresource::Approval
             | Subresource::Finalize
             | Subresource::EphemeralContainers
+            | Subresource::Resize
     )
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fields;
 use super::query::WriteOptions;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, quota};
 use crate::api::Api;
 use crate::auth::user::User;
 use crate::registry::claims::Claim;
@@ -156,8 +156,9 @@ impl Write<'_> {
         rules.allocate(new, Some(old), &mut pools, &mut errors);
         rules.validate(new, &mut errors);
         // What a client may not change, a subresource is there to change.
-        if matches!(self.subresource, "" | "scale") {
-            rules.validate_update(new, old, &mut errors);
+        match self.subresource {
+            "" | "scale" => rules.validate_update(new, old, &mut errors),
+            part => rules.validate_part(part, new, old, &mut errors),
         }
         self.settle(new, errors)
     }
@@ -180,7 +181,7 @@ impl Write<'_> {
     }
 
     /// Adds to a transaction what the object claims and the old one did not, and releases what
-    /// only the old one claimed.
+    /// only the old one claimed; charges the quotas of the namespace.
     pub fn claim(&self, mut txn: Txn, new: Option<&Value>, old: Option<&Value>) -> Result<Txn> {
         let rules = &self.resource.kind.rules;
         let claims = |object: Option<&Value>| object.map_or(Vec::new(), |o| rules.claims(o));
@@ -192,7 +193,7 @@ impl Write<'_> {
         for claim in held.iter().filter(|claim| !wanted.contains(claim)) {
             txn = txn.delete(claim_key(claim)?, Compare::Any);
         }
-        Ok(txn)
+        quota::charge(self, txn, new, old)
     }
 
     fn owner(&self, object: &Value) -> String {

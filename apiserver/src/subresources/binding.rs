@@ -5,15 +5,34 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::registry::{object_meta, value};
+use crate::registry::{Resource, Subresource, object_meta, value};
 use crate::rest::call::{Call, Reply};
 use crate::rest::{respond, update, write::Write};
 use crate::status::{Result, Status};
 
-/// Answers a POST of a Binding.
+/// Answers a POST of a Binding below its pod.
 pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
-    let options = call.query.write_options()?;
     let binding = super::body(api, call)?;
+    bind(api, call, &call.resource, &call.target.name, binding).await
+}
+
+/// Answers a POST of a Binding that has its pod's name.
+pub async fn create_in_collection(api: &Api, call: &Call) -> Result<Reply> {
+    let binding = super::body_of(api, call, &Subresource::Binding)?;
+    let pods = api.registry.find("", "v1", "pods");
+    let pods = pods.ok_or_else(Status::no_such_path)?;
+    let name = value::text(&binding, "metadata.name").to_owned();
+    bind(api, call, pods, &name, binding).await
+}
+
+async fn bind(
+    api: &Api,
+    call: &Call,
+    pods: &Resource,
+    name: &str,
+    binding: Value,
+) -> Result<Reply> {
+    let options = call.query.write_options()?;
     let node = value::text(&binding, "target.name").to_owned();
     let kind = value::text(&binding, "target.kind");
     if node.is_empty() || !matches!(kind, "" | "Node") {
@@ -24,9 +43,9 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
     let write = Write {
         api,
         user: &call.user,
-        resource: &call.resource,
+        resource: pods,
         namespace: &call.target.namespace,
-        name: &call.target.name,
+        name,
         subresource: "binding",
         options: &options,
         manager: &crate::rest::fields::manager(&options, call),

@@ -22,6 +22,11 @@ pub async fn serve(api: &Api, call: &Call, subresource: &Subresource) -> Result<
     }
 }
 
+/// Answers a POST to `bindings`: the older way to create the `/binding` of a pod.
+pub async fn bind(api: &Api, call: &Call) -> Result<Reply> {
+    binding::create_in_collection(api, call).await
+}
+
 /// The schema of what a subresource speaks.
 fn expected(
     api: &Api,
@@ -40,6 +45,11 @@ fn expected(
 /// The object in the body, of the kind that a subresource speaks.
 fn body(api: &Api, call: &Call) -> Result<serde_json::Value> {
     let subresource = call.subresource.as_ref().ok_or_else(Status::no_such_path)?;
+    body_of(api, call, subresource)
+}
+
+/// The object in the body, of the kind that this subresource speaks.
+fn body_of(api: &Api, call: &Call, subresource: &Subresource) -> Result<serde_json::Value> {
     let (api_version, kind, schema) = expected(api, subresource)?;
     let expected = crate::rest::body_object::Expected {
         api_version: &api_version,

@@ -1,5 +1,6 @@
 //! The API server as its clients see it: in the process, over TLS, by stock kubectl.
 
+mod admission;
 mod audit;
 mod authz;
 mod common;
@@ -7,5 +8,6 @@ mod kinds;
 mod kubectl;
 mod nodes;
 mod objects;
+mod proxies;
 mod tokens;
 mod wire;

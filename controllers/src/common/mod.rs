@@ -1,5 +1,6 @@
 //! What several cores share. Pure: no IO, no clock, no task.
 
+pub mod history;
 pub mod key;
 pub mod merge;
 pub mod owner;

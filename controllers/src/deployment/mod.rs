@@ -10,7 +10,7 @@ mod revision;
 #[cfg(test)]
 mod simulation;
 mod status;
-mod template;
+pub mod template;
 
 use std::sync::Arc;
 use std::time::Instant;

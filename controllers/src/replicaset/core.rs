@@ -8,11 +8,11 @@ use k8s_openapi::api::apps::v1::{
     ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::ObjectMeta;
 
 use super::rank;
-use crate::common::{owner, pods};
+use crate::common::pods;
 
 /// The most pods created or deleted in one go, as upstream's `burstReplicas`.
 const BURST: usize = 500;
@@ -70,7 +70,7 @@ pub fn step(observed: &Observed<'_>, now: Timestamp) -> Step {
 }
 
 /// The pod that the template makes.
-pub fn new_pod(set: &ReplicaSet) -> Pod {
+pub fn new_pod(set: &ReplicaSet, owner: OwnerReference) -> Pod {
     let template = set.spec.template.clone().unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
     let name = set.metadata.name.as_deref().unwrap_or_default();
@@ -81,7 +81,7 @@ pub fn new_pod(set: &ReplicaSet) -> Pod {
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
-            owner_references: Some(vec![owner::controller_reference(set)]),
+            owner_references: Some(vec![owner]),
             ..Default::default()
         },
         spec: template.spec,

@@ -1,54 +1,63 @@
-//! ReplicaSets: as many pods of a template as asked for.
+//! ReplicaSets: as many pods of a template as asked for. ReplicationControllers are the same
+//! under an older name.
 //!
-//! [`core`] decides, [`rank`] chooses whom to delete; this file claims, creates and deletes.
+//! [`core`] decides, [`rank`] chooses whom to delete; this file claims, creates and deletes;
+//! [`kinds`] says how the two kinds differ.
 
 pub mod core;
-mod rank;
+mod kinds;
+pub(crate) mod rank;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::Resource;
 use peapod_api::selector::Selector;
 
 use self::core::{Failure, Observed, Step};
+use self::kinds::Replicated;
 use crate::common::{Key, owner, pods};
-use crate::shell::context::term;
+use crate::shell::context::{Informers, term};
 use crate::shell::events::Note;
 use crate::shell::expectations::Expectations;
 use crate::shell::{
     Change, Context, Controller, Error, Loop, Outcome, Result, Tasks, claims, informer, write,
 };
 
-/// Upstream's name of this loop, and of its events' source.
-const NAME: &str = "replicaset";
-const COMPONENT: &str = "replicaset-controller";
 /// Pod annotation: pods with a lower cost are deleted first; an `i32`, 0 when missing.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-struct ReplicaSets {
+struct Sets<S> {
     ctx: Context,
     expect: Expectations,
+    kind: PhantomData<S>,
 }
 
-/// Wires the loop.
+/// Wires the loops of both kinds.
 pub fn start(ctx: &Context, tasks: &mut Tasks) {
+    start_kind::<ReplicaSet>(ctx, tasks);
+    start_kind::<ReplicationController>(ctx, tasks);
+}
+
+fn start_kind<S: Replicated>(ctx: &Context, tasks: &mut Tasks) {
     let informers = ctx.informers.clone();
-    Loop::new(ctx, NAME)
-        .on_self(&ctx.informers.replica_sets)
+    Loop::new(ctx, S::NAME)
+        .on_self(S::informer(&ctx.informers))
         .on(&ctx.informers.pods, move |change| {
-            let orphan = |pod: &Pod| possible_owners(&informers, pod);
-            owners_of(change, "ReplicaSet", orphan)
+            let orphan = |pod: &Pod| possible_owners::<S>(&informers, pod);
+            owners_of(change, &S::kind(&()), orphan)
         })
         .run(
             tasks,
-            ReplicaSets {
+            Sets::<S> {
                 ctx: ctx.clone(),
                 expect: Expectations::default(),
+                kind: PhantomData,
             },
         );
 }
@@ -77,33 +86,33 @@ pub(crate) fn owners_of<K: Resource>(
     keys
 }
 
-fn possible_owners(informers: &crate::shell::context::Informers, pod: &Pod) -> Vec<Key> {
+fn possible_owners<S: Replicated>(informers: &Informers, pod: &Pod) -> Vec<Key> {
     let Some(labels) = &pod.metadata.labels else {
         return Vec::new();
     };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let sets = informers.replica_sets.in_namespace(namespace);
+    let sets = S::informer(informers).in_namespace(namespace);
     let matching = sets
         .iter()
-        .filter(|set| selector(set).is_ok_and(|s| s.matches(labels)));
+        .filter(|set| set.selector().is_ok_and(|s| s.matches(labels)));
     matching.map(|set| Key::of(&**set)).collect()
 }
 
-fn selector(set: &ReplicaSet) -> Result<Selector> {
-    let parsed = Selector::from_label_selector(&set.spec.selector);
+fn selector<S: Replicated>(set: &S) -> Result<Selector> {
+    let parsed = set.selector();
     parsed.map_err(|fault| Error::Object {
-        object: write::label::<ReplicaSet>(&Key::of(set)),
+        object: write::label::<S>(&Key::of(set)),
         fault: format!("spec.selector: {fault}"),
     })
 }
 
-impl Controller for ReplicaSets {
+impl<S: Replicated> Controller for Sets<S> {
     async fn reconcile(&self, key: &Key) -> Result<Outcome> {
-        let Some(set) = self.ctx.informers.replica_sets.get(key) else {
+        let Some(source) = S::informer(&self.ctx.informers).get(key) else {
             self.expect.forget(key);
             return Ok(Outcome::Done);
         };
-        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let uid = source.meta().uid.as_deref().unwrap_or_default();
         let mut owned = self.ctx.informers.pods.indexed(&term::owned_by(uid));
         let orphans = self
             .ctx
@@ -112,21 +121,21 @@ impl Controller for ReplicaSets {
             .indexed(&term::orphans_of(&key.namespace));
         let orphans = orphans.into_iter().filter(|pod| pods::is_active(pod));
         let candidates = owned.drain(..).chain(orphans).collect();
-        let claimed = claims::claim_all(&self.ctx, &*set, &selector(&set)?, candidates).await?;
+        let selector = selector(&*source)?;
+        let claimed = claims::claim_all(&self.ctx, &*source, &selector, candidates).await?;
         let waiting = self.unsettled(key, &claimed);
-        let related = self.related(&set);
+        let set = source.as_set();
         let observed = Observed {
             set: &set,
             owned: &claimed,
-            related: &related,
+            related: &self.related(&source),
             settled: waiting.is_none(),
         };
-        let done = self
-            .carry_out(key, &set, core::step(&observed, Timestamp::now()))
-            .await;
+        let step = core::step(&observed, Timestamp::now());
+        let done = self.carry_out(key, &source, &set, step).await;
         let failure = done.as_ref().err().cloned_failure();
         let (status, wake) = core::status(&observed, failure, Timestamp::now());
-        write::status(&self.ctx, &*set, set.status.as_ref(), &status).await?;
+        source.write_status(&self.ctx, status).await?;
         done.map_err(|(_, error)| error)?;
         Ok(Outcome::maybe(wake.into_iter().chain(waiting).min()))
     }
@@ -145,7 +154,7 @@ impl ClonedFailure for Option<&(Failure, Error)> {
     }
 }
 
-impl ReplicaSets {
+impl<S: Replicated> Sets<S> {
     /// How much longer to wait until the cache shows our own writes.
     fn unsettled(&self, key: &Key, owned: &[Arc<Pod>]) -> Option<Duration> {
         let shown = self.ctx.informers.pods.revision();
@@ -159,30 +168,24 @@ impl ReplicaSets {
         self.expect.unmet(key, shown, alive, Instant::now())
     }
 
-    /// The pods of the ReplicaSets that share this one's owner.
-    fn related(&self, set: &ReplicaSet) -> Vec<Arc<Pod>> {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let owner = owner::controller_of(&set.metadata);
-        let sets = self.ctx.informers.replica_sets.in_namespace(namespace);
-        let siblings = sets.iter().filter(|sibling| match owner {
-            Some(owner) => owner::is_controlled_by(&sibling.metadata, &owner.uid),
-            None => sibling.metadata.uid == set.metadata.uid,
-        });
-        siblings
-            .filter_map(|sibling| sibling.metadata.uid.as_deref())
+    /// The pods of this set and of its siblings.
+    fn related(&self, source: &S) -> Vec<Arc<Pod>> {
+        let uids = source.siblings(&self.ctx.informers);
+        uids.iter()
             .flat_map(|uid| self.ctx.informers.pods.indexed(&term::owned_by(uid)))
             .collect()
     }
 
-    async fn carry_out(&self, key: &Key, set: &ReplicaSet, step: Step) -> Done {
+    async fn carry_out(&self, key: &Key, source: &S, set: &ReplicaSet, step: Step) -> Done {
         match step {
             Step::Keep => Ok(()),
             Step::Create(count) => {
-                let created = self.create(key, set, count).await;
+                let pod = core::new_pod(set, owner::controller_reference(source));
+                let created = self.create(key, source, &pod, count).await;
                 created.map_err(|error| (Failure::Create, error))
             }
             Step::Delete(pods) => {
-                let deleted = self.delete(key, set, pods).await;
+                let deleted = self.delete(key, source, pods).await;
                 deleted.map_err(|error| (Failure::Delete, error))
             }
         }
@@ -190,12 +193,11 @@ impl ReplicaSets {
 
     /// Creates in batches of 1, 2, 4, ... and stops at the first batch with a failure, so that
     /// a template that the API refuses is refused once, not a thousand times.
-    async fn create(&self, key: &Key, set: &ReplicaSet, count: usize) -> Result<()> {
-        let pod = core::new_pod(set);
+    async fn create(&self, key: &Key, set: &S, pod: &Pod, count: usize) -> Result<()> {
         let (mut left, mut batch) = (count, 1);
         while left > 0 {
             let size = batch.min(left);
-            let creations = (0..size).map(|_| self.create_one(key, set, &pod));
+            let creations = (0..size).map(|_| self.create_one(key, set, pod));
             let results = join_all(creations).await;
             if let Some(error) = results.into_iter().find_map(Result::err) {
                 return Err(error);
@@ -206,7 +208,7 @@ impl ReplicaSets {
         Ok(())
     }
 
-    async fn create_one(&self, key: &Key, set: &ReplicaSet, pod: &Pod) -> Result<()> {
+    async fn create_one(&self, key: &Key, set: &S, pod: &Pod) -> Result<()> {
         match write::create(&self.ctx, pod).await {
             Ok(created) => {
                 self.expect
@@ -227,13 +229,13 @@ impl ReplicaSets {
         }
     }
 
-    async fn delete(&self, key: &Key, set: &ReplicaSet, pods: Vec<Arc<Pod>>) -> Result<()> {
+    async fn delete(&self, key: &Key, set: &S, pods: Vec<Arc<Pod>>) -> Result<()> {
         let deletions = pods.iter().map(|pod| self.delete_one(key, set, pod));
         let results = join_all(deletions).await;
         results.into_iter().collect()
     }
 
-    async fn delete_one(&self, key: &Key, set: &ReplicaSet, pod: &Pod) -> Result<()> {
+    async fn delete_one(&self, key: &Key, set: &S, pod: &Pod) -> Result<()> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         self.expect.deleted(key, uid, Instant::now());
@@ -250,7 +252,7 @@ impl ReplicaSets {
         Ok(())
     }
 
-    fn tell(&self, set: &ReplicaSet, note: Note) {
-        self.ctx.events.record(COMPONENT, set, note);
+    fn tell(&self, set: &S, note: Note) {
+        self.ctx.events.record(S::COMPONENT, set, note);
     }
 }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodSpec, Secret, Service, ServiceAccount, Volume,
+    PodSpec, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -64,8 +67,20 @@ informers! {
     pods: Pod = Keep { trim: trim_pod, index: index_pod, ..Keep::default() }, Api::all;
     /// ReplicaSets.
     replica_sets: ReplicaSet = Keep::default(), Api::all;
+    /// ReplicationControllers.
+    replication_controllers: ReplicationController = Keep::default(), Api::all;
     /// Deployments.
     deployments: Deployment = Keep::default(), Api::all;
+    /// StatefulSets.
+    stateful_sets: StatefulSet = Keep::default(), Api::all;
+    /// DaemonSets.
+    daemon_sets: DaemonSet = Keep::default(), Api::all;
+    /// The templates that StatefulSets and DaemonSets had, by owner: see [`term`].
+    revisions: ControllerRevision = Keep { index: index_owned, ..Keep::default() }, Api::all;
+    /// Jobs, by owner: see [`term`].
+    jobs: Job = Keep { index: index_owned, ..Keep::default() }, Api::all;
+    /// CronJobs.
+    cron_jobs: CronJob = Keep::default(), Api::all;
     /// Services.
     services: Service = Keep::default(), Api::all;
     /// EndpointSlices, by service: see [`term`].
@@ -84,6 +99,8 @@ informers! {
     root_cas: ConfigMap = Keep { fields: "metadata.name=kube-root-ca.crt", ..Keep::default() }, Api::all;
     /// Address blocks.
     ip_blocks: IpBlock = Keep::default(), Api::all;
+    /// ResourceQuotas.
+    quotas: ResourceQuota = Keep::default(), Api::all;
     /// Disruption budgets.
     budgets: PodDisruptionBudget = Keep::default(), Api::all;
     /// Volumes.
@@ -124,7 +141,7 @@ impl Context {
 pub mod term {
     use crate::common::Key;
 
-    /// Pods managed by the controller with this uid.
+    /// Objects managed by the controller with this uid.
     pub fn owned_by(uid: &str) -> String {
         format!("owner/{uid}")
     }
@@ -179,6 +196,14 @@ fn index_pod(pod: &Pod) -> Vec<String> {
     terms
 }
 
+fn index_owned<K: kube::Resource>(object: &K) -> Vec<String> {
+    let owner = owner::controller_of(object.meta());
+    owner
+        .map(|owner| term::owned_by(&owner.uid))
+        .into_iter()
+        .collect()
+}
+
 fn index_slice(slice: &EndpointSlice) -> Vec<String> {
     let meta = &slice.metadata;
     let labels = meta.labels.as_ref();
@@ -189,12 +214,17 @@ fn index_slice(slice: &EndpointSlice) -> Vec<String> {
     vec![term::of_service(&Key::new(namespace, name))]
 }
 
+/// The annotations of pods that loops read.
+const ANNOTATIONS: [&str; 2] = [crate::replicaset::DELETION_COST, crate::job::INDEX_FAILURES];
+
 /// Keeps of a container its name and ports, of a pod what loops ask for.
 fn trim_pod(pod: &mut Pod) {
     pod.metadata.annotations = pod.metadata.annotations.take().map(|mut annotations| {
-        annotations.retain(|name, _| name == crate::replicaset::DELETION_COST);
+        annotations.retain(|name, _| ANNOTATIONS.contains(&name.as_str()));
         annotations
     });
+    let is_of_daemon_set =
+        owner::controller_of(&pod.metadata).is_some_and(|owner| owner.kind == "DaemonSet");
     let Some(spec) = &mut pod.spec else { return };
     let containers = spec.containers.iter_mut();
     for container in containers.chain(spec.init_containers.iter_mut().flatten()) {
@@ -209,6 +239,9 @@ fn trim_pod(pod: &mut Pod) {
         containers: std::mem::take(&mut spec.containers),
         init_containers: spec.init_containers.take(),
         node_name: spec.node_name.take(),
+        // It names the node that a pod of a DaemonSet is for before it is bound.
+        affinity: spec.affinity.take().filter(|_| is_of_daemon_set),
+        restart_policy: spec.restart_policy.take(),
         hostname: spec.hostname.take(),
         subdomain: spec.subdomain.take(),
         host_network: spec.host_network,

@@ -9,6 +9,7 @@
 //! One [`informer::Informer`] per kind is shared by every loop. Nothing here knows any kind's
 //! rules.
 
+pub mod backoff;
 pub mod claims;
 pub mod context;
 pub mod discovery;
@@ -19,6 +20,7 @@ pub mod informer;
 pub mod leader;
 pub mod metrics;
 pub mod queue;
+pub mod revisions;
 pub mod worker;
 pub mod write;
 

@@ -148,7 +148,7 @@ pub fn reaches(volume: &PersistentVolume, node: &Node) -> bool {
         .any(|term| term_matches(term, node))
 }
 
-fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
+pub(crate) fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let selector = |requirements: &Option<Vec<NodeSelectorRequirement>>| {
         let all = requirements.iter().flatten().map(|part| {
             Requirement::of(

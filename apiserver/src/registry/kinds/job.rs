@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::workload;
+use super::{job_policies, workload};
 use crate::registry::pod_spec;
 use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, columns, value};
 
@@ -61,12 +61,31 @@ impl Rules for Jobs {
             "spec.selector",
             "spec.completionMode",
             "spec.podFailurePolicy",
+            "spec.backoffLimitPerIndex",
+            "spec.successPolicy",
+            "spec.managedBy",
         ] {
             root.at(field).unchanged(old, errors);
         }
+        validate_completions(&root.at("spec"), old, errors);
         if !value::truth(old, "spec.suspend") {
             root.at("spec.template").unchanged(old, errors);
         }
+    }
+}
+
+/// The completions of an indexed job may change together with its parallelism, others not.
+fn validate_completions(spec: &At<'_>, old: &Value, errors: &mut FieldErrors) {
+    let completions = spec.at("completions");
+    if completions.int() == value::integer(old, "spec.completions") {
+        return;
+    }
+    if spec.at("completionMode").text() != "Indexed" || !completions.is_set() {
+        return completions.unchanged(old, errors);
+    }
+    if completions.int() != spec.at("parallelism").int() {
+        let why = "can only be modified in tandem with spec.parallelism";
+        completions.invalid(errors, why);
     }
 }
 
@@ -106,12 +125,28 @@ pub(super) fn validate_spec(spec: &At<'_>, errors: &mut FieldErrors) {
     if mode.text() == "Indexed" && !completions.is_set() {
         completions.missing(errors, "when completion mode is Indexed");
     }
+    let per_index = spec.at("backoffLimitPerIndex");
+    if per_index.is_set() && mode.text() != "Indexed" {
+        per_index.invalid(errors, "requires indexed completion mode");
+    }
+    if spec.at("maxFailedIndexes").is_set() && !per_index.is_set() {
+        per_index.missing(errors, "when maxFailedIndexes is specified");
+    }
+    let replacement = spec.at("podReplacementPolicy");
+    match spec.at("podFailurePolicy").is_set() {
+        true => replacement.one_of(errors, &["Failed"]),
+        false => replacement.one_of(errors, &["Failed", "TerminatingOrFailed"]),
+    }
     let template = spec.at("template");
     pod_spec::validate_template(&template, errors);
     let policy = template.at("spec.restartPolicy");
-    if !policy.is_empty() {
-        policy.one_of(errors, &["OnFailure", "Never"]);
+    match policy.text() {
+        "" | "OnFailure" | "Never" => {}
+        "Always" => policy.missing(errors, "valid values: \"OnFailure\", \"Never\""),
+        _ => policy.one_of(errors, &["OnFailure", "Never"]),
     }
+    job_policies::validate_failure_policy(spec, errors);
+    job_policies::validate_success_policy(spec, errors);
 }
 
 /// Labels the pods of a job with its UID, and selects by that.

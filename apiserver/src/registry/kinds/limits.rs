@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use peapod_api::names;
 use peapod_api::quantity::Quantity;
+use peapod_api::quota;
 use serde_json::Value;
 
 use crate::registry::checks;
@@ -121,18 +122,55 @@ fn used(quota: &Value, limits: bool) -> String {
 
 struct ResourceQuotas;
 
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
 impl Rules for ResourceQuotas {
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         let root = At::root(object);
-        for (name, quantity) in root.at("spec.hard").entries() {
+        let spec = root.at("spec");
+        for (name, quantity) in spec.at("hard").entries() {
             if let Err(fault) = names::qualified_name(name) {
                 errors.push(FieldError::invalid(quantity, name, fault.to_string()));
+            } else if !name.contains('/') && quota::resource_of(name).is_none() {
+                let why = "must be a standard resource for quota";
+                errors.push(FieldError::invalid(quantity, name, why));
             }
             checks::quantity_not_negative(&quantity, errors);
+        }
+        for scope in spec.at("scopes").items() {
+            scope.one_of(errors, SCOPES);
+        }
+        let selector = spec.at("scopeSelector");
+        for one in selector.at("matchExpressions").items() {
+            one.at("scopeName").require_one_of(errors, SCOPES);
+            let (operator, values) = (one.at("operator"), one.at("values"));
+            match operator.text() {
+                "In" | "NotIn" if values.is_empty() => {
+                    let why = "must be atleast one value when `operator` is 'In' or 'NotIn' for scope selector";
+                    values.missing(errors, why);
+                }
+                "Exists" | "DoesNotExist" if !values.is_empty() => {
+                    let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                    values.invalid(errors, why);
+                }
+                "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+                _ => operator.invalid(errors, "not a valid selector operator"),
+            }
         }
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        At::root(new).at("spec.scopes").unchanged(old, errors);
+        let root = At::root(new);
+        for field in ["spec.scopes", "spec.scopeSelector"] {
+            root.at(field).unchanged(old, errors);
+        }
     }
 }

@@ -1,16 +1,21 @@
 //! The kinds, a file each.
 
+mod autoscaler;
 pub mod certificates;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod dynamic_resources;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod flow_control;
 mod ip_block;
 mod job;
+mod job_policies;
 mod lease;
 mod limits;
 mod namespace;
@@ -21,6 +26,7 @@ mod persistent_volume_claim;
 mod pod;
 mod pod_cells;
 mod pod_disruption_budget;
+mod pod_parts;
 mod priority_class;
 mod rbac;
 mod replica_set;
@@ -74,6 +80,10 @@ pub fn all() -> Vec<Kind> {
         runtime_class::kind(),
     ];
     for group in [
+        autoscaler::kinds(),
+        component_status::kinds(),
+        dynamic_resources::kinds(),
+        flow_control::kinds(),
         limits::kinds(),
         templates::kinds(),
         networking::kinds(),

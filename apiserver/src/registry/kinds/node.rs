@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::registry::cells::{self, NONE};
 use crate::registry::checks;
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, Subresource, value};
 
 const ROLE: &str = "node-role.kubernetes.io/";
 
@@ -16,6 +16,7 @@ pub fn kind() -> Kind {
     Kind::cluster("", "v1", "Node", "nodes")
         .short_names(&["no"])
         .with_status_kept_on_create()
+        .subresource(Subresource::Proxy("NodeProxyOptions"))
         .selectable(&["spec.unschedulable"])
         .columns(vec![
             Column::name(),

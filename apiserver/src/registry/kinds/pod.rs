@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::pod_cells;
+use super::{pod_cells, pod_parts};
 use crate::registry::pod_spec::{self, all_containers};
 use crate::registry::{At, FieldErrors, Kind, Rules, Subresource, value};
 
@@ -18,10 +18,12 @@ pub fn kind() -> Kind {
         .subresource(Subresource::Binding)
         .subresource(Subresource::Eviction)
         .subresource(Subresource::EphemeralContainers)
+        .subresource(Subresource::Resize)
         .subresource(Subresource::Log)
         .subresource(Subresource::Exec)
         .subresource(Subresource::Attach)
         .subresource(Subresource::PortForward)
+        .subresource(Subresource::Proxy("PodProxyOptions"))
         .selectable(&[
             "spec.nodeName",
             "spec.restartPolicy",
@@ -118,6 +120,14 @@ impl Rules for Pods {
         }
     }
 
+    fn validate_part(&self, part: &str, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        match part {
+            "resize" => pod_parts::validate_resize(new, old, errors),
+            "ephemeralcontainers" => pod_parts::validate_debuggers(new, old, errors),
+            _ => {}
+        }
+    }
+
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
         let wanted = asked
             .or_else(|| value::integer(object, "spec.terminationGracePeriodSeconds"))
@@ -168,7 +178,7 @@ fn allowed(new: &Value, old: &Value) -> Value {
 }
 
 /// How the pod is treated when its node runs short.
-fn qos_class(pod: &Value) -> &'static str {
+pub(super) fn qos_class(pod: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
     for container in all_containers(&pod["spec"]) {

@@ -18,6 +18,7 @@ pub fn kinds() -> Vec<Kind> {
         csi_node(),
         csi_storage_capacity(),
         volume_attachment(),
+        volume_attributes_class(),
     ]
 }
 
@@ -180,5 +181,47 @@ impl Rules for VolumeAttachments {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         At::root(new).at("spec").unchanged(old, errors);
+    }
+}
+
+fn volume_attributes_class() -> Kind {
+    Kind::cluster(
+        GROUP,
+        "v1",
+        "VolumeAttributesClass",
+        "volumeattributesclasses",
+    )
+    .short_names(&["vac"])
+    .columns(vec![
+        Column::name(),
+        Column::path("DriverName", "string", "driverName"),
+        Column::age(),
+    ])
+    .rules(VolumeAttributesClasses)
+}
+
+struct VolumeAttributesClasses;
+
+impl Rules for VolumeAttributesClasses {
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let root = At::root(object);
+        let driver = root.at("driverName");
+        if driver.required(errors) {
+            validate_driver(&driver, errors);
+        }
+        let parameters = root.at("parameters");
+        if parameters.is_empty() {
+            let why = "must contain at least one key/value pair";
+            parameters.missing(errors, why);
+        } else if parameters.value().get("").is_some() {
+            parameters.invalid(errors, "field can not be empty.");
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        let root = At::root(new);
+        for field in ["driverName", "parameters"] {
+            root.at(field).unchanged(old, errors);
+        }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::registry::cells::{self, NONE};
 use crate::registry::claims::{CLUSTER_IP, Claim, NODE_PORT, Pools};
-use crate::registry::{Column, FieldErrors, Kind, Rules, value};
+use crate::registry::{Column, FieldErrors, Kind, Rules, Subresource, value};
 
 /// The declaration.
 pub fn kind() -> Kind {
@@ -19,6 +19,7 @@ pub fn kind() -> Kind {
         .categories(&["all"])
         .name_rule(names::dns_1035_label)
         .with_status()
+        .subresource(Subresource::Proxy("ServiceProxyOptions"))
         .selectable(&["spec.clusterIP", "spec.type"])
         .columns(vec![
             Column::name(),

@@ -1,23 +1,23 @@
 //! The way to the nodes: logs, exec, attach and port-forward are passed on to the kubelet API of
-//! the pod's node, upgrades and all, without looking into what flows.
+//! the pod's node, upgrades and all, without looking into what flows. [`through`] does the same
+//! for `/proxy` of nodes, pods and services; [`exchange`] is the one request that both make.
+
+mod exchange;
+mod through;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::UPGRADE;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{Method, Response};
+use http_body_util::{BodyExt, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::body::Body;
@@ -27,10 +27,8 @@ use crate::rest::{get, table};
 use crate::status::{Result, Status};
 use crate::storage;
 
-/// How long a node may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How long it may take to answer a request's head.
-const HEAD: Duration = Duration::from_secs(30);
+pub use through::through;
+
 /// How much of a node's error is read, in bytes.
 const MESSAGE_MAX: usize = 16 * 1024;
 /// The port of a node that names none.
@@ -64,6 +62,12 @@ impl Kubelets {
         tcp.set_nodelay(true)?;
         self.tls.connect(ServerName::from(address.ip), tcp).await
     }
+
+    /// A connection for one exchange, which errors call `the node`.
+    async fn open(&self, address: &Address) -> Result<exchange::Sender> {
+        let io = exchange::in_time("the node", address, self.connect(address)).await?;
+        exchange::handshake(io).await
+    }
 }
 
 type TlsStream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -75,10 +79,12 @@ pub async fn stream(api: &Api, call: &Call, parts: Parts) -> Result<Response<Bod
     let subresource = call.subresource.as_ref();
     let path = kubelet_path(call, subresource, &pod)?;
     let address = address_of(api, &pod)?;
-    let counted = api.metrics.long_running();
-    let sender = connect(api, &address).await?;
-    let draining = api.draining.clone();
-    let response = exchange(sender, &address, &path, parts, draining, counted).await?;
+    let sender = api.kubelets.open(&address).await?;
+    let mut parts = parts;
+    if !parts.headers.contains_key(UPGRADE) {
+        parts.method = Method::GET;
+    }
+    let response = exchange::run(api, sender, &address, &path, parts, Bytes::new()).await?;
     match subresource {
         Some(Subresource::Log) if !response.status().is_success() => Err(told(response).await),
         _ => Ok(response),
@@ -212,6 +218,7 @@ fn container(call: &Call, pod: &Value) -> Result<String> {
     Err(Status::bad_request(message))
 }
 
+/// Where the kubelet API of a pod's node is.
 fn address_of(api: &Api, pod: &Value) -> Result<Address> {
     let name = value::text(pod, "spec.nodeName");
     let pod_name = value::text(pod, "metadata.name");
@@ -220,21 +227,26 @@ fn address_of(api: &Api, pod: &Value) -> Result<Address> {
             "pod {pod_name} does not have a host assigned"
         )));
     }
-    let nodes = api
-        .registry
-        .find("", "v1", "nodes")
-        .ok_or_else(Status::no_such_path)?;
-    let key = storage::key(&nodes.kind, "", name)?;
-    let entry = api
-        .store
-        .get(&key)
-        .ok_or_else(|| Status::not_found(nodes.kind.group_resource(), name))?;
-    let node = table::decode(nodes, &entry.value)?;
+    address_of_node(api, name)
+}
+
+fn address_of_node(api: &Api, name: &str) -> Result<Address> {
+    let node = find(api, "nodes", "", name)?;
     address(&node).ok_or_else(|| {
         Status::unavailable(format!(
             "node {name} has no InternalIP in its status yet; try again"
         ))
     })
+}
+
+/// An object of a core kind.
+fn find(api: &Api, plural: &str, namespace: &str, name: &str) -> Result<Value> {
+    let resource = api.registry.find("", "v1", plural);
+    let resource = resource.ok_or_else(Status::no_such_path)?;
+    let key = storage::key(&resource.kind, namespace, name)?;
+    let entry = api.store.get(&key);
+    let entry = entry.ok_or_else(|| Status::not_found(resource.kind.group_resource(), name))?;
+    table::decode(resource, &entry.value)
 }
 
 fn address(node: &Value) -> Option<Address> {
@@ -248,135 +260,6 @@ fn address(node: &Value) -> Option<Address> {
         ip: internal.find_map(|one| value::text(one, "address").parse().ok())?,
         port: port.unwrap_or(DEFAULT_PORT),
     })
-}
-
-type Sender = hyper::client::conn::http1::SendRequest<Empty<Bytes>>;
-
-async fn connect(api: &Api, address: &Address) -> Result<Sender> {
-    let failed = |fault: String| {
-        let (ip, port) = (address.ip, address.port);
-        Status::unavailable(format!(
-            "cannot reach the node at {ip}:{port}: {fault}; is nodelet running there?"
-        ))
-    };
-    let connected = tokio::time::timeout(CONNECT, api.kubelets.connect(address)).await;
-    let io = connected
-        .map_err(|_| failed("timed out".to_owned()))?
-        .map_err(|fault| failed(fault.to_string()))?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
-        .await
-        .map_err(|fault| failed(fault.to_string()))?;
-    // The connection ends with the exchange: hyper ends it when the sender and the body (or the
-    // upgraded stream) are dropped.
-    tokio::spawn(async move {
-        if let Err(fault) = connection.with_upgrades().await {
-            tracing::debug!(%fault, "a connection to a node ended");
-        }
-    });
-    Ok(sender)
-}
-
-async fn exchange(
-    mut sender: Sender,
-    address: &Address,
-    path: &str,
-    mut parts: Parts,
-    draining: CancellationToken,
-    counted: crate::metrics::InFlight,
-) -> Result<Response<Body>> {
-    let ours = parts.extensions.remove::<OnUpgrade>();
-    let request = passed_on(address, path, &parts)?;
-    let answered = tokio::time::timeout(HEAD, sender.send_request(request)).await;
-    let mut response = answered
-        .map_err(|_| Status::timeout("the node did not answer in time"))?
-        .map_err(|fault| Status::unavailable(format!("the node closed the connection: {fault}")))?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(streamed(response, draining, counted, sender));
-    }
-    let Some(ours) = ours else {
-        return Err(Status::bad_request("Upgrade request required"));
-    };
-    let theirs = hyper::upgrade::on(&mut response);
-    tokio::spawn(tunnel(ours, theirs, draining, counted, sender));
-    let (mut head, _) = response.into_parts();
-    head.extensions.clear();
-    Ok(Response::from_parts(head, Body::empty()))
-}
-
-fn passed_on(address: &Address, path: &str, parts: &Parts) -> Result<Request<Empty<Bytes>>> {
-    let uri: Uri = path
-        .parse()
-        .map_err(|fault| Status::bad_request(format!("cannot pass on {path:?}: {fault}")))?;
-    let upgrades = parts.headers.contains_key(UPGRADE);
-    let mut request = Request::new(Empty::new());
-    *request.method_mut() = if upgrades {
-        parts.method.clone()
-    } else {
-        Method::GET
-    };
-    *request.uri_mut() = uri;
-    for (name, text) in &parts.headers {
-        let own = name == HOST || name == http::header::AUTHORIZATION;
-        let length =
-            name == http::header::CONTENT_LENGTH || name == http::header::TRANSFER_ENCODING;
-        let hop = name == CONNECTION && !upgrades;
-        if !own && !length && !hop {
-            request.headers_mut().append(name, text.clone());
-        }
-    }
-    let host = std::net::SocketAddr::new(address.ip, address.port).to_string();
-    if let Ok(host) = host.parse() {
-        request.headers_mut().insert(HOST, host);
-    }
-    Ok(request)
-}
-
-/// Passes an ordinary answer back as it comes.
-fn streamed(
-    response: Response<hyper::body::Incoming>,
-    draining: CancellationToken,
-    counted: crate::metrics::InFlight,
-    sender: Sender,
-) -> Response<Body> {
-    let (mut head, body) = response.into_parts();
-    head.headers.remove(http::header::TRANSFER_ENCODING);
-    head.headers.remove(CONNECTION);
-    let state = (body.into_data_stream(), draining, counted, sender);
-    let pieces = futures::stream::unfold(state, |(mut data, draining, counted, sender)| async {
-        use futures::StreamExt;
-        let piece = tokio::select! {
-            piece = data.next() => piece?.ok()?,
-            () = draining.cancelled() => return None,
-        };
-        Some((piece, (data, draining, counted, sender)))
-    });
-    Response::from_parts(head, Body::stream(pieces))
-}
-
-/// Copies both ways until either end closes or the server stops.
-async fn tunnel(
-    ours: OnUpgrade,
-    theirs: OnUpgrade,
-    draining: CancellationToken,
-    _counted: crate::metrics::InFlight,
-    _sender: Sender,
-) {
-    let (ours, theirs) = match tokio::try_join!(ours, theirs) {
-        Ok(both) => both,
-        Err(fault) => {
-            tracing::debug!(%fault, "an upgrade did not happen");
-            return;
-        }
-    };
-    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-    tokio::select! {
-        copied = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {
-            if let Err(fault) = copied {
-                tracing::debug!(%fault, "a tunnel to a node ended");
-            }
-        }
-        () = draining.cancelled() => {}
-    }
 }
 
 #[cfg(test)]

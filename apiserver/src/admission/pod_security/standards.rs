@@ -1,0 +1,470 @@
+//! What the standards demand of a pod's specification, each demand a function, in upstream's
+//! words. Pure.
+//!
+//! <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::registry::value;
+
+/// A standard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standard {
+    /// Anything goes.
+    Privileged,
+    /// No known way to more privileges.
+    Baseline,
+    /// What is good practice.
+    Restricted,
+}
+
+impl Standard {
+    /// As labels have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Privileged => "privileged",
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
+/// What a specification breaks.
+pub fn check(standard: Standard, spec: &Value) -> Vec<String> {
+    let pod = Pod { spec };
+    let both: [Check; 9] = [
+        app_armor,
+        host_namespaces,
+        host_paths,
+        host_ports,
+        privileged,
+        proc_mounts,
+        selinux,
+        sysctls,
+        host_process,
+    ];
+    let of_standard: &[Check] = match standard {
+        Standard::Privileged => return Vec::new(),
+        Standard::Baseline => &[baseline_capabilities, baseline_seccomp],
+        Standard::Restricted => &[
+            escalation,
+            restricted_capabilities,
+            volumes,
+            non_root,
+            root_user,
+            restricted_seccomp,
+        ],
+    };
+    let all = both.into_iter().chain(of_standard.iter().copied());
+    all.filter_map(|check| check(&pod)).collect()
+}
+
+type Check = for<'a> fn(&Pod<'a>) -> Option<String>;
+
+struct Pod<'a> {
+    spec: &'a Value,
+}
+
+impl<'a> Pod<'a> {
+    /// The containers of all sorts.
+    fn containers(&self) -> impl Iterator<Item = &'a Value> {
+        let spec = self.spec;
+        ["initContainers", "containers", "ephemeralContainers"]
+            .into_iter()
+            .flat_map(|list| value::list(spec, list))
+    }
+
+    /// The names of the containers that break a demand.
+    fn breaking(&self, breaks: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+        let all = self.containers().filter(|one| breaks(one));
+        all.map(|one| value::text(one, "name")).collect()
+    }
+}
+
+/// `container "a"`, `containers "a", "b"`.
+fn named(what: &str, names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    let plural = if names.len() > 1 { "s" } else { "" };
+    format!("{what}{plural} {}", quoted.join(", "))
+}
+
+/// The demand that containers break, `None` if none does.
+fn told(why: &str, names: &[&str], must: &str) -> Option<String> {
+    (!names.is_empty()).then(|| format!("{why} ({} {must})", named("container", names)))
+}
+
+fn app_armor(pod: &Pod<'_>) -> Option<String> {
+    let path = "securityContext.appArmorProfile.type";
+    let unconfined = |place: &Value| value::text(place, path) == "Unconfined";
+    let names = pod.breaking(unconfined);
+    let mut who = Vec::new();
+    if unconfined(pod.spec) {
+        who.push("pod".to_owned());
+    }
+    if !names.is_empty() {
+        who.push(named("container", &names));
+    }
+    (!who.is_empty()).then(|| {
+        let must = "must not set AppArmor profile type to \"Unconfined\"";
+        format!("forbidden AppArmor profile ({} {must})", who.join(" and "))
+    })
+}
+
+fn host_namespaces(pod: &Pod<'_>) -> Option<String> {
+    let used = ["hostNetwork", "hostPID", "hostIPC"]
+        .into_iter()
+        .filter(|field| value::truth(pod.spec, field))
+        .map(|field| format!("{field}=true"));
+    let used: Vec<String> = used.collect();
+    (!used.is_empty()).then(|| format!("host namespaces ({})", used.join(", ")))
+}
+
+fn host_paths(pod: &Pod<'_>) -> Option<String> {
+    let volumes = value::list(pod.spec, "volumes").iter();
+    let names = volumes.filter(|one| one.get("hostPath").is_some());
+    let names: Vec<&str> = names.map(|one| value::text(one, "name")).collect();
+    (!names.is_empty()).then(|| format!("hostPath volumes ({})", named("volume", &names)))
+}
+
+fn host_ports(pod: &Pod<'_>) -> Option<String> {
+    let ports = |container: &Value| -> Vec<i64> {
+        let ports = value::list(container, "ports").iter();
+        let used = ports.filter_map(|port| value::integer(port, "hostPort"));
+        used.filter(|port| *port != 0).collect()
+    };
+    let names = pod.breaking(|one| !ports(one).is_empty());
+    let used: BTreeSet<i64> = pod.containers().flat_map(ports).collect();
+    let shown: Vec<String> = used.iter().map(ToString::to_string).collect();
+    let many = if used.len() > 1 { "s" } else { "" };
+    let verb = if names.len() > 1 { "use" } else { "uses" };
+    told(
+        "hostPort",
+        &names,
+        &format!("{verb} hostPort{many} {}", shown.join(", ")),
+    )
+}
+
+fn privileged(pod: &Pod<'_>) -> Option<String> {
+    let names = pod.breaking(|one| value::truth(one, "securityContext.privileged"));
+    told(
+        "privileged",
+        &names,
+        "must not set securityContext.privileged=true",
+    )
+}
+
+fn proc_mounts(pod: &Pod<'_>) -> Option<String> {
+    let mount = |one: &Value| value::text(one, "securityContext.procMount").to_owned();
+    let names = pod.breaking(|one| !matches!(mount(one).as_str(), "" | "Default"));
+    let must = "must not set securityContext.procMount to \"Unmasked\"";
+    told("procMount", &names, must)
+}
+
+fn selinux(pod: &Pod<'_>) -> Option<String> {
+    const TYPES: [&str; 5] = [
+        "",
+        "container_t",
+        "container_init_t",
+        "container_kvm_t",
+        "container_engine_t",
+    ];
+    let options = |place: &Value| place["securityContext"]["seLinuxOptions"].clone();
+    let places = std::iter::once(pod.spec).chain(pod.containers());
+    let (mut kinds, mut user, mut role) = (BTreeSet::new(), false, false);
+    let mut who = Vec::new();
+    for place in places {
+        let options = options(place);
+        let kind = value::text(&options, "type").to_owned();
+        let bad_kind = !TYPES.contains(&kind.as_str());
+        let (has_user, has_role) = (
+            !value::text(&options, "user").is_empty(),
+            !value::text(&options, "role").is_empty(),
+        );
+        if bad_kind || has_user || has_role {
+            who.push(match place.get("containers").is_some() {
+                true => "pod".to_owned(),
+                false => named("container", &[value::text(place, "name")]),
+            });
+        }
+        if bad_kind {
+            kinds.insert(format!("{kind:?}"));
+        }
+        user |= has_user;
+        role |= has_role;
+    }
+    let mut set = Vec::new();
+    if !kinds.is_empty() {
+        set.push(format!(
+            "type{} {}",
+            if kinds.len() > 1 { "s" } else { "" },
+            kinds.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    set.extend(user.then(|| "user may not be set".to_owned()));
+    set.extend(role.then(|| "role may not be set".to_owned()));
+    (!who.is_empty()).then(|| {
+        format!(
+            "seLinuxOptions ({} set forbidden securityContext.seLinuxOptions: {})",
+            who.join(" and "),
+            set.join("; ")
+        )
+    })
+}
+
+fn sysctls(pod: &Pod<'_>) -> Option<String> {
+    const SAFE: [&str; 13] = [
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+        "net.ipv4.tcp_notsent_lowat",
+    ];
+    let all = value::list(pod.spec, "securityContext.sysctls").iter();
+    let names = all.map(|one| value::text(one, "name"));
+    let bad: Vec<&str> = names.filter(|name| !SAFE.contains(name)).collect();
+    (!bad.is_empty()).then(|| format!("forbidden sysctls ({})", bad.join(", ")))
+}
+
+fn host_process(pod: &Pod<'_>) -> Option<String> {
+    let path = "securityContext.windowsOptions.hostProcess";
+    let names = pod.breaking(|one| value::truth(one, path));
+    let must = "must not set securityContext.windowsOptions.hostProcess=true";
+    if value::truth(pod.spec, path) {
+        return Some(format!("hostProcess (pod {must})"));
+    }
+    told("hostProcess", &names, must)
+}
+
+/// Capabilities that containers may have beside none.
+const DEFAULT_CAPABILITIES: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// The capabilities that containers add beyond the allowed ones.
+fn added<'a>(pod: &Pod<'a>, allowed: &[&str]) -> (Vec<&'a str>, BTreeSet<String>) {
+    let beyond = |container: &Value| -> Vec<String> {
+        let all = value::list(container, "securityContext.capabilities.add").iter();
+        let names = all.filter_map(Value::as_str);
+        let bad = names.filter(|name| !allowed.contains(name));
+        bad.map(|name| format!("{name:?}")).collect()
+    };
+    let names = pod.breaking(|one| !beyond(one).is_empty());
+    (names, pod.containers().flat_map(beyond).collect())
+}
+
+fn baseline_capabilities(pod: &Pod<'_>) -> Option<String> {
+    let (names, bad) = added(pod, &DEFAULT_CAPABILITIES);
+    let bad = bad.into_iter().collect::<Vec<_>>().join(", ");
+    let must = format!("must not include {bad} in securityContext.capabilities.add");
+    told("non-default capabilities", &names, &must)
+}
+
+fn restricted_capabilities(pod: &Pod<'_>) -> Option<String> {
+    let drops_all = |container: &Value| {
+        let dropped = value::list(container, "securityContext.capabilities.drop");
+        dropped.iter().any(|one| one == "ALL")
+    };
+    let keeping = pod.breaking(|one| !drops_all(one));
+    let (adding, bad) = added(pod, &["NET_BIND_SERVICE"]);
+    let mut parts = Vec::new();
+    if !keeping.is_empty() {
+        let who = named("container", &keeping);
+        parts.push(format!(
+            "{who} must set securityContext.capabilities.drop=[\"ALL\"]"
+        ));
+    }
+    if !adding.is_empty() {
+        let who = named("container", &adding);
+        let bad = bad.into_iter().collect::<Vec<_>>().join(", ");
+        parts.push(format!(
+            "{who} must not include {bad} in securityContext.capabilities.add"
+        ));
+    }
+    (!parts.is_empty()).then(|| format!("unrestricted capabilities ({})", parts.join("; ")))
+}
+
+const SECCOMP: &str = "securityContext.seccompProfile.type";
+
+fn baseline_seccomp(pod: &Pod<'_>) -> Option<String> {
+    let unconfined = |place: &Value| value::text(place, SECCOMP) == "Unconfined";
+    let names = pod.breaking(unconfined);
+    let mut who = Vec::new();
+    who.extend(unconfined(pod.spec).then(|| "pod".to_owned()));
+    if !names.is_empty() {
+        who.push(named("container", &names));
+    }
+    (!who.is_empty()).then(|| {
+        let must = "must not set securityContext.seccompProfile.type to \"Unconfined\"";
+        format!("seccompProfile ({} {must})", who.join(" and "))
+    })
+}
+
+fn restricted_seccomp(pod: &Pod<'_>) -> Option<String> {
+    let good =
+        |place: &Value| matches!(value::text(place, SECCOMP), "RuntimeDefault" | "Localhost");
+    let unset = |place: &Value| value::text(place, SECCOMP).is_empty();
+    let by_pod = good(pod.spec);
+    let names = pod.breaking(|one| !(good(one) || (unset(one) && by_pod)));
+    let must =
+        "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";
+    (!names.is_empty()).then(|| {
+        format!(
+            "seccompProfile (pod or {} {must})",
+            named("container", &names)
+        )
+    })
+}
+
+fn escalation(pod: &Pod<'_>) -> Option<String> {
+    let path = "securityContext.allowPrivilegeEscalation";
+    let names = pod.breaking(|one| value::at(one, path) != Some(&Value::Bool(false)));
+    let must = "must set securityContext.allowPrivilegeEscalation=false";
+    told("allowPrivilegeEscalation != false", &names, must)
+}
+
+fn volumes(pod: &Pod<'_>) -> Option<String> {
+    const ALLOWED: [&str; 8] = [
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
+    let source = |volume: &Value| {
+        let fields = volume
+            .as_object()
+            .into_iter()
+            .flat_map(|fields| fields.keys());
+        fields
+            .filter(|field| *field != "name")
+            .find(|field| !ALLOWED.contains(&field.as_str()))
+            .cloned()
+    };
+    let all = value::list(pod.spec, "volumes");
+    let bad: Vec<(&str, String)> = all
+        .iter()
+        .filter_map(|volume| Some((value::text(volume, "name"), source(volume)?)))
+        .collect();
+    let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();
+    let kinds: BTreeSet<String> = bad.iter().map(|(_, kind)| format!("{kind:?}")).collect();
+    let verb = if names.len() > 1 { "use" } else { "uses" };
+    let many = if kinds.len() > 1 { "s" } else { "" };
+    (!bad.is_empty()).then(|| {
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+        format!(
+            "restricted volume types ({} {verb} restricted volume type{many} {kinds})",
+            named("volume", &names)
+        )
+    })
+}
+
+fn non_root(pod: &Pod<'_>) -> Option<String> {
+    let path = "securityContext.runAsNonRoot";
+    let choice = |place: &Value| value::at(place, path).and_then(Value::as_bool);
+    let by_pod = choice(pod.spec) == Some(true);
+    let names = pod.breaking(|one| !choice(one).unwrap_or(by_pod));
+    let must = "must set securityContext.runAsNonRoot=true";
+    (!names.is_empty()).then(|| {
+        format!(
+            "runAsNonRoot != true (pod or {} {must})",
+            named("container", &names)
+        )
+    })
+}
+
+fn root_user(pod: &Pod<'_>) -> Option<String> {
+    let is_root = |place: &Value| value::integer(place, "securityContext.runAsUser") == Some(0);
+    let names = pod.breaking(is_root);
+    let mut who = Vec::new();
+    who.extend(is_root(pod.spec).then(|| "pod".to_owned()));
+    if !names.is_empty() {
+        who.push(named("container", &names));
+    }
+    (!who.is_empty()).then(|| {
+        format!(
+            "runAsUser=0 ({} must not set runAsUser=0)",
+            who.join(" and ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_ordinary_pod_is_baseline_but_not_restricted() {
+        let spec = json!({"containers": [{"name": "c", "image": "x"}]});
+        assert_eq!(check(Standard::Baseline, &spec), Vec::<String>::new());
+        assert_eq!(
+            check(Standard::Restricted, &spec).join(", "),
+            "allowPrivilegeEscalation != false (container \"c\" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
+        );
+    }
+
+    #[test]
+    fn a_careful_pod_is_restricted() {
+        let spec = json!({
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+            }}],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        });
+        assert_eq!(check(Standard::Restricted, &spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_reaches_for_the_host_is_not_baseline() {
+        let spec = json!({
+            "hostNetwork": true,
+            "hostPID": true,
+            "securityContext": {"sysctls": [{"name": "kernel.msgmax"}, {"name": "net.ipv4.tcp_syncookies"}]},
+            "containers": [
+                {"name": "a", "ports": [{"hostPort": 80}], "securityContext": {"privileged": true, "capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}}},
+                {"name": "b", "securityContext": {"privileged": true, "procMount": "Unmasked", "seccompProfile": {"type": "Unconfined"}}},
+            ],
+            "volumes": [{"name": "v", "hostPath": {"path": "/"}}],
+        });
+        assert_eq!(
+            check(Standard::Baseline, &spec),
+            [
+                "host namespaces (hostNetwork=true, hostPID=true)",
+                "hostPath volumes (volume \"v\")",
+                "hostPort (container \"a\" uses hostPort 80)",
+                "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)",
+                "procMount (container \"b\" must not set securityContext.procMount to \"Unmasked\")",
+                "forbidden sysctls (kernel.msgmax)",
+                "non-default capabilities (container \"a\" must not include \"SYS_ADMIN\" in securityContext.capabilities.add)",
+                "seccompProfile (container \"b\" must not set securityContext.seccompProfile.type to \"Unconfined\")",
+            ]
+        );
+        assert_eq!(check(Standard::Privileged, &spec), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,250 @@
+//! `/proxy` of nodes, pods and services: HTTP requests passed on to what runs in the cluster.
+//!
+//! The object is named `[SCHEME:]NAME[:PORT]`, as in
+//! `/api/v1/namespaces/a/services/https:web:443/proxy/index.html`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Address, address_of_node, exchange, find};
+use crate::api::Api;
+use crate::body::Body;
+use crate::random;
+use crate::registry::value;
+use crate::rest::call::Call;
+use crate::status::{Result, Status};
+
+/// Passes a request on to a node, a pod or an endpoint of a service, and the answer back.
+pub async fn through(api: &Api, call: &Call, parts: Parts, body: Bytes) -> Result<Response<Body>> {
+    let named = Named::parse(&call.target.name)
+        .ok_or_else(|| Status::bad_request(format!("invalid request {:?}", call.target.name)))?;
+    let path = path(&parts);
+    let namespace = &call.target.namespace;
+    let address = match call.kind().plural.as_str() {
+        "nodes" => {
+            let kubelet = address_of_node(api, named.name)?;
+            let port = named.port_number();
+            if named.port.is_empty() || port == Some(kubelet.port) {
+                let sender = api.kubelets.open(&kubelet).await?;
+                return exchange::run(api, sender, &kubelet, &path, parts, body).await;
+            }
+            Address {
+                port: port.ok_or_else(|| named.no_port())?,
+                ..kubelet
+            }
+        }
+        "pods" => pod_address(&find(api, "pods", namespace, named.name)?, &named)?,
+        _ => service_address(api, namespace, &named)?,
+    };
+    let connecting = TcpStream::connect((address.ip, address.port));
+    let tcp = exchange::in_time(named.name, &address, connecting).await?;
+    let sender = match named.scheme {
+        "https" => {
+            let tls = TlsConnector::from(unverified()?);
+            let connecting = tls.connect(ServerName::from(address.ip), tcp);
+            exchange::handshake(exchange::in_time(named.name, &address, connecting).await?).await?
+        }
+        _ => exchange::handshake(tcp).await?,
+    };
+    exchange::run(api, sender, &address, &path, parts, body).await
+}
+
+/// What follows `/proxy` in the request's own spelling, with its query.
+fn path(parts: &Parts) -> String {
+    let whole = parts.uri.path();
+    let rest = whole.split_once("/proxy").map_or("", |(_, rest)| rest);
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let query = parts.uri.query().map(|query| format!("?{query}"));
+    format!("{slash}{rest}{}", query.unwrap_or_default())
+}
+
+/// `[SCHEME:]NAME[:PORT]`
+struct Named<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Named<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match parts[..] {
+            [name] => ("", name, ""),
+            [name, port] => ("", name, port),
+            [scheme @ ("" | "http" | "https"), name, port] => (scheme, name, port),
+            _ => return None,
+        };
+        (!name.is_empty()).then_some(Self { scheme, name, port })
+    }
+
+    fn port_number(&self) -> Option<u16> {
+        self.port.parse().ok()
+    }
+
+    fn no_port(&self) -> Status {
+        Status::bad_request(format!("invalid port {:?} of {:?}", self.port, self.name))
+    }
+}
+
+/// A pod at its address; without a port the first that a container names, or 80.
+fn pod_address(pod: &Value, named: &Named<'_>) -> Result<Address> {
+    let containers = value::list(pod, "spec.containers").iter();
+    let first = containers
+        .flat_map(|container| value::list(container, "ports"))
+        .find_map(|port| u16::try_from(value::integer(port, "containerPort")?).ok());
+    let port = match named.port {
+        "" => first.unwrap_or(80),
+        _ => named.port_number().ok_or_else(|| named.no_port())?,
+    };
+    let ip = value::text(pod, "status.podIP").parse();
+    let ip = ip.map_err(|_| {
+        Status::unavailable(format!("pod {} has no address yet; try again", named.name))
+    })?;
+    Ok(Address { ip, port })
+}
+
+/// One of a service's ready endpoints, by chance.
+fn service_address(api: &Api, namespace: &str, named: &Named<'_>) -> Result<Address> {
+    let name = named.name;
+    let service = find(api, "services", namespace, name)?;
+    let port = match named.port_number() {
+        Some(number) => {
+            let mut ports = value::list(&service, "spec.ports").iter();
+            let found = ports.find(|port| value::integer(port, "port") == Some(number.into()));
+            let found = found.ok_or_else(|| {
+                Status::unavailable(format!(
+                    "no service port {number} found for service {name:?}"
+                ))
+            })?;
+            value::text(found, "name").to_owned()
+        }
+        None => named.port.to_owned(),
+    };
+    let none = || Status::unavailable(format!("no endpoints available for service {name:?}"));
+    let endpoints = find(api, "endpoints", namespace, name).map_err(|_| none())?;
+    let mut found = candidates(&endpoints, &port);
+    if found.is_empty() {
+        return Err(none());
+    }
+    let index = random::below(found.len() as u64) as usize;
+    Ok(found.swap_remove(index))
+}
+
+/// The ready addresses behind the service port of a name.
+fn candidates(endpoints: &Value, port: &str) -> Vec<Address> {
+    let subsets = value::list(endpoints, "subsets").iter();
+    let of_subset = |subset: &Value| {
+        let mut ports = value::list(subset, "ports").iter();
+        let found = ports.find(|one| value::text(one, "name") == port)?;
+        let port = u16::try_from(value::integer(found, "port")?).ok()?;
+        let addresses = value::list(subset, "addresses").iter();
+        let ips = addresses.filter_map(|one| value::text(one, "ip").parse().ok());
+        Some(ips.map(|ip| Address { ip, port }).collect::<Vec<_>>())
+    };
+    subsets.filter_map(of_subset).flatten().collect()
+}
+
+/// TLS that believes any certificate, as upstream's proxy does: what runs behind a service has
+/// one of its own, which nothing here could check.
+fn unverified() -> Result<Arc<rustls::ClientConfig>> {
+    let provider = Arc::new(ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(Status::internal)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_with_scheme_and_port() {
+        let parsed = |text| Named::parse(text).map(|n| (n.scheme, n.name, n.port));
+        assert_eq!(parsed("web"), Some(("", "web", "")));
+        assert_eq!(parsed("web:http"), Some(("", "web", "http")));
+        assert_eq!(parsed("https:web:443"), Some(("https", "web", "443")));
+        assert_eq!(parsed("https:web:"), Some(("https", "web", "")));
+        assert_eq!(parsed("ftp:web:1"), None);
+        assert_eq!(parsed(":1"), None);
+    }
+
+    #[test]
+    fn endpoints_of_a_port() {
+        let endpoints = json!({"subsets": [
+            {"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "ports": [{"name": "a", "port": 80}]},
+            {"notReadyAddresses": [{"ip": "10.0.0.3"}], "ports": [{"name": "a", "port": 80}]},
+        ]});
+        let found = candidates(&endpoints, "a");
+        let shown: Vec<_> = found
+            .iter()
+            .map(|a| format!("{}:{}", a.ip, a.port))
+            .collect();
+        assert_eq!(shown, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert!(candidates(&endpoints, "b").is_empty());
+    }
+
+    #[test]
+    fn paths_keep_their_spelling() {
+        let path_of = |uri: &str| {
+            let (parts, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
+            path(&parts)
+        };
+        let base = "/api/v1/namespaces/a/services/b/proxy";
+        assert_eq!(path_of(base), "/");
+        assert_eq!(path_of(&format!("{base}/x%2Fy/?q=1")), "/x%2Fy/?q=1");
+    }
+}
