@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::aggregation::Aggregation;
 use crate::audit::Audit;
 use crate::auth::authorizer::Authorizer;
 use crate::auth::bearer::Bearers;
@@ -39,6 +40,8 @@ pub struct Api {
     pub tokens: Tokens,
     /// The way to the nodes' kubelet API.
     pub kubelets: Kubelets,
+    /// What other servers serve.
+    pub aggregation: Aggregation,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches and streams end.

@@ -15,7 +15,8 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const MANAGER: &str = "kube-apiserver";
 
 /// Makes what is missing.
-pub async fn run(client: kube::Client, config: &Config) -> Result<(), Error> {
+/// `ca` is the certificate of who signs clients, which aggregated servers must know.
+pub async fn run(client: kube::Client, config: &Config, ca: &str) -> Result<(), Error> {
     for name in NAMESPACES {
         let namespace = json!({"metadata": {"name": name}});
         create(&client, "", "v1", "Namespace", namespace).await?;
@@ -35,6 +36,18 @@ pub async fn run(client: kube::Client, config: &Config) -> Result<(), Error> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         create(&client, "scheduling.k8s.io", "v1", "PriorityClass", class).await?;
     }
+    let known = json!({
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": ca,
+            "requestheader-allowed-names": json!([crate::aggregation::CLIENT_NAME]).to_string(),
+            "requestheader-client-ca-file": ca,
+            "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
+            "requestheader-group-headers": "[\"X-Remote-Group\"]",
+            "requestheader-username-headers": "[\"X-Remote-User\"]",
+        },
+    });
+    apply(&client, "", "v1", "ConfigMap", known).await?;
     kubernetes_service(&client, config).await
 }
 

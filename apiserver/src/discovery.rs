@@ -4,6 +4,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::aggregation::{self, Remote};
 use crate::config::Config;
 use crate::registry::{Kind, Registry, Resource, Subresource};
 use crate::rest::call::Reply;
@@ -15,6 +16,7 @@ use crate::status::{Result, Status};
 /// Answers a path of discovery; `None` when it is none.
 pub fn serve(
     registry: &Registry,
+    remotes: &[Remote],
     config: &Config,
     accept: Accept,
     path: &str,
@@ -23,12 +25,12 @@ pub fn serve(
     let aggregated = accept.form == Form::Discovery;
     let found = match segments[..] {
         ["api" | "apis"] if aggregated => {
-            return Some(aggregate(registry, accept, segments[0] == "api"));
+            return Some(aggregate(registry, remotes, accept, segments[0] == "api"));
         }
         ["api"] => Some(legacy_versions(config)),
-        ["apis"] => Some(groups(registry)),
+        ["apis"] => Some(groups(registry, remotes)),
         ["api", version] => resources(registry, "", version),
-        ["apis", group] => group_of(registry, group),
+        ["apis", group] => group_of(registry, remotes, group),
         ["apis", group, version] if !group.is_empty() => resources(registry, group, version),
         _ => return None,
     };
@@ -48,14 +50,19 @@ fn legacy_versions(config: &Config) -> Value {
     })
 }
 
-/// The named groups, each with its versions, the preferred one first.
-fn named_groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
-    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for (group, version) in registry.versions() {
+/// The named groups, each with its versions, the preferred one first; those of other servers
+/// last.
+fn named_groups(registry: &Registry, remotes: &[Remote]) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    let remote = remotes
+        .iter()
+        .map(|one| (one.group.clone(), one.version.clone()));
+    for (group, version) in registry.versions().into_iter().chain(remote) {
         if group.is_empty() {
             continue;
         }
-        match groups.iter_mut().find(|(name, _)| name == group) {
+        match groups.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, versions)) if versions.contains(&version) => {}
             Some((_, versions)) => versions.push(version),
             None => groups.push((group, vec![version])),
         }
@@ -63,9 +70,9 @@ fn named_groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
     groups
 }
 
-fn group(name: &str, versions: &[&str]) -> Value {
+fn group(name: &str, versions: &[String]) -> Value {
     let shown =
-        |version: &&str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+        |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     let versions: Vec<Value> = versions.iter().map(shown).collect();
     json!({
         "name": name,
@@ -74,8 +81,8 @@ fn group(name: &str, versions: &[&str]) -> Value {
     })
 }
 
-fn groups(registry: &Registry) -> Value {
-    let groups = named_groups(registry);
+fn groups(registry: &Registry, remotes: &[Remote]) -> Value {
+    let groups = named_groups(registry, remotes);
     let groups = groups.iter().map(|(name, versions)| group(name, versions));
     json!({
         "kind": "APIGroupList",
@@ -84,8 +91,8 @@ fn groups(registry: &Registry) -> Value {
     })
 }
 
-fn group_of(registry: &Registry, name: &str) -> Option<Value> {
-    let groups = named_groups(registry);
+fn group_of(registry: &Registry, remotes: &[Remote], name: &str) -> Option<Value> {
+    let groups = named_groups(registry, remotes);
     let (name, versions) = groups.iter().find(|(group, _)| *group == name)?;
     let mut document = group(name, versions);
     document["kind"] = "APIGroup".into();
@@ -94,10 +101,8 @@ fn group_of(registry: &Registry, name: &str) -> Option<Value> {
 }
 
 fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
-    let all: Vec<Value> = registry
-        .of_version(group, version)
-        .flat_map(|r| flat(r))
-        .collect();
+    let found = registry.of_version(group, version);
+    let all: Vec<Value> = found.iter().flat_map(|r| flat(r)).collect();
     let group_version = match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
@@ -157,23 +162,35 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     names
 }
 
-fn aggregate(registry: &Registry, accept: Accept, core: bool) -> Result<Reply> {
+fn aggregate(registry: &Registry, remotes: &[Remote], accept: Accept, core: bool) -> Result<Reply> {
     let names = match core {
-        true => vec![("", vec!["v1"])],
-        false => named_groups(registry),
+        true => vec![(String::new(), vec!["v1".to_owned()])],
+        false => named_groups(registry, remotes),
     };
     let items = names.iter().map(|(group, versions)| {
         let versions = versions.iter().map(|version| {
-            let resources = registry.of_version(group, version);
+            let other = remotes
+                .iter()
+                .find(|one| one.group == *group && one.version == *version);
+            let (resources, fresh): (Vec<Value>, bool) = match other {
+                None => {
+                    let own = registry.of_version(group, version);
+                    (own.iter().map(|r| nested(&r.kind)).collect(), true)
+                }
+                Some(remote) => match &remote.resources {
+                    Some(list) => (aggregation::nested(list, group, version), true),
+                    None => (Vec::new(), false),
+                },
+            };
             json!({
                 "version": version,
-                "freshness": "Current",
-                "resources": resources.map(|r| nested(&r.kind)).collect::<Vec<_>>(),
+                "freshness": if fresh { "Current" } else { "Stale" },
+                "resources": resources,
             })
         });
         let mut meta = Map::new();
         if !group.is_empty() {
-            meta.insert("name".into(), (*group).into());
+            meta.insert("name".into(), group.as_str().into());
         }
         json!({"metadata": meta, "versions": versions.collect::<Vec<_>>()})
     });

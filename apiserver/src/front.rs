@@ -18,6 +18,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::sync::Semaphore;
 
+use crate::admission::{Attributes, Operation};
+use crate::aggregation;
 use crate::api::Api;
 use crate::auth::action::{Access, Action};
 use crate::auth::authorizer::Decision;
@@ -145,9 +147,17 @@ impl Front {
         let allowed = settle(who.user(), &action, decision);
         let outcome = match (allowed, target) {
             (Err(refusal), _) => Err(refusal),
-            (Ok(()), Target::Path(path)) => paths::serve(&self.api, &parts, &path, &query)
-                .await
-                .map(Answer::Reply),
+            (Ok(()), Target::Path(path)) => match self.remote_path(&path) {
+                Some(remote) => {
+                    let nothing = Bytes::new();
+                    aggregation::pass(&self.api, &remote, who.user(), parts, nothing)
+                        .await
+                        .map(Answer::Raw)
+                }
+                None => paths::serve(&self.api, &parts, &path, &query)
+                    .await
+                    .map(Answer::Reply),
+            },
             (Ok(()), Target::Resource(target)) => {
                 let asked = Asked {
                     user: who.user().clone(),
@@ -182,6 +192,13 @@ impl Front {
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display,
     {
+        let (group, version) = (&asked.target.group, &asked.target.version);
+        if let Some(remote) = self.api.aggregation.find(group, version) {
+            let body = body::read(body).await?;
+            trail.read(&body);
+            let answer = aggregation::pass(&self.api, &remote, &asked.user, parts, body).await;
+            return answer.map(Answer::Raw);
+        }
         let (resource, subresource) = self.find(&asked.target)?;
         let mut call = Call {
             accept: Accept::of(&parts.headers)?,
@@ -195,6 +212,7 @@ impl Front {
             body: Bytes::new(),
         };
         if is_stream(&call) {
+            self.admit_connection(&call).await?;
             parts.headers = call.headers.clone();
             let answer = crate::proxy::stream(&self.api, &call, parts).await;
             return answer.map(Answer::Raw);
@@ -212,6 +230,58 @@ impl Front {
             trail.read(&call.body);
         }
         self.work(&call, long).await.map(Answer::Reply)
+    }
+
+    /// Asks admission whether someone may speak with an object.
+    async fn admit_connection(&self, call: &Call) -> Result<()> {
+        let spoken = call.subresource.as_ref().and_then(Subresource::kind);
+        // Logs are read, not spoken with.
+        let Some((_, version, kind)) = spoken else {
+            return Ok(());
+        };
+        let mut options = serde_json::json!({"kind": kind, "apiVersion": version});
+        for (name, value) in call.query.pairs() {
+            options[name] = match (name, value) {
+                ("command", _) => call.query.all("command").collect::<Vec<_>>().into(),
+                ("stdin" | "stdout" | "stderr" | "tty", value) => {
+                    (value != "false" && value != "0").into()
+                }
+                (_, value) => value.into(),
+            };
+        }
+        let attributes = Attributes {
+            operation: Operation::Connect,
+            resource: &call.resource,
+            namespace: &call.target.namespace,
+            name: &call.target.name,
+            subresource: &call.target.subresource,
+            user: &call.user,
+            old: None,
+            dry_run: false,
+        };
+        let asked = self
+            .api
+            .admission
+            .validate(&self.api, &attributes, &options);
+        let (outcome, _) = warnings::collect(asked).await;
+        outcome
+    }
+
+    /// The server of `/apis/GROUP/VERSION` and of its OpenAPI document, when it is another one.
+    fn remote_path(&self, path: &str) -> Option<aggregation::Remote> {
+        let path = path.strip_prefix("/openapi/v3").unwrap_or(path);
+        let mut segments = path.trim_matches('/').split('/');
+        match (
+            segments.next(),
+            segments.next(),
+            segments.next(),
+            segments.next(),
+        ) {
+            (Some("apis"), Some(group), Some(version), None) => {
+                self.api.aggregation.find(group, version)
+            }
+            _ => None,
+        }
     }
 
     async fn work(&self, call: &Call, long: bool) -> Result<Reply> {

@@ -9,6 +9,7 @@
 //! this process ([`ApiServer::client`]), with no other way in.
 
 mod admission;
+mod aggregation;
 mod api;
 pub mod audit;
 pub mod auth;
@@ -16,11 +17,13 @@ mod body;
 mod bootstrap;
 mod compress;
 mod config;
+mod crd;
 mod discovery;
 mod front;
 mod linger;
 mod metrics;
 mod openapi;
+mod outbound;
 mod paths;
 pub mod pki;
 mod pools;

@@ -46,11 +46,23 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
         }
     }
     if let Some(document) = trimmed.strip_prefix("/openapi/") {
-        return openapi::serve(&api.registry, document, &parts.headers).await;
+        return openapi::serve(
+            &api.registry,
+            &api.aggregation.all(),
+            document,
+            &parts.headers,
+        )
+        .await;
     }
     let accept = Accept::of(&parts.headers)?;
-    discovery::serve(&api.registry, &api.config, accept, path)
-        .unwrap_or_else(|| Err(Status::no_such_path()))
+    discovery::serve(
+        &api.registry,
+        &api.aggregation.all(),
+        &api.config,
+        accept,
+        path,
+    )
+    .unwrap_or_else(|| Err(Status::no_such_path()))
 }
 
 fn json_reply(document: &Value) -> Reply {
@@ -98,7 +110,7 @@ fn go_arch() -> &'static str {
 }
 
 fn root_paths(api: &Api) -> Vec<String> {
-    let versions = api.registry.versions().iter();
+    let versions = api.registry.versions().into_iter();
     let mut paths: Vec<String> = versions
         .map(|(group, version)| match group.as_str() {
             "" => format!("/api/{version}"),

@@ -15,8 +15,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::Chain;
+use crate::admission::{self, Chain};
+use crate::aggregation::{self, Aggregation};
 use crate::api::Api;
 use crate::audit::{Audit, AuditError};
 use crate::auth::authorizer::{Masters, Union};
@@ -28,6 +30,7 @@ use crate::auth::user::User;
 use crate::auth::x509;
 use crate::bootstrap;
 use crate::config::{Config, Engine};
+use crate::crd;
 use crate::front::{Front, Peer};
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
@@ -87,6 +90,8 @@ pub struct ApiServer {
     front: Front,
     pki: Pki,
     recovery: Option<String>,
+    /// What keeps custom resources, aggregated servers and the status of policies.
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 // === impl ApiServer ===
@@ -106,6 +111,13 @@ impl ApiServer {
         };
         let kubelet_client = pki.credential("apiserver-kubelet-client", &kubelet_client, now)?;
         let kubelets = Kubelets::new(pki.client_tls(&kubelet_client)?);
+        let proxy_client = Subject {
+            name: aggregation::CLIENT_NAME,
+            groups: &[],
+            sans: &[],
+        };
+        let proxy_client = pki.credential("front-proxy-client", &proxy_client, now)?;
+        let aggregation = Aggregation::new(&proxy_client);
         let registry = Arc::new(Registry::builtin()?);
         let (store, recovery) = open_store(&config, &registry).await?;
         let bearers = Bearers::new(&config)?;
@@ -130,6 +142,7 @@ impl ApiServer {
             audit,
             tokens,
             kubelets,
+            aggregation,
             metrics,
             draining: CancellationToken::new(),
             config,
@@ -140,14 +153,23 @@ impl ApiServer {
             address: None,
         };
         let front = Front::new(api.clone(), nobody);
+        let definitions = crd::controller::load(&api);
+        aggregation::controller::load(&api);
+        let tasks = [
+            crd::controller::spawn(api.clone(), definitions),
+            aggregation::controller::spawn(api.clone()),
+            admission::policy::typing::spawn(api.clone()),
+        ];
         let server = Self {
             api,
             front,
             pki,
             recovery,
+            _tasks: tasks,
         };
         let client = server.client("system:apiserver", &["system:masters"]);
-        bootstrap::run(client.clone(), &server.api.config).await?;
+        let ca = server.pki.ca_certificate();
+        bootstrap::run(client.clone(), &server.api.config, ca).await?;
         rbac::reconcile::run(&client).await?;
         Ok(server)
     }

@@ -201,6 +201,30 @@ impl Status {
         }
     }
 
+    /// What a webhook refuses: with its code and reason, where it gives some.
+    pub fn denied(code: u16, reason: &str, message: String) -> Self {
+        let code = StatusCode::from_u16(code)
+            .ok()
+            .filter(|code| code.as_u16() >= 400);
+        Self::new(
+            code.unwrap_or(StatusCode::BAD_REQUEST),
+            known_reason(reason),
+            message,
+        )
+    }
+
+    /// What a policy refuses: `forbidden` with the policy's reason and its code.
+    pub fn refused_by_policy(mut forbidden: Self, reason: &str, cause: &str) -> Self {
+        forbidden.code = match reason {
+            "Unauthorized" => StatusCode::UNAUTHORIZED,
+            "Forbidden" => StatusCode::FORBIDDEN,
+            "RequestEntityTooLarge" => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        forbidden.reason = known_reason(reason);
+        forbidden.caused_by("", cause, "")
+    }
+
     /// 401
     pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
@@ -364,6 +388,31 @@ impl Status {
         }
         status
     }
+}
+
+/// A reason of the API by its name; empty for what is none.
+fn known_reason(reason: &str) -> &'static str {
+    let known = [
+        "AlreadyExists",
+        "BadRequest",
+        "Conflict",
+        "Expired",
+        "Forbidden",
+        "Gone",
+        "InternalError",
+        "Invalid",
+        "MethodNotAllowed",
+        "NotAcceptable",
+        "NotFound",
+        "RequestEntityTooLarge",
+        "ServerTimeout",
+        "ServiceUnavailable",
+        "Timeout",
+        "TooManyRequests",
+        "Unauthorized",
+        "UnsupportedMediaType",
+    ];
+    known.into_iter().find(|one| *one == reason).unwrap_or("")
 }
 
 // === impl Details ===

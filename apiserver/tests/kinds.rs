@@ -125,7 +125,7 @@ fn kinds() {
         let resource = resource.unwrap_or_else(|| panic!("{}: no such resource", path.display()));
         for case in documents {
             let mut errors = FieldErrors::new();
-            let object = write(resource, &case, &mut errors);
+            let object = write(&resource, &case, &mut errors);
             let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
             let place = format!("{}: {}", path.display(), case["case"]);
             let expected = case.get("errors").cloned().unwrap_or_else(|| json!([]));
@@ -251,7 +251,7 @@ fn no_object_of_the_right_shape_panics() {
                 "case": resource.kind.kind, "from": from, "update": to, "addresses": true,
             });
             for case in [created, updated] {
-                let mut object = write(resource, &case, &mut FieldErrors::new());
+                let mut object = write(&resource, &case, &mut FieldErrors::new());
                 let rules = &resource.kind.rules;
                 rules.validate_status(&object, &object, &mut FieldErrors::new());
                 rules.warnings(&object);

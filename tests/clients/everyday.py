@@ -86,6 +86,61 @@ apps.patch_namespaced_deployment_scale("two", "default", {"spec": {"replicas": 1
 assert apps.read_namespaced_deployment_scale("two", "default").spec.replicas == 1
 apps.delete_namespaced_deployment("two", "default", propagation_policy="Foreground")
 
+kinds = client.ApiextensionsV1Api()
+custom = client.CustomObjectsApi()
+definition = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {"size": {"type": "integer", "default": 1, "maximum": 9}},
+                                "x-kubernetes-validations": [
+                                    {"rule": "self.size >= oldSelf.size", "message": "may not shrink"}
+                                ],
+                            },
+                            "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+kinds.create_custom_resource_definition(definition)
+for event in watch.Watch().stream(kinds.list_custom_resource_definition, timeout_seconds=60):
+    conditions = event["object"].status.conditions or []
+    if any(c.type == "Established" and c.status == "True" for c in conditions):
+        break
+where = ("example.com", "v1", "default", "widgets")
+widget = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {}}
+assert custom.create_namespaced_custom_object(*where, widget)["spec"] == {"size": 1}
+custom.patch_namespaced_custom_object(*where, "w", {"spec": {"size": 3}})
+ready = custom.patch_namespaced_custom_object_status(*where, "w", {"status": {"ready": True}})
+assert ready["status"] == {"ready": True} and ready["metadata"]["generation"] == 2, ready
+for size, told in [(10, "less than or equal to 9"), (2, "may not shrink")]:
+    try:
+        custom.patch_namespaced_custom_object(*where, "w", {"spec": {"size": size}})
+        raise AssertionError(f"a size of {size} must be refused")
+    except ApiException as error:
+        assert error.status == 422 and told in error.body, error
+custom.delete_namespaced_custom_object(*where, "w")
+kinds.delete_custom_resource_definition("widgets.example.com")
+
 core.delete_namespaced_pod("one", "default", grace_period_seconds=1)
 follower.join(60)
 assert not follower.is_alive(), f"the deletion was not seen: {seen}"

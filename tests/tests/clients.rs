@@ -26,6 +26,185 @@ fn a_controller_written_with_kube_rs() -> Result<()> {
     runtime.block_on(mirror::run(&cluster))
 }
 
+#[test]
+fn an_operator_with_its_own_kind() -> Result<()> {
+    let cluster = Cluster::up()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(operator::run(&cluster))
+}
+
+/// An operator: it defines the kind `Fleet`, keeps as many ConfigMaps for each as it asks for,
+/// counts them in its status, and cleans up by a finalizer.
+mod operator {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anyhow::{Context, Result};
+    use futures::StreamExt;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+    use kube::config::{KubeConfigOptions, Kubeconfig};
+    use kube::runtime::controller::{Action, Controller};
+    use kube::runtime::finalizer::{Event, finalizer};
+    use kube::runtime::wait::{await_condition, conditions};
+    use kube::runtime::watcher;
+    use kube::{Api, Client, Config, CustomResource, CustomResourceExt, Resource, ResourceExt};
+    use peapod_tests::{Cluster, wait::PATIENCE};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(CustomResource, Clone, Debug, Deserialize, Serialize, JsonSchema)]
+    #[kube(group = "example.com", version = "v1", kind = "Fleet", namespaced)]
+    #[kube(status = "FleetStatus", shortname = "fl")]
+    #[kube(scale(
+        spec_replicas_path = ".spec.size",
+        status_replicas_path = ".status.ready"
+    ))]
+    struct FleetSpec {
+        #[schemars(range(min = 0, max = 5))]
+        size: i32,
+    }
+
+    #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+    struct FleetStatus {
+        ready: i32,
+    }
+
+    type Fault = kube::runtime::finalizer::Error<kube::Error>;
+
+    pub async fn run(cluster: &Cluster) -> Result<()> {
+        let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        let client = Client::try_from(config)?;
+        let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let manager = PatchParams::apply("fleet-operator");
+        let name = Fleet::crd_name();
+        definitions
+            .patch(name, &manager, &Patch::Apply(Fleet::crd()))
+            .await?;
+        within(await_condition(
+            definitions.clone(),
+            name,
+            conditions::is_crd_established(),
+        ))
+        .await?;
+
+        let fleets: Api<Fleet> = Api::namespaced(client.clone(), "default");
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+        let controller =
+            Controller::new(fleets.clone(), watcher::Config::default().streaming_lists())
+                .owns(maps.clone(), watcher::Config::default())
+                .run(
+                    reconcile,
+                    |_, _, _| Action::requeue(Duration::from_secs(1)),
+                    Arc::new(client.clone()),
+                );
+        let controller = tokio::spawn(controller.for_each(|_| async {}));
+
+        fleets
+            .create(
+                &PostParams::default(),
+                &Fleet::new("f", FleetSpec { size: 3 }),
+            )
+            .await?;
+        let ready = |count: i32| {
+            move |fleet: Option<&Fleet>| {
+                fleet
+                    .and_then(|f| f.status.as_ref())
+                    .is_some_and(|s| s.ready == count)
+            }
+        };
+        within(await_condition(fleets.clone(), "f", ready(3))).await?;
+        let larger = Patch::Merge(serde_json::json!({"spec": {"replicas": 4}}));
+        fleets
+            .patch_scale("f", &PatchParams::default(), &larger)
+            .await?;
+        within(await_condition(fleets.clone(), "f", ready(4))).await?;
+        let too_large = Patch::Merge(serde_json::json!({"spec": {"size": 9}}));
+        let refused = fleets.patch("f", &PatchParams::default(), &too_large).await;
+        assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 422));
+
+        let uid = fleets.get("f").await?.uid().context("no uid")?;
+        fleets.delete("f", &DeleteParams::default()).await?;
+        within(await_condition(fleets, "f", conditions::is_deleted(&uid))).await?;
+        let left = maps.list(&ListParams::default().labels("fleet=f")).await?;
+        assert!(
+            left.items.is_empty(),
+            "the finalizer removes what the fleet had"
+        );
+        controller.abort();
+        definitions.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    async fn within<T, E: std::error::Error + Send + Sync + 'static>(
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T> {
+        Ok(tokio::time::timeout(PATIENCE, work)
+            .await
+            .context("waited too long")??)
+    }
+
+    async fn reconcile(fleet: Arc<Fleet>, client: Arc<Client>) -> Result<Action, Fault> {
+        let fleets: Api<Fleet> = Api::namespaced(Client::clone(&client), "default");
+        finalizer(&fleets, "example.com/fleet", fleet, |event| async {
+            match event {
+                Event::Apply(fleet) => keep(&fleet, Client::clone(&client)).await,
+                Event::Cleanup(fleet) => remove(&fleet, Client::clone(&client)).await,
+            }
+        })
+        .await
+    }
+
+    fn labelled(fleet: &Fleet) -> String {
+        format!("fleet={}", fleet.name_any())
+    }
+
+    async fn keep(fleet: &Fleet, client: Client) -> Result<Action, kube::Error> {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+        let manager = PatchParams::apply("fleet-operator").force();
+        for index in 0..fleet.spec.size {
+            let name = format!("{}-{index}", fleet.name_any());
+            let map = ConfigMap {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    labels: Some([("fleet".to_owned(), fleet.name_any())].into()),
+                    owner_references: fleet.controller_owner_ref(&()).map(|owner| vec![owner]),
+                    ..ObjectMeta::default()
+                },
+                ..ConfigMap::default()
+            };
+            maps.patch(&name, &manager, &Patch::Apply(&map)).await?;
+        }
+        let found = maps
+            .list(&ListParams::default().labels(&labelled(fleet)))
+            .await?;
+        let ready = i32::try_from(found.items.len()).unwrap_or(i32::MAX);
+        let fleets: Api<Fleet> = Api::namespaced(client, "default");
+        let status = serde_json::json!({"status": FleetStatus { ready }});
+        fleets
+            .patch_status(
+                &fleet.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(status),
+            )
+            .await?;
+        Ok(Action::await_change())
+    }
+
+    async fn remove(fleet: &Fleet, client: Client) -> Result<Action, kube::Error> {
+        let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+        let selected = ListParams::default().labels(&labelled(fleet));
+        maps.delete_collection(&DeleteParams::default(), &selected)
+            .await?;
+        Ok(Action::await_change())
+    }
+}
+
 /// A controller that gives every ConfigMap labelled `mirror=yes` a twin that it owns.
 mod mirror {
     use std::collections::BTreeMap;

@@ -22,6 +22,15 @@ const OVERRIDES: &str = include_str!("../data/overrides.tsv");
 /// The graph of the built-in kinds. Types are named as in the table: `core.v1.Pod`,
 /// `apps.v1.Deployment`, `meta.v1.ObjectMeta`.
 pub fn graph(quantity: CanonicalQuantity) -> Graph {
+    read(quantity, |_| true)
+}
+
+/// The types that every kind has, only: `meta.v1.ObjectMeta` and its like.
+pub fn metadata_graph(quantity: CanonicalQuantity) -> Graph {
+    read(quantity, |owner| owner.starts_with("meta.v1."))
+}
+
+fn read(quantity: CanonicalQuantity, wanted: fn(&str) -> bool) -> Graph {
     let mut reader = Reader {
         graph: Graph::new(quantity),
         scalars: BTreeMap::new(),
@@ -29,7 +38,7 @@ pub fn graph(quantity: CanonicalQuantity) -> Graph {
     let overrides: BTreeMap<_, _> = rows(OVERRIDES).map(|row| (row.key(), row)).collect();
     let mut types: BTreeMap<&'static str, Object> = BTreeMap::new();
     let mut granular = Vec::new();
-    for mut row in rows(FIELDS) {
+    for mut row in rows(FIELDS).filter(|row| wanted(row.owner)) {
         let object = types.entry(row.owner).or_default();
         object.atomic |= row.map_type == "atomic";
         row.map_type = "";
@@ -176,6 +185,7 @@ impl Reader {
             fields: shared.fields.clone(),
             keeps_unknown: false,
             atomic: false,
+            document: None,
         };
         let id = self.graph.add(Type::Object(own));
         let fields = types.get_mut(owner).map(|object| object.fields.iter_mut());

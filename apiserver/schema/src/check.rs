@@ -7,6 +7,7 @@
 use serde_json::{Map as JsonMap, Value};
 use thiserror::Error;
 
+use crate::custom::prune::prune;
 use crate::graph::{Node, Object, Schema, Type};
 use crate::path::{Path, Step};
 use crate::scalar::{self, Mismatch};
@@ -63,7 +64,13 @@ impl FieldValidation {
 /// scalars in canonical form. Gives the faults, as `unknown field "spec.x"`, at most 100.
 pub fn check(value: &mut Value, schema: &Schema) -> Result<Vec<String>, TypeError> {
     let mut walk = Walk { faults: Vec::new() };
-    walk.value(value, schema.root(), &Path::ROOT, "")?;
+    match schema.custom() {
+        None => walk.value(value, schema.root(), &Path::ROOT, "")?,
+        Some(custom) => {
+            walk.metadata(value, schema)?;
+            walk.faults.extend(prune(value, custom));
+        }
+    }
     Ok(walk.faults)
 }
 
@@ -72,6 +79,27 @@ struct Walk {
 }
 
 impl Walk {
+    /// Checks the metadata of a custom resource; the rest is taken as it comes.
+    fn metadata(&mut self, value: &mut Value, schema: &Schema) -> Result<(), TypeError> {
+        let (Some(fields), Some(node)) = (value.as_object_mut(), schema.root().child("metadata"))
+        else {
+            return Ok(());
+        };
+        match fields.get_mut("metadata") {
+            Some(Value::Null) => {
+                fields.remove("metadata");
+                Ok(())
+            }
+            Some(metadata) => self.value(
+                metadata,
+                node,
+                &Path::ROOT.then(Step::Field("metadata")),
+                "",
+            ),
+            None => Ok(()),
+        }
+    }
+
     /// `owner` is the struct whose field is at `path`.
     fn value(
         &mut self,

@@ -7,7 +7,10 @@ use crate::graph::{Field, Node, Object, Scalar, Schema, Type};
 
 /// Fills defaults, everywhere in the value. Wrong types are left alone.
 pub fn default(value: &mut Value, schema: &Schema) {
-    fill(value, schema.root());
+    match schema.custom() {
+        None => fill(value, schema.root()),
+        Some(custom) => crate::custom::defaults::fill(value, custom),
+    }
 }
 
 fn fill(value: &mut Value, node: Node<'_>) {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::custom::Structural;
+
 /// A name in a schema; those of built-in kinds live in the binary.
 pub type Name = Cow<'static, str>;
 
@@ -98,6 +100,9 @@ pub struct Object {
     pub keeps_unknown: bool,
     /// Whether the object is one value, of one owner.
     pub atomic: bool,
+    /// The schema as the author of a custom resource wrote it; [`Self::name`] is then the name
+    /// under which it is published.
+    pub document: Option<Arc<Value>>,
 }
 
 /// A field of an object.
@@ -180,6 +185,13 @@ impl Graph {
         self.types[id.0 as usize] = ty;
     }
 
+    /// Gives an object the document that is published of it.
+    pub fn publish(&mut self, id: TypeId, document: &Value) {
+        if let Type::Object(object) = &mut self.types[id.0 as usize] {
+            object.document = Some(Arc::new(document.clone()));
+        }
+    }
+
     /// The names that the graph describes, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.named.keys().map(AsRef::as_ref)
@@ -206,12 +218,33 @@ impl Graph {
 pub struct Schema {
     graph: Arc<Graph>,
     root: TypeId,
+    custom: Option<Arc<Structural>>,
 }
 
 impl Schema {
     /// The schema that starts at `root`.
     pub fn new(graph: Arc<Graph>, root: TypeId) -> Self {
-        Self { graph, root }
+        Self {
+            graph,
+            root,
+            custom: None,
+        }
+    }
+
+    /// The schema of a custom resource, as its definition has it. `name` is that under which it
+    /// is published: `com.example.v1.CronTab`.
+    pub fn of_custom(name: &str, document: &Value, quantity: CanonicalQuantity) -> Self {
+        let mut graph = crate::builtin::metadata_graph(quantity);
+        let root = crate::structural::add_custom(&mut graph, name, document);
+        Self {
+            custom: Some(Arc::new(Structural::of(document))),
+            ..Self::new(Arc::new(graph), root)
+        }
+    }
+
+    /// What a custom resource's definition says; none for built-in kinds.
+    pub fn custom(&self) -> Option<&Arc<Structural>> {
+        self.custom.as_ref()
     }
 
     /// The schema of a named type, as `core.v1.Pod`.

@@ -9,6 +9,7 @@
 //! - [`protobuf`]: the same from Kubernetes' protobuf form;
 //! - [`check`]: wrong types, unknown fields, nulls; values brought to their canonical text;
 //! - [`default`]: literal defaults and the empty values of required fields;
+//! - [`custom`]: pruning, defaults and validation of custom resources;
 //! - [`patch`]: JSON patch, merge patch, strategic merge patch;
 //! - [`apply`]: server-side apply and the ownership of fields;
 //! - [`openapi`]: the documents that describe it all to clients.
@@ -19,6 +20,7 @@
 pub mod apply;
 pub mod builtin;
 pub mod check;
+pub mod custom;
 pub mod decode;
 pub mod default;
 pub mod graph;

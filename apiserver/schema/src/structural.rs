@@ -38,6 +38,13 @@ pub fn add_kind(graph: &mut Graph, name: &str, schema: &Value) -> TypeId {
     id
 }
 
+/// As [`add_kind`], for a custom resource: its document is published as it is.
+pub fn add_custom(graph: &mut Graph, name: &str, document: &Value) -> TypeId {
+    let id = add_kind(graph, name, document);
+    graph.publish(id, document);
+    id
+}
+
 /// Adds the type that a schema describes.
 pub fn add(graph: &mut Graph, schema: &Value) -> TypeId {
     add_at(graph, schema, 0)
@@ -71,6 +78,10 @@ fn type_of(graph: &mut Graph, schema: &Value, depth: usize) -> Type {
         ("integer", _) => Scalar::Int64,
         ("number", _) => Scalar::Number,
         ("boolean", _) => Scalar::Bool,
+        // Whatever it is, its fields have owners of their own.
+        ("", _) if has("x-kubernetes-preserve-unknown-fields") => {
+            return Type::Object(object_of(graph, schema, depth));
+        }
         _ => Scalar::Any,
     })
 }
@@ -135,6 +146,7 @@ fn object_of(graph: &mut Graph, schema: &Value, depth: usize) -> Object {
         fields: fields.into(),
         keeps_unknown: keeps == Some(&Value::Bool(true)),
         atomic: is_atomic(schema),
+        document: None,
     }
 }
 

@@ -3,13 +3,18 @@
 //! A chain of plugins, in upstream's order. Mutating ones run before validation, validating
 //! ones after; each sees what those before it made.
 
+mod access;
 mod certificates;
+mod collection;
 mod default_tolerations;
 mod ingress_class;
 mod lifecycle;
 mod limit_ranger;
 mod node_restriction;
 mod pod_security;
+pub mod expressions;
+mod matching;
+pub mod policy;
 mod priority;
 pub mod quota;
 mod rbac;
@@ -17,6 +22,8 @@ mod runtime_class;
 mod service_account;
 mod storage_class;
 mod storage_protection;
+mod request;
+mod webhook;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -36,6 +43,8 @@ pub enum Operation {
     Update,
     /// It is deleted.
     Delete,
+    /// Someone speaks with it: exec, attach, port-forward, proxy.
+    Connect,
 }
 
 /// A write, as admission sees it; the object itself goes beside.
@@ -55,6 +64,8 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// The object before, on updates and deletions.
     pub old: Option<&'a Value>,
+    /// Whether nothing is stored in the end.
+    pub dry_run: bool,
 }
 
 /// One step of admission.
@@ -68,6 +79,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// Refuses the object, or lets it pass.
     async fn validate(&self, _api: &Api, _write: &Attributes<'_>, _object: &Value) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether the plugin changes objects in ways that nobody knows before, so that those before
+    /// it look at what it changed once more.
+    fn is_last(&self) -> bool {
+        false
     }
 }
 
@@ -118,6 +135,10 @@ impl Chain {
             Box::new(storage_protection::StorageObjectInUseProtection),
             Box::new(runtime_class::RuntimeClass),
             Box::new(ingress_class::DefaultIngressClass),
+            Box::new(policy::Mutating::default()),
+            Box::new(webhook::Mutating::default()),
+            Box::new(policy::Validating::default()),
+            Box::new(webhook::Validating::default()),
         ])
     }
 
@@ -128,7 +149,14 @@ impl Chain {
         write: &Attributes<'_>,
         object: &mut Value,
     ) -> Result<()> {
+        let mut again = false;
         for plugin in &self.0 {
+            let before = plugin.is_last().then(|| object.clone());
+            let outcome = plugin.mutate(api, write, object).await;
+            outcome.inspect_err(|refusal| write.log(refusal))?;
+            again |= before.is_some_and(|before| before != *object);
+        }
+        for plugin in self.0.iter().filter(|plugin| again && !plugin.is_last()) {
             let outcome = plugin.mutate(api, write, object).await;
             outcome.inspect_err(|refusal| write.log(refusal))?;
         }

@@ -11,6 +11,7 @@ use peapod_schema::openapi::{self, Gvk};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::Remote;
 use crate::body::Body;
 use crate::paths::git_version;
 use crate::registry::{Kind, Registry, Resource, Subresource};
@@ -20,12 +21,17 @@ use crate::status::{Result, Status};
 use descriptions::Described;
 
 /// Answers a path below `/openapi/`.
-pub async fn serve(registry: &Arc<Registry>, path: &str, headers: &HeaderMap) -> Result<Reply> {
+pub async fn serve(
+    registry: &Arc<Registry>,
+    remotes: &[Remote],
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Reply> {
     match path {
         "v2" => {
             let protobuf = accepts_protobuf(headers);
             let registry = registry.clone();
-            let tag = hash(registry.all());
+            let tag = hash(&registry.all());
             let build = move || v2(&registry, protobuf);
             let kind = if protobuf {
                 openapi::PROTOBUF_REPLY
@@ -34,14 +40,17 @@ pub async fn serve(registry: &Arc<Registry>, path: &str, headers: &HeaderMap) ->
             };
             document(headers, &tag, kind, build).await
         }
-        "v3" => Ok(Reply::json(StatusCode::OK, index(registry).to_string())),
+        "v3" => Ok(Reply::json(
+            StatusCode::OK,
+            index(registry, remotes).to_string(),
+        )),
         path => {
             let (group, version) = group_version(path).ok_or_else(Status::no_such_path)?;
-            let found: Vec<Arc<Resource>> = registry.of_version(group, version).cloned().collect();
+            let found = registry.of_version(group, version);
             if found.is_empty() {
                 return Err(Status::no_such_path());
             }
-            let tag = hash(found.iter());
+            let tag = hash(&found);
             let registry = registry.clone();
             let build = move || v3(&registry, &found);
             document(headers, &tag, "application/json", build).await
@@ -98,26 +107,32 @@ async fn document(
 }
 
 /// What a document is known by: it changes with the version and with what is served.
-fn hash<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> String {
+fn hash(resources: &[Arc<Resource>]) -> String {
     let mut hasher = Sha256::new();
     hasher.update(git_version());
     for resource in resources {
         hasher.update(&resource.api_version);
         hasher.update(&resource.kind.kind);
+        hasher.update(&resource.edition);
     }
     let digest = hasher.finalize();
     digest.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn index(registry: &Registry) -> Value {
+fn index(registry: &Registry, remotes: &[Remote]) -> Value {
     let mut paths = Map::new();
     for (group, version) in registry.versions() {
         let path = match group.as_str() {
             "" => format!("api/{version}"),
             group => format!("apis/{group}/{version}"),
         };
-        let hash = hash(registry.of_version(group, version));
+        let hash = hash(&registry.of_version(&group, &version));
         let url = format!("/openapi/v3/{path}?hash={hash}");
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
+    for remote in remotes.iter().filter(|remote| remote.resources.is_some()) {
+        let path = format!("apis/{}/{}", remote.group, remote.version);
+        let url = format!("/openapi/v3/{path}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
     json!({ "paths": paths })
@@ -135,7 +150,8 @@ fn v3(registry: &Registry, resources: &[Arc<Resource>]) -> Vec<u8> {
 }
 
 fn v2(registry: &Registry, protobuf: bool) -> Vec<u8> {
-    let shown: Vec<_> = registry.all().map(|one| resource(registry, one)).collect();
+    let all = registry.all();
+    let shown: Vec<_> = all.iter().map(|one| resource(registry, one)).collect();
     let descriptions = Described::all();
     let document = openapi::v2(&shown, &descriptions, &git_version());
     match protobuf {

@@ -1,21 +1,24 @@
 //! Columns of a kind's table, as `kubectl get` prints them.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::json_path::JsonPath;
 use super::value;
 
 /// A column.
 #[derive(Clone)]
 pub struct Column {
     /// Heading, in title case (`kubectl` prints it in capitals).
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// `string`, `integer`, `number`, `boolean` or `date`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// `name` for the column that names the object; empty for all others.
-    pub format: &'static str,
+    pub format: Cow<'static, str>,
     /// One sentence for people.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 is always shown, 1 and more only with `-o wide`.
     pub priority: i32,
     cell: Cell,
@@ -28,6 +31,7 @@ pub type CellFn = fn(&Value, Timestamp) -> Value;
 enum Cell {
     Path(String),
     Computed(CellFn),
+    Custom(JsonPath),
 }
 
 // === impl Column ===
@@ -36,8 +40,8 @@ impl Column {
     /// The object's name.
     pub fn name() -> Self {
         Self {
-            format: "name",
-            description: "Name must be unique within a namespace.",
+            format: "name".into(),
+            description: "Name must be unique within a namespace.".into(),
             ..Self::path("Name", "string", "metadata.name")
         }
     }
@@ -45,7 +49,7 @@ impl Column {
     /// The object's age, as `5d3h`.
     pub fn age() -> Self {
         Self {
-            description: "CreationTimestamp is a timestamp representing the server time when this object was created.",
+            description: "CreationTimestamp is a timestamp representing the server time when this object was created.".into(),
             ..Self::computed("Age", "string", |object, now| {
                 age(object, "metadata.creationTimestamp", now).into()
             })
@@ -62,12 +66,21 @@ impl Column {
         Self::new(name, kind, Cell::Computed(cell))
     }
 
+    /// A column of a custom resource: the value at a JSONPath. `kind` is also `date`.
+    pub fn custom(name: String, kind: String, path: JsonPath) -> Self {
+        Self {
+            name: name.into(),
+            kind: kind.into(),
+            ..Self::new("", "", Cell::Custom(path))
+        }
+    }
+
     fn new(name: &'static str, kind: &'static str, cell: Cell) -> Self {
         Self {
-            name,
-            kind,
-            format: "",
-            description: "",
+            name: name.into(),
+            kind: kind.into(),
+            format: "".into(),
+            description: "".into(),
             priority: 0,
             cell,
         }
@@ -81,7 +94,7 @@ impl Column {
 
     /// Sets the sentence for people.
     pub fn described(mut self, description: &'static str) -> Self {
-        self.description = description;
+        self.description = description.into();
         self
     }
 
@@ -94,6 +107,28 @@ impl Column {
                 None if self.kind == "string" => "".into(),
                 None => Value::Null,
             },
+            Cell::Custom(path) => match path.first(object) {
+                Some(found) => self.shown(found, now),
+                None => Value::Null,
+            },
+        }
+    }
+
+    /// A custom resource's value as a cell of this column's type; nothing where it is of another.
+    fn shown(&self, found: &Value, now: Timestamp) -> Value {
+        match (self.kind.as_ref(), found) {
+            ("string", Value::String(_)) => found.clone(),
+            ("string", other) => other.to_string().into(),
+            ("integer", Value::Number(number)) => match number.as_i64() {
+                Some(whole) => whole.into(),
+                None => number.as_f64().map(|f| f as i64).into(),
+            },
+            ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => found.clone(),
+            ("date", Value::String(text)) => match text.parse::<Timestamp>() {
+                Ok(then) => human_duration(now.as_second() - then.as_second()).into(),
+                Err(_) => "<invalid>".into(),
+            },
+            _ => Value::Null,
         }
     }
 }

@@ -46,6 +46,12 @@ pub type NameRule = fn(&str) -> Result<(), names::NameError>;
 
 /// A kind of objects, as one version of its group serves it.
 pub struct Kind {
+    /// Whether a custom resource definition brought the kind.
+    pub custom: bool,
+    /// Kind of its lists, as `ConfigMapList`.
+    pub list_kind: String,
+    /// What those are told who still use this version.
+    pub deprecation: Option<String>,
     /// Group; empty for core.
     pub group: String,
     /// Version, as `v1`.
@@ -109,6 +115,9 @@ impl Kind {
 
     fn new(scope: Scope, group: &str, version: &str, kind: &str, plural: &str) -> Self {
         Self {
+            custom: false,
+            list_kind: format!("{kind}List"),
+            deprecation: None,
             group: group.to_owned(),
             version: version.to_owned(),
             kind: kind.to_owned(),

@@ -9,6 +9,7 @@ pub mod checks;
 pub mod claims;
 pub mod columns;
 pub mod field_error;
+pub mod json_path;
 mod kind;
 pub mod kinds;
 pub mod object_meta;
@@ -20,6 +21,7 @@ pub mod value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use peapod_schema::Schema;
 use peapod_schema::graph::Graph;
 
@@ -38,14 +40,24 @@ pub struct Resource {
     pub schema: Schema,
     /// `v1`, or `apps/v1`.
     pub api_version: String,
+    /// Changes with the schema of a custom resource; empty for built-in kinds.
+    pub edition: String,
 }
 
-/// All kinds, by group, version and plural name.
+/// All kinds, by group, version and plural name: the built-in ones, which stay, and those of
+/// custom resources, which come and go as a whole.
 pub struct Registry {
+    builtin: Table,
+    present: ArcSwap<Table>,
+    graph: Arc<Graph>,
+}
+
+/// The kinds at one time.
+#[derive(Clone, Default)]
+struct Table {
     resources: BTreeMap<(String, String, String), Arc<Resource>>,
     /// (group, version) in the order of discovery.
     versions: Vec<(String, String)>,
-    graph: Arc<Graph>,
 }
 
 /// Why a registry cannot be made.
@@ -59,26 +71,25 @@ pub enum RegistryError {
     Twice(String),
 }
 
-// === impl Registry ===
+// === impl Resource ===
 
-impl Registry {
-    /// The built-in kinds.
-    pub fn builtin() -> Result<Self, RegistryError> {
-        let graph = kinds::graph();
-        let mut registry = Self {
-            resources: BTreeMap::new(),
-            versions: Vec::new(),
-            graph,
-        };
-        for kind in kinds::all() {
-            registry.add(kind)?;
+impl Resource {
+    /// A resource of a declared kind.
+    pub fn new(kind: Kind, schema: Schema) -> Self {
+        Self {
+            api_version: kind.api_version(),
+            kind,
+            schema,
+            edition: String::new(),
         }
-        Ok(registry)
     }
+}
 
-    fn add(&mut self, kind: Kind) -> Result<(), RegistryError> {
-        let name = type_name(&kind.group, &kind.version, &kind.kind);
-        let schema = Schema::named(&self.graph, &name).ok_or(RegistryError::NoSchema(name))?;
+// === impl Table ===
+
+impl Table {
+    fn add(&mut self, resource: Arc<Resource>) -> Result<(), RegistryError> {
+        let kind = &resource.kind;
         let version = (kind.group.clone(), kind.version.clone());
         let key = (
             kind.group.clone(),
@@ -91,41 +102,72 @@ impl Registry {
         if !self.versions.contains(&version) {
             self.versions.push(version);
         }
-        let resource = Resource {
-            api_version: kind.api_version(),
-            kind,
-            schema,
-        };
-        self.resources.insert(key, Arc::new(resource));
+        self.resources.insert(key, resource);
         Ok(())
+    }
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// The built-in kinds.
+    pub fn builtin() -> Result<Self, RegistryError> {
+        let graph = kinds::graph();
+        let mut builtin = Table::default();
+        for kind in kinds::all() {
+            let name = type_name(&kind.group, &kind.version, &kind.kind);
+            let schema = Schema::named(&graph, &name).ok_or(RegistryError::NoSchema(name))?;
+            builtin.add(Arc::new(Resource::new(kind, schema)))?;
+        }
+        Ok(Self {
+            present: ArcSwap::from_pointee(builtin.clone()),
+            builtin,
+            graph,
+        })
+    }
+
+    /// Makes these the custom resources, in this order of discovery, instead of those before. One
+    /// whose name is taken is left out.
+    pub fn set_custom(&self, resources: impl IntoIterator<Item = Arc<Resource>>) {
+        let mut table = self.builtin.clone();
+        for resource in resources {
+            if let Err(fault) = table.add(resource) {
+                tracing::warn!(%fault, "a custom resource is not served");
+            }
+        }
+        self.present.store(Arc::new(table));
+    }
+
+    /// The built-in kinds of a group.
+    pub fn builtin_of_group<'a>(&'a self, group: &'a str) -> impl Iterator<Item = &'a Kind> {
+        let all = self.builtin.resources.values();
+        all.map(|resource| &resource.kind)
+            .filter(move |kind| kind.group == group)
     }
 
     /// The resource of a group, version and plural name.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let key = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.resources.get(&key)
+        self.present.load().resources.get(&key).cloned()
     }
 
     /// The resources of a group and version, by name.
-    pub fn of_version<'a>(
-        &'a self,
-        group: &'a str,
-        version: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.resources
-            .iter()
-            .filter(move |((g, v, _), _)| g == group && v == version)
-            .map(|(_, resource)| resource)
+    pub fn of_version(&self, group: &str, version: &str) -> Vec<Arc<Resource>> {
+        let table = self.present.load();
+        let all = table.resources.iter();
+        all.filter(|((g, v, _), _)| g == group && v == version)
+            .map(|(_, resource)| resource.clone())
+            .collect()
     }
 
     /// All resources.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.values()
+    pub fn all(&self) -> Vec<Arc<Resource>> {
+        self.present.load().resources.values().cloned().collect()
     }
 
     /// The groups and versions, core first, in the order of discovery.
-    pub fn versions(&self) -> &[(String, String)] {
-        &self.versions
+    pub fn versions(&self) -> Vec<(String, String)> {
+        self.present.load().versions.clone()
     }
 
     /// The shapes of all types.

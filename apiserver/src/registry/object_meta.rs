@@ -83,18 +83,22 @@ pub fn stamp_update(kind: &Kind, new: &mut Value, old: &Value) {
     ] {
         value::set_or_remove(meta, field, old_meta.get(field).cloned());
     }
-    if kind.generation && desired_differs(new, old) {
+    if kind.generation && desired_differs(new, old, kind.rules.counts_status()) {
         let generation = value::integer(old, "metadata.generation").unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
 }
 
-/// Whether anything but metadata and status differs.
-fn desired_differs(new: &Value, old: &Value) -> bool {
+/// Whether anything but metadata (and the status, unless it counts too) differs.
+fn desired_differs(new: &Value, old: &Value, status: bool) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
         return false;
     };
-    let desired = |key: &&String| !matches!(key.as_str(), "metadata" | "status");
+    let desired = |key: &&String| match key.as_str() {
+        "metadata" | "apiVersion" => false,
+        "status" => status,
+        _ => true,
+    };
     let keys: BTreeSet<&String> = new.keys().chain(old.keys()).filter(desired).collect();
     keys.into_iter().any(|key| new.get(key) != old.get(key))
 }

@@ -27,6 +27,16 @@ pub trait Rules: Send + Sync + 'static {
     /// Checks an object on create and update.
     fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
 
+    /// Checks an object on create (there is no old one) and update.
+    fn validate_against(&self, new: &Value, _old: Option<&Value>, errors: &mut FieldErrors) {
+        self.validate(new, errors);
+    }
+
+    /// Whether changes of `status` count as a new generation.
+    fn counts_status(&self) -> bool {
+        false
+    }
+
     /// Checks what may not change.
     fn validate_update(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
 
@@ -94,6 +104,18 @@ pub trait Rules: Send + Sync + 'static {
 
     /// Turns this view of an object into the stored one.
     fn to_stored(&self, _object: &mut Value) {}
+
+    /// As [`Self::from_stored`], where it may fail: a webhook does it.
+    fn view(&self, object: &mut Value) -> Result<(), String> {
+        self.from_stored(object);
+        Ok(())
+    }
+
+    /// As [`Self::to_stored`], where it may fail.
+    fn store(&self, object: &mut Value) -> Result<(), String> {
+        self.to_stored(object);
+        Ok(())
+    }
 }
 
 /// No steps of its own.

@@ -48,6 +48,11 @@ impl<'a> From<&'a Resource> for Expected<'a> {
 /// version is filled in.
 pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>)> {
     let encoding = Encoding::of_body(&call.headers)?;
+    if encoding == Encoding::Protobuf && expected.schema.custom().is_some() {
+        return Err(Status::unsupported_media_type(
+            "application/json, application/yaml",
+        ));
+    }
     let decoded = decode(&call.body, encoding, expected.schema)?;
     let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
     checked(decoded, expected, mode)

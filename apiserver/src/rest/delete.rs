@@ -338,7 +338,7 @@ mod tests {
         let registry = Registry::builtin().unwrap();
         let pods = registry.find("", "v1", "pods").unwrap();
         let now = Timestamp::from_second(1_700_000_000).unwrap();
-        step(pods, &old, options, now)
+        step(&pods, &old, options, now)
     }
 
     fn grace(seconds: i64) -> DeleteOptions {

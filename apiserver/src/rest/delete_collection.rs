@@ -35,8 +35,8 @@ pub async fn delete_collection(api: &Api, call: &Call) -> Result<Reply> {
     tracing::debug!(resource = %call.kind().group_resource(), count = deletions.len(), "deleted a collection");
     let meta = table::list_meta(page.revision.0, "", None);
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-        call.kind().kind,
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+        call.kind().list_kind,
         call.resource.api_version,
     );
     let mut body = VecDeque::from([Bytes::from(head)]);

@@ -264,9 +264,9 @@ fn render(api: &Api, call: &Call, page: &Page) -> Result<Reply> {
     let resource = &call.resource;
     let meta = table::list_meta(page.revision.0, &page.continue_token, page.remaining);
     if form == Form::Object && call.accept.encoding == Encoding::Json {
-        let (api_version, kind) = (&resource.api_version, &resource.kind.kind);
+        let (api_version, kind) = (&resource.api_version, &resource.kind.list_kind);
         let head = format!(
-            "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
         );
         let pieces = page.entries.iter().map(|entry| item(resource, entry));
         return Ok(Reply::json(StatusCode::OK, joined(head, pieces)?));
@@ -290,10 +290,12 @@ fn render(api: &Api, call: &Call, page: &Page) -> Result<Reply> {
             meta,
             objects.map(|object| Ok(table::partial(object?))),
         )?,
-        _ => {
-            let kind = format!("{}List", resource.kind.kind);
-            named_list(&resource.api_version, &kind, meta, objects)?
-        }
+        _ => named_list(
+            &resource.api_version,
+            &resource.kind.list_kind,
+            meta,
+            objects,
+        )?,
     };
     let encoding = call.accept.encoding;
     let body = table::encode(&list, encoding)?;

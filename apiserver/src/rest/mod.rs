@@ -31,10 +31,12 @@ use crate::status::{Result, Status};
 
 /// Answers a request on a resource.
 pub async fn serve(api: &Api, call: &Call) -> Result<Reply> {
-    match &call.subresource {
+    let mut reply = match &call.subresource {
         None => on_object(api, call).await,
         Some(subresource) => on_subresource(api, call, subresource).await,
-    }
+    }?;
+    reply.warnings.extend(call.kind().deprecation.clone());
+    Ok(reply)
 }
 
 async fn on_object(api: &Api, call: &Call) -> Result<Reply> {

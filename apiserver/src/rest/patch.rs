@@ -18,6 +18,11 @@ use crate::status::{Result, Status};
 pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
     let options = call.query.write_options()?;
     let form = PatchType::of(&call.headers)?;
+    if form == PatchType::Strategic && call.kind().custom {
+        return Err(Status::unsupported_media_type(
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        ));
+    }
     let manager = fields::manager(&options, call);
     let write = Write {
         api,

@@ -1,13 +1,15 @@
 //! Selectors compiled against a kind: whether an object is selected, told from its metadata in
 //! the store alone.
 
+use std::borrow::Cow;
+
 use peapod_api::selector::{FieldSelector, Selector};
 use peapod_store::IndexId;
 
 use super::query::ListOptions;
 use crate::registry::Kind;
 use crate::status::{Result, Status};
-use crate::storage::{Entry, FieldSlots, field_index};
+use crate::storage::{self, Entry, FieldSlots, field_index};
 
 /// What a list or watch selects.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +31,13 @@ struct Term {
     equal: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     Name,
     Namespace,
     Slot(usize),
+    /// A path into an object of a custom kind, whose definition may change what is selectable.
+    Path(String),
 }
 
 // === impl Selection ===
@@ -78,11 +82,11 @@ impl Selection {
 
     fn add(&mut self, kind: &Kind, place: Place, value: &str, equal: bool) {
         let text = || Some(value.to_owned());
-        match place {
+        match &place {
             Place::Name if equal => self.name = text(),
             Place::Namespace if equal => self.namespace = text(),
-            Place::Slot(slot) if equal && slot < kind.indexed.len() => {
-                self.index = Some((field_index(slot), value.to_owned()));
+            Place::Slot(slot) if equal && *slot < kind.indexed.len() => {
+                self.index = Some((field_index(*slot), value.to_owned()));
             }
             _ => {}
         }
@@ -101,10 +105,16 @@ impl Selection {
     /// Whether an object is selected.
     pub fn matches(&self, entry: &Entry) -> bool {
         let field = |term: &Term| {
-            let value = match term.place {
-                Place::Name => entry.key.name(),
-                Place::Namespace => entry.key.namespace(),
-                Place::Slot(slot) => entry.meta.fields.get(slot).map_or("", |value| value),
+            let value: Cow<'_, str> = match &term.place {
+                Place::Name => entry.key.name().into(),
+                Place::Namespace => entry.key.namespace().into(),
+                Place::Slot(slot) => entry
+                    .meta
+                    .fields
+                    .get(*slot)
+                    .map_or("", |value| value)
+                    .into(),
+                Place::Path(path) => storage::field(&entry.value, path).into(),
             };
             (value == term.value) == term.equal
         };
@@ -126,6 +136,10 @@ fn place(kind: &Kind, slots: &FieldSlots, field: &str) -> Option<Place> {
     match field {
         "metadata.name" => Some(Place::Name),
         "metadata.namespace" if kind.is_namespaced() => Some(Place::Namespace),
+        other if kind.custom => {
+            let known = kind.selectable.iter().any(|path| path == other);
+            known.then(|| Place::Path(other.to_owned()))
+        }
         other => slots.find(other).map(Place::Slot),
     }
 }

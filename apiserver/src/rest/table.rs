@@ -96,16 +96,18 @@ pub fn decode(resource: &Resource, bytes: &[u8]) -> Result<Value> {
     let mut object: Value = serde_json::from_slice(bytes)
         .map_err(|fault| Status::internal(format!("a stored object is unreadable: {fault}")))?;
     if resource.kind.stored_as.is_some() {
-        view(resource, &mut object);
+        view(resource, &mut object)?;
     }
     Ok(object)
 }
 
 /// Turns a stored object into this kind's view of it.
-fn view(resource: &Resource, object: &mut Value) {
-    resource.kind.rules.from_stored(object);
+fn view(resource: &Resource, object: &mut Value) -> Result<()> {
+    let viewed = resource.kind.rules.view(object);
+    viewed.map_err(Status::internal)?;
     object["apiVersion"] = resource.api_version.as_str().into();
     object["kind"] = resource.kind.kind.as_str().into();
+    Ok(())
 }
 
 /// Encodes a value as asked.

@@ -114,6 +114,7 @@ impl Write<'_> {
             subresource: self.subresource,
             user: self.user,
             old,
+            dry_run: self.options.dry_run,
         }
     }
 
@@ -134,7 +135,7 @@ impl Write<'_> {
         let mut pools = self.api.pools();
         rules.allocate(object, None, &mut pools, &mut errors);
         object_meta::validate(self.resource, object, &mut errors);
-        rules.validate(object, &mut errors);
+        rules.validate_against(object, None, &mut errors);
         self.settle(object, errors)
     }
 
@@ -154,7 +155,7 @@ impl Write<'_> {
         }
         let mut pools = self.api.pools();
         rules.allocate(new, Some(old), &mut pools, &mut errors);
-        rules.validate(new, &mut errors);
+        rules.validate_against(new, Some(old), &mut errors);
         // What a client may not change, a subresource is there to change.
         match self.subresource {
             "" | "scale" => rules.validate_update(new, old, &mut errors),
@@ -176,7 +177,8 @@ impl Write<'_> {
             return storage::draft(object).map_err(Status::internal);
         }
         let mut stored = object.clone();
-        self.resource.kind.rules.to_stored(&mut stored);
+        let rules = &self.resource.kind.rules;
+        rules.store(&mut stored).map_err(Status::internal)?;
         storage::draft(&stored).map_err(Status::internal)
     }
 

@@ -43,6 +43,8 @@ pub struct FieldSlots(Vec<String>);
 /// Reads [`Meta`] by the declarations of the kinds.
 pub struct Describer {
     plans: HashMap<String, Plan>,
+    /// That of custom kinds, which may come later: their metadata only.
+    custom: Plan,
 }
 
 struct Plan {
@@ -86,8 +88,9 @@ impl FieldSlots {
 impl Describer {
     /// Reads by the kinds of a registry. Views of others' objects are read by the others' kinds.
     pub fn new(registry: &Registry) -> Self {
-        let own = registry
-            .all()
+        let all = registry.all();
+        let own = all
+            .iter()
             .filter(|resource| resource.kind.stored_as.is_none());
         let plans = own.map(|resource| {
             let kind = &resource.kind;
@@ -95,15 +98,18 @@ impl Describer {
         });
         Self {
             plans: plans.collect(),
+            custom: Plan {
+                wanted: Wanted::default(),
+                slots: 0,
+                indexed: 0,
+            },
         }
     }
 }
 
 impl Describe<Meta> for Describer {
     fn describe(&self, key: &Key, value: &Bytes) -> Meta {
-        let Some(plan) = self.plans.get(key.resource()) else {
-            return Meta::default();
-        };
+        let plan = self.plans.get(key.resource()).unwrap_or(&self.custom);
         let mut meta = Meta {
             fields: vec![Box::default(); plan.slots].into(),
             indexed: plan.indexed,
@@ -229,7 +235,8 @@ mod tests {
     fn reads_labels_fields_and_owners() {
         let registry = Registry::builtin().unwrap();
         let describer = Describer::new(&registry);
-        let pods = &registry.find("", "v1", "pods").unwrap().kind;
+        let resource = registry.find("", "v1", "pods").unwrap();
+        let pods = &resource.kind;
         let key = super::super::key(pods, "default", "a").unwrap();
         let value = br#"{"spec":{"nodeName":"n1","containers":[{"name":"c"}],"hostNetwork":true},
             "metadata":{"uid":"u1","labels":{"b":"2","a":"1"},"ownerReferences":[{"uid":"o1"},{"uid":"o1"}]},
@@ -253,7 +260,8 @@ mod tests {
     fn what_is_no_object_has_no_meta() {
         let registry = Registry::builtin().unwrap();
         let describer = Describer::new(&registry);
-        let pods = &registry.find("", "v1", "pods").unwrap().kind;
+        let resource = registry.find("", "v1", "pods").unwrap();
+        let pods = &resource.kind;
         let key = super::super::key(pods, "default", "a").unwrap();
         let meta = describer.describe(&key, &Bytes::from_static(b"[1"));
         assert!(meta.uid.is_empty() && meta.labels.is_empty());

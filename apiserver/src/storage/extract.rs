@@ -44,6 +44,21 @@ pub struct Fill<'a> {
     pub slots: &'a mut [Box<str>],
 }
 
+/// The scalar at a dotted path of an encoded object, as text; empty where there is none.
+pub fn field(object: &[u8], path: &str) -> String {
+    let mut wanted = Wanted::default();
+    wanted.add(path, 0);
+    let mut slots = [Box::default()];
+    let fill = Fill {
+        wanted: &wanted,
+        slots: &mut slots,
+    };
+    // What is no object has no fields.
+    let _ = fill.deserialize(&mut serde_json::Deserializer::from_slice(object));
+    let [found] = slots;
+    found.into()
+}
+
 impl Fill<'_> {
     fn put(self, text: &str) {
         if let Some(slot) = self.wanted.slot.and_then(|at| self.slots.get_mut(at)) {

@@ -12,6 +12,7 @@ use peapod_store::{Key, Resource as Range};
 
 pub use describe::{Describer, FieldSlots, Meta, field_index};
 pub use encode::draft;
+pub use extract::field;
 pub use follow::{Followed, View};
 
 use crate::registry::Kind;

@@ -89,7 +89,7 @@ async fn spend(
     let Some(budgets) = api.registry.find("policy", "v1", "poddisruptionbudgets") else {
         return Ok(());
     };
-    let matching = matching(api, budgets, pod)?;
+    let matching = matching(api, &budgets, pod)?;
     let budget = match matching.as_slice() {
         [] => return Ok(()),
         [only] => value::text(only, "metadata.name").to_owned(),
@@ -102,7 +102,7 @@ async fn spend(
     let write = Write {
         api,
         user: &call.user,
-        resource: budgets,
+        resource: &budgets,
         namespace: &call.target.namespace,
         name: &budget,
         subresource: "status",

@@ -151,5 +151,5 @@ fn lookup(api: &Api, plural: &str, namespace: &str, name: &str, uid: &str) -> Re
         );
         return Err(Status::conflict(resource.kind.group_resource(), name, why));
     }
-    table::decode(resource, &entry.value)
+    table::decode(&resource, &entry.value)
 }

@@ -200,6 +200,11 @@ pub fn apply(
     Ok(object)
 }
 
+/// The object with a configuration merged in, whoever owns what.
+pub fn merged(live: &Value, config: &Value, schema: &Schema) -> Value {
+    merge::merge(Some(live), config, Some(schema.root()))
+}
+
 struct Request<'a> {
     live: Option<&'a Value>,
     config: Value,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map as JsonMap, Value, json};
 
 use super::{Descriptions, Form, Gvk};
+use crate::custom::{Publication, publish};
 use crate::graph::{Field, ListKind, Node, Object, Scalar, Schema, Type};
 
 const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
@@ -28,8 +29,15 @@ pub(super) fn published(name: &str) -> String {
 /// The published name of the type of a kind's objects.
 pub(super) fn name_of(schema: &Schema) -> Option<String> {
     match schema.root().ty() {
-        Type::Object(object) if !object.name.is_empty() => Some(published(&object.name)),
+        Type::Object(object) if !object.name.is_empty() => Some(published_name(object)),
         _ => None,
+    }
+}
+
+fn published_name(object: &Object) -> String {
+    match object.document {
+        Some(_) => object.name.to_string(),
+        None => published(&object.name),
     }
 }
 
@@ -90,8 +98,8 @@ impl<'a> Shapes<'a> {
             },
             "x-kubernetes-group-version-kind": [gvk.to_value()],
         });
-        self.out
-            .insert(published(&format!("{}List", object.name)), shape);
+        let name = format!("{}List", published_name(object));
+        self.out.insert(name, shape);
     }
 
     pub(super) fn finish(self) -> JsonMap<String, Value> {
@@ -110,16 +118,29 @@ impl<'a> Shapes<'a> {
             }
             Type::Object(object) if object.name.is_empty() => self.object(object, node),
             Type::Object(object) => {
-                let name = published(&object.name);
+                let name = published_name(object);
                 if !self.out.contains_key(&name) {
                     // In its place before its fields are looked at, for types that recur.
                     self.out.insert(name.clone(), Value::Null);
-                    let shape = self.object(object, node);
+                    let shape = match &object.document {
+                        Some(document) => self.document(document, node),
+                        None => self.object(object, node),
+                    };
                     self.out.insert(name.clone(), shape);
                 }
                 self.reference(&name)
             }
         }
+    }
+
+    /// The schema of a custom resource, as its author wrote it.
+    fn document(&mut self, document: &Value, node: Node<'_>) -> Value {
+        let metadata = node.child("metadata").map(|node| self.refer(node));
+        let to = Publication {
+            metadata: &metadata.unwrap_or_default(),
+            v2: self.form == Form::V2,
+        };
+        publish(document, to)
     }
 
     fn reference(&self, name: &str) -> Value {

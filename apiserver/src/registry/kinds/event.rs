@@ -159,7 +159,7 @@ const GROUP: Fields = Fields {
 
 fn table(fields: &Fields) -> Vec<Column> {
     let mut name = Column::name().wide();
-    name.description = "";
+    name.description = "".into();
     vec![
         Column::computed("Last Seen", "string", fields.last_seen),
         Column::path("Type", "string", "type"),

@@ -1,11 +1,14 @@
 //! The kinds, a file each.
 
 mod autoscaler;
+mod admission_registration;
+mod api_service;
 pub mod certificates;
 mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod dynamic_resources;
@@ -78,12 +81,15 @@ pub fn all() -> Vec<Kind> {
         ip_block::kind(),
         pod_disruption_budget::kind(),
         runtime_class::kind(),
+        custom_resource_definition::kind(),
+        api_service::kind(),
     ];
     for group in [
         autoscaler::kinds(),
         component_status::kinds(),
         dynamic_resources::kinds(),
         flow_control::kinds(),
+        admission_registration::kinds(),
         limits::kinds(),
         templates::kinds(),
         networking::kinds(),
@@ -96,15 +102,17 @@ pub fn all() -> Vec<Kind> {
     kinds
 }
 
+/// The canonical text of a quantity.
+pub fn canonical_quantity(text: &str) -> Result<String, String> {
+    let quantity: Result<Quantity, _> = text.parse();
+    quantity
+        .map(|quantity| quantity.to_text().0)
+        .map_err(|fault| fault.to_string())
+}
+
 /// The shapes of all built-in types.
 pub fn graph() -> Arc<Graph> {
-    let canonical = |text: &str| {
-        let quantity: Result<Quantity, _> = text.parse();
-        quantity
-            .map(|quantity| quantity.to_text().0)
-            .map_err(|fault| fault.to_string())
-    };
-    let mut graph = peapod_schema::builtin::graph(canonical);
+    let mut graph = peapod_schema::builtin::graph(canonical_quantity);
     ip_block::add_shape(&mut graph);
     Arc::new(graph)
 }

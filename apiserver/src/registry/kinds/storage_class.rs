@@ -40,7 +40,7 @@ fn named_with_default() -> Column {
             _ => name.into(),
         }
     });
-    column.format = "name";
+    column.format = "name".into();
     column
 }
 

@@ -1,0 +1,300 @@
+//! Admission webhooks: other servers that change or refuse writes.
+//!
+//! Mutating ones run one after the other, each on what the last one made, and those that wish so
+//! once more when a later one changed something. Validating ones run at the same time, and the
+//! first refusal counts. One that does not answer in its time fails by its policy.
+
+mod review;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use peapod_cel::{Program, Value as CelValue};
+use peapod_schema::{FieldValidation, check, default, patch};
+use serde_json::Value;
+
+use super::collection::Collection;
+use super::expressions::{all_hold, check_condition};
+use super::matching::{Criteria, Matched};
+use super::request::{self, asked, viewed};
+use super::{Attributes, Plugin};
+use crate::api::Api;
+use crate::outbound::{Destination, OutboundError};
+use crate::registry::value;
+use crate::status::{Result, Status};
+use review::Answer;
+
+const GROUP: &str = "admissionregistration.k8s.io";
+/// Most webhooks that one write asks.
+const HOOKS_MAX: usize = 128;
+
+/// The mutating webhooks.
+pub struct Mutating(Collection<Vec<Hook>>);
+/// The validating webhooks.
+pub struct Validating(Collection<Vec<Hook>>);
+
+/// A webhook, as its configuration has it, with its conditions compiled.
+struct Hook {
+    config: Value,
+    conditions: Vec<(String, Program)>,
+}
+
+/// A webhook that is asked about a write.
+struct Call<'a> {
+    hook: &'a Hook,
+    matched: Matched,
+}
+
+// === impl Hook ===
+
+impl Hook {
+    fn of(config: Value) -> Self {
+        let conditions = value::list(&config, "matchConditions").iter();
+        let conditions = conditions.filter_map(|condition| {
+            // What was accepted when it was written compiles.
+            let program = check_condition(value::text(condition, "expression"), false).ok()?;
+            Some((value::text(condition, "name").to_owned(), program))
+        });
+        Self {
+            conditions: conditions.collect(),
+            config,
+        }
+    }
+
+    fn name(&self) -> &str {
+        value::text(&self.config, "name")
+    }
+
+    fn ignores_faults(&self) -> bool {
+        value::text(&self.config, "failurePolicy") == "Ignore"
+    }
+}
+
+/// The webhooks of all configurations, in the order of those's names.
+fn hooks(configurations: Vec<Value>) -> Vec<Hook> {
+    let hooks = configurations.into_iter().flat_map(|mut configuration| {
+        match configuration["webhooks"].take() {
+            Value::Array(hooks) => hooks,
+            _ => Vec::new(),
+        }
+    });
+    hooks.take(HOOKS_MAX).map(Hook::of).collect()
+}
+
+// === impl Mutating ===
+
+impl Default for Mutating {
+    fn default() -> Self {
+        Self(Collection::new(
+            GROUP,
+            "mutatingwebhookconfigurations",
+            hooks,
+        ))
+    }
+}
+
+#[async_trait]
+impl Plugin for Mutating {
+    async fn mutate(&self, api: &Api, write: &Attributes<'_>, object: &mut Value) -> Result<()> {
+        let Some(hooks) = self.0.read(api) else {
+            return Ok(());
+        };
+        let mut last_change = None;
+        for (index, hook) in hooks.iter().enumerate() {
+            if run(api, write, object, hook).await? {
+                last_change = Some(index);
+            }
+        }
+        for (index, hook) in hooks.iter().enumerate() {
+            let wishes = value::text(&hook.config, "reinvocationPolicy") == "IfNeeded";
+            if wishes && last_change.is_some_and(|last| last > index) {
+                run(api, write, object, hook).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_last(&self) -> bool {
+        true
+    }
+}
+
+/// Asks one mutating webhook, if the write is one it asks for; says whether it changed the
+/// object.
+async fn run(api: &Api, write: &Attributes<'_>, object: &mut Value, hook: &Hook) -> Result<bool> {
+    let Some(call) = called(api, write, object, hook)? else {
+        return Ok(false);
+    };
+    let Some(answer) = ask(api, write, object, &call, true).await? else {
+        return Ok(false);
+    };
+    let Some(operations) = answer.patch else {
+        return Ok(false);
+    };
+    let before = object.clone();
+    let shown = match &call.matched {
+        Matched::Own => before.clone(),
+        Matched::As(other) => viewed(write.resource, other, &before),
+    };
+    let name = hook.name();
+    let patched = patch::json(shown, operations).map_err(|fault| {
+        Status::internal(format!(
+            "failed applying the patch of webhook {name:?}: {fault}"
+        ))
+    })?;
+    *object = match &call.matched {
+        Matched::Own => patched,
+        Matched::As(other) => viewed(other, write.resource, &patched),
+    };
+    settle(write, object)?;
+    Ok(*object != before)
+}
+
+/// Makes what a webhook or policy wrote an object of its kind: without unknown fields, defaulted.
+pub(super) fn settle(write: &Attributes<'_>, object: &mut Value) -> Result<()> {
+    let faults = check::check(object, &write.resource.schema);
+    let faults = faults
+        .map_err(|fault| Status::internal(format!("admission made no valid object: {fault}")))?;
+    // They are dropped, as a webhook's unknown fields are upstream.
+    let _ = FieldValidation::Ignore.settle(faults);
+    default::default(object, &write.resource.schema);
+    write.resource.kind.rules.defaults(object);
+    Ok(())
+}
+
+// === impl Validating ===
+
+impl Default for Validating {
+    fn default() -> Self {
+        Self(Collection::new(
+            GROUP,
+            "validatingwebhookconfigurations",
+            hooks,
+        ))
+    }
+}
+
+#[async_trait]
+impl Plugin for Validating {
+    async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
+        let Some(hooks) = self.0.read(api) else {
+            return Ok(());
+        };
+        let mut calls = Vec::new();
+        for hook in hooks.iter() {
+            calls.extend(called(api, write, object, hook)?);
+        }
+        let mut asked: FuturesUnordered<_> = calls
+            .iter()
+            .map(|call| ask(api, write, object, call, false))
+            .collect();
+        while let Some(outcome) = asked.next().await {
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// The call of a webhook, when the write is one that it asks for.
+fn called<'a>(
+    api: &Api,
+    write: &Attributes<'_>,
+    object: &Value,
+    hook: &'a Hook,
+) -> Result<Option<Call<'a>>> {
+    let namespace = request::namespace(api, write);
+    let criteria = Criteria::of_webhook(&hook.config);
+    let Some(matched) = criteria.matched(&api.registry, write, object, namespace.as_ref()) else {
+        return Ok(None);
+    };
+    let holds = hook.conditions.is_empty() || holds(api, write, object, hook, &matched)?;
+    Ok(holds.then_some(Call { hook, matched }))
+}
+
+/// Whether the conditions of a webhook hold.
+fn holds(
+    api: &Api,
+    write: &Attributes<'_>,
+    object: &Value,
+    hook: &Hook,
+    matched: &Matched,
+) -> Result<bool> {
+    let asked = asked(write, object, matched);
+    let subject = request::subject(api, write, &asked, None);
+    match all_hold(&hook.conditions, &subject, CelValue::Null) {
+        Ok(holds) => Ok(holds),
+        Err(_) if hook.ignores_faults() => Ok(false),
+        Err((name, fault)) => Err(write.forbid(format!(
+            "matchCondition {name:?} of webhook {:?} could not be evaluated: {fault}",
+            hook.name()
+        ))),
+    }
+}
+
+/// Asks a webhook. `None` when it failed, and that is to be ignored.
+async fn ask(
+    api: &Api,
+    write: &Attributes<'_>,
+    object: &Value,
+    call: &Call<'_>,
+    mutating: bool,
+) -> Result<Option<Answer>> {
+    let name = call.hook.name();
+    let told = asked(write, object, &call.matched);
+    let review = review::of(&told, &call.hook.config);
+    let answer = match post(api, &call.hook.config, &review).await {
+        Ok(answer) => review::read(&review, &answer, mutating),
+        Err((url, fault)) => Err(format!("failed to call webhook: Post {url:?}: {fault}")),
+    };
+    match answer {
+        Ok(answer) => {
+            for warning in &answer.warnings {
+                crate::warnings::add(warning.clone());
+            }
+            match answer.allowed {
+                true => Ok(Some(answer)),
+                false => Err(denied(name, &answer.status)),
+            }
+        }
+        Err(why) if call.hook.ignores_faults() => {
+            tracing::warn!(
+                webhook = name,
+                why,
+                "a webhook failed, which its policy ignores"
+            );
+            Ok(None)
+        }
+        Err(why) => Err(Status::internal(format!(
+            "failed calling webhook {name:?}: {why}"
+        ))),
+    }
+}
+
+async fn post(api: &Api, hook: &Value, review: &Value) -> Result<Value, (String, OutboundError)> {
+    let seconds = value::integer(hook, "timeoutSeconds").and_then(|s| u64::try_from(s).ok());
+    let timeout = Duration::from_secs(seconds.unwrap_or(10).clamp(1, 30));
+    let config = &hook["clientConfig"];
+    let there = Destination::of_client_config(api, config).await;
+    let there = there.map_err(|fault| (value::text(config, "url").to_owned(), fault))?;
+    there
+        .post(review, timeout)
+        .await
+        .map_err(|fault| (there.url(), fault))
+}
+
+/// A webhook's refusal, as its client is told.
+fn denied(name: &str, status: &Value) -> Status {
+    let by = format!("admission webhook {name:?} denied the request");
+    let message = match (
+        value::text(status, "message"),
+        value::text(status, "reason"),
+    ) {
+        ("", "") => format!("{by} without explanation"),
+        ("", reason) => format!("{by}: {reason}"),
+        (message, _) => format!("{by}: {message}"),
+    };
+    let code = value::integer(status, "code").and_then(|code| u16::try_from(code).ok());
+    Status::denied(code.unwrap_or(0), value::text(status, "reason"), message)
+}
