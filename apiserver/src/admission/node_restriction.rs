@@ -119,6 +119,7 @@ fn pod(write: &NodeWrite<'_>) -> Result<(), String> {
         }
         Operation::Delete => Ok(()),
         Operation::Update => write.refuse("is not allowed to modify pods"),
+        Operation::Connect => Ok(()),
     }
 }
 
@@ -184,6 +185,7 @@ fn node(write: &NodeWrite<'_>) -> Result<(), String> {
         (Operation::Delete, _) => {
             write.refuse(&format!("is not allowed to delete node {:?}", write.name))
         }
+        (Operation::Connect, _) => Ok(()),
         (Operation::Create, _) => {
             let labels = changed_labels(write.new, &Value::Null);
             allowed(write, &labels, "set")

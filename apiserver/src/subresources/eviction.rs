@@ -38,6 +38,7 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
         subresource: "eviction",
         user: &call.user,
         old: None,
+        dry_run: options.dry_run,
     };
     api.admission.validate(api, &attributes, &eviction).await?;
     if needs_budget(&pod) {

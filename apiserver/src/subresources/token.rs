@@ -34,6 +34,7 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
         subresource: "token",
         user: &call.user,
         old: None,
+        dry_run: call.query.write_options()?.dry_run,
     };
     api.admission.validate(api, &attributes, &request).await?;
     let private = private(api, call, &account, &request)?;

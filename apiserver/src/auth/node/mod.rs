@@ -41,13 +41,13 @@ impl Nodes {
         }
     }
 
-    fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
+    fn resource(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         self.registry.find(group, "v1", plural)
     }
 
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let kind = &self.resource(group, plural)?.kind;
-        let key = storage::key(kind, namespace, name).ok()?;
+        let resource = self.resource(group, plural)?;
+        let key = storage::key(&resource.kind, namespace, name).ok()?;
         serde_json::from_slice(&self.store.get(&key)?.value).ok()
     }
 
