@@ -276,16 +276,16 @@ fn no_object_of_the_right_shape_panics() {
 #[test]
 fn declarations_agree_with_the_published_table() {
     let registry = Registry::builtin().unwrap();
+    let versions = registry.versions();
     let mut wrong = Vec::new();
     for row in peapod_schema::resources::all() {
-        let mut groups = registry.versions().iter();
-        if !groups.any(|(group, _)| group == row.group) {
+        if !versions.iter().any(|(group, _)| group == row.group) {
             continue;
         }
         let published = published(&row);
         let (plural, part) = row.resource.split_once('/').unwrap_or((row.resource, ""));
         let found = registry.find(row.group, row.version, plural);
-        let declared = found.and_then(|resource| declared(resource, part));
+        let declared = found.and_then(|resource| declared(&resource, part));
         if declared.as_ref() != Some(&published) {
             let place = format!("{}/{}/{}", row.group, row.version, row.resource);
             wrong.push(format!("{place}: {declared:?}\n instead of {published:?}"));

@@ -78,7 +78,7 @@ pub fn charge(
     };
     let own = write.resource.kind.plural == "resourcequotas";
     for entry in quotas(write)? {
-        let quota = table::decode(resource, &entry.value)?;
+        let quota = table::decode(&resource, &entry.value)?;
         if own && value::text(&quota, "metadata.name") == write.name {
             continue;
         }

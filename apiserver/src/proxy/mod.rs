@@ -246,7 +246,7 @@ fn find(api: &Api, plural: &str, namespace: &str, name: &str) -> Result<Value> {
     let key = storage::key(&resource.kind, namespace, name)?;
     let entry = api.store.get(&key);
     let entry = entry.ok_or_else(|| Status::not_found(resource.kind.group_resource(), name))?;
-    table::decode(resource, &entry.value)
+    table::decode(&resource, &entry.value)
 }
 
 fn address(node: &Value) -> Option<Address> {

@@ -22,7 +22,7 @@ pub async fn create_in_collection(api: &Api, call: &Call) -> Result<Reply> {
     let pods = api.registry.find("", "v1", "pods");
     let pods = pods.ok_or_else(Status::no_such_path)?;
     let name = value::text(&binding, "metadata.name").to_owned();
-    bind(api, call, pods, &name, binding).await
+    bind(api, call, &pods, &name, binding).await
 }
 
 async fn bind(
