@@ -1,0 +1,326 @@
+//! What people and programs are shown of a speaker.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Speaker;
+use super::peer::{Peer, at};
+use crate::fsm::State;
+use crate::rib::select::explain;
+use crate::rib::{Choice, Freshness, Gateway, Path, PeerId, Slot};
+use crate::types::{Family, PathAttributes};
+
+/// A peer, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// What it is called: address or interface.
+    pub name: String,
+    /// Its number.
+    pub id: PeerId,
+    /// Where it is, when that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The interface behind which it is, when that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its AS: of the session, else as configured.
+    pub remote_as: String,
+    /// Its identifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<Ipv4Addr>,
+    /// Its state.
+    pub state: State,
+    /// Seconds since the session came up or went down.
+    pub since_seconds: u64,
+    /// How often the session came up.
+    pub established: u64,
+    /// Why the last session, or attempt, ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Hold time agreed, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_seconds: Option<u16>,
+    /// Messages received and sent.
+    pub messages: [u64; 2],
+    /// UPDATEs that were wrong (RFC 7606).
+    pub problems: u64,
+    /// Its families.
+    pub families: Vec<FamilyView>,
+}
+
+/// A family of a peer, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyView {
+    /// The family.
+    pub family: String,
+    /// Paths received.
+    pub received: u32,
+    /// Prefixes announced to it.
+    pub advertised: u32,
+    /// It has sent everything.
+    pub end_of_rib: bool,
+}
+
+/// A prefix and its paths, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteView {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Where its packets go.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub next_hops: Vec<Gateway>,
+    /// Seconds since they go there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since_seconds: Option<u32>,
+    /// Its paths, the best first.
+    pub paths: Vec<PathView>,
+}
+
+/// A path, as shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathView {
+    /// The peer that it is from (or to), `local` for our own.
+    pub peer: String,
+    /// Path identifier.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub path_id: u32,
+    /// What selection made of it.
+    pub choice: Choice,
+    /// Why it won, or at which step it lost.
+    pub reason: String,
+    /// Whether the peer still says so.
+    pub freshness: Freshness,
+    /// Next hop as received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<String>,
+    /// AS path.
+    pub as_path: String,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// LOCAL_PREF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_pref: Option<u32>,
+    /// MED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// Communities of all kinds.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub communities: Vec<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+// === impl Speaker ===
+
+impl Speaker {
+    /// All peers.
+    pub fn peers(&self) -> Vec<PeerView> {
+        self.peers
+            .values()
+            .map(|peer| self.peer_view(peer))
+            .collect()
+    }
+
+    /// The peer of a name: its address or its interface.
+    pub fn peer_named(&self, name: &str) -> Option<PeerId> {
+        let address: Option<IpAddr> = name.parse().ok();
+        let found = self
+            .peers
+            .values()
+            .find(|peer| peer.name == name || (address.is_some() && peer.address == address));
+        found.map(|peer| peer.id)
+    }
+
+    /// What a peer is called.
+    pub fn peer_name(&self, id: PeerId) -> &str {
+        match self.peers.get(&id) {
+            Some(peer) => &peer.name,
+            None => "local",
+        }
+    }
+
+    /// How a peer is configured.
+    pub fn peer_options(&self, id: PeerId) -> Option<&crate::config::NeighborOptions> {
+        self.peers.get(&id).map(|peer| &peer.options)
+    }
+
+    /// How many prefixes of a family there are.
+    pub fn prefixes(&self, family: Family) -> usize {
+        self.tables[at(family)].len()
+    }
+
+    /// The routes of a family with all their paths, in no order, one at a time.
+    pub fn routes(&self, family: Family) -> impl Iterator<Item = RouteView> + '_ {
+        let table = &self.tables[at(family)];
+        (0..table.bound()).filter_map(move |slot| self.route_view(family, slot, |_| true))
+    }
+
+    /// What a peer has sent, refused routes too.
+    pub fn received_from(
+        &self,
+        peer: PeerId,
+        family: Family,
+    ) -> impl Iterator<Item = RouteView> + '_ {
+        let table = &self.tables[at(family)];
+        (0..table.bound())
+            .filter_map(move |slot| self.route_view(family, slot, |path| path.peer() == peer))
+    }
+
+    /// What a peer is told.
+    pub fn advertised_to(
+        &self,
+        peer: PeerId,
+        family: Family,
+    ) -> impl Iterator<Item = RouteView> + '_ {
+        let table = &self.tables[at(family)];
+        (0..table.bound()).filter_map(move |slot| self.told_view(peer, family, slot))
+    }
+
+    /// Where the packets of each prefix go, in no order: what a forwarding table should have.
+    pub fn forwarding(
+        &self,
+        family: Family,
+    ) -> impl Iterator<Item = (IpNet, &Arc<crate::rib::NextHops>)> + '_ {
+        let table = &self.tables[at(family)];
+        (0..table.bound()).filter_map(|slot| Some((table.prefix(slot)?, table.forwarding(slot)?.0)))
+    }
+
+    fn peer_view(&self, peer: &Peer) -> PeerView {
+        let session = peer.session.as_ref();
+        let agreement = session.map(|session| &session.agreement);
+        let families = agreement.map(|agreed| agreed.session.families.iter());
+        PeerView {
+            name: peer.name.clone(),
+            id: peer.id,
+            address: peer.address,
+            interface: peer.interface.as_deref().map(str::to_owned),
+            description: peer.options.description.clone(),
+            remote_as: agreement.map_or_else(
+                || peer.options.remote_as.to_string(),
+                |agreement| agreement.theirs.asn().to_string(),
+            ),
+            router_id: agreement.map(|agreement| agreement.theirs.router_id),
+            state: peer.fsm.state(),
+            since_seconds: (self.now - peer.since).as_secs(),
+            established: peer.counters.established,
+            last_error: peer.fsm.last_end().map(ToString::to_string),
+            hold_seconds: agreement.map(|agreement| agreement.hold_seconds),
+            messages: [peer.counters.messages_in, peer.counters.messages_out],
+            problems: peer.counters.problems,
+            families: families
+                .into_iter()
+                .flatten()
+                .map(|family| self.family_view(peer, family.family))
+                .collect(),
+        }
+    }
+
+    fn family_view(&self, peer: &Peer, family: Family) -> FamilyView {
+        let state = &peer.families[at(family)];
+        let group = peer.session.as_ref().and_then(|session| {
+            self.groups
+                .iter()
+                .find(|group| group.egress == session.egress)
+        });
+        let bound = self.tables[at(family)].bound();
+        let told = group.map_or(0, |group| {
+            (0..bound)
+                .filter(|slot| group.target(family, *slot).tells(peer.id))
+                .count()
+        });
+        FamilyView {
+            family: family.to_string(),
+            received: state.paths,
+            advertised: u32::try_from(told).unwrap_or(u32::MAX),
+            end_of_rib: state.end_of_rib,
+        }
+    }
+
+    fn route_view(
+        &self,
+        family: Family,
+        slot: Slot,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Option<RouteView> {
+        let table = &self.tables[at(family)];
+        let prefix = table.prefix(slot)?;
+        let paths = table.paths(slot);
+        let verdict = explain(paths, &self.config.selection);
+        let shown = paths.iter().enumerate().filter(|(_, path)| wanted(path));
+        let mut views: Vec<PathView> = shown
+            .map(|(nth, path)| {
+                let refused = path.route.accepted.as_ref().err().map(ToString::to_string);
+                let reason = refused.unwrap_or_else(|| verdict.lost_at[nth].to_string());
+                PathView {
+                    path_id: path.id,
+                    choice: path.choice,
+                    reason,
+                    freshness: path.freshness,
+                    ..describe(self.peer_name(path.peer()), path.route.attributes())
+                }
+            })
+            .collect();
+        views.sort_by_key(|view| view.choice.rank());
+        let forwarding = table.forwarding(slot);
+        (!views.is_empty()).then(|| RouteView {
+            prefix,
+            next_hops: forwarding.map_or(Vec::new(), |(next_hops, _)| next_hops.to_vec()),
+            since_seconds: forwarding.map(|(_, since)| self.now.seconds().saturating_sub(since)),
+            paths: views,
+        })
+    }
+
+    fn told_view(&self, peer: PeerId, family: Family, slot: Slot) -> Option<RouteView> {
+        let session = self.peers.get(&peer)?.session.as_ref()?;
+        let group = self
+            .groups
+            .iter()
+            .find(|group| group.egress == session.egress)?;
+        let prefix = self.tables[at(family)].prefix(slot)?;
+        let told = group.target(family, slot).for_peer(peer);
+        let views: Vec<PathView> = told
+            .into_iter()
+            .map(|(path_id, route)| PathView {
+                path_id,
+                ..describe(self.peer_name(route.source), &route.attributes)
+            })
+            .collect();
+        (!views.is_empty()).then(|| RouteView {
+            prefix,
+            next_hops: Vec::new(),
+            since_seconds: None,
+            paths: views,
+        })
+    }
+}
+
+fn describe(peer: &str, attributes: &PathAttributes) -> PathView {
+    let standard = attributes.communities.iter().map(ToString::to_string);
+    let large = attributes.large_communities.iter().map(ToString::to_string);
+    let extended = attributes.ext_communities.iter().map(ToString::to_string);
+    PathView {
+        peer: peer.to_owned(),
+        path_id: 0,
+        choice: Choice::Best,
+        reason: String::new(),
+        freshness: Freshness::Fresh,
+        next_hop: attributes.next_hop.as_ref().map(ToString::to_string),
+        as_path: attributes.as_path.to_string(),
+        origin: format!("{:?}", attributes.origin).to_lowercase(),
+        local_pref: attributes.local_pref,
+        med: attributes.med,
+        communities: standard.chain(large).chain(extended).collect(),
+    }
+}

@@ -1,0 +1,137 @@
+//! Networks of speakers in virtual time.
+
+mod support;
+
+use support::{Net, config};
+
+/// Leaves, each announcing a prefix, under spines; an AS each.
+fn fabric(spines: u32, leaves: u32) -> (Net, Vec<usize>) {
+    let mut net = Net::new();
+    let top: Vec<usize> = (0..spines)
+        .map(|n| net.add(&format!("spine{n}"), config(65_000 + n, 100 + n)))
+        .collect();
+    let mut links = Vec::new();
+    for n in 0..leaves {
+        let leaf = net.add(&format!("leaf{n}"), config(65_100 + n, 200 + n));
+        net.announce(leaf, &format!("10.244.{n}.0/24"));
+        links.extend(top.iter().map(|spine| net.link(*spine, leaf)));
+    }
+    net.run_until(20_000, "the fabric converges", Net::quiet);
+    (net, links)
+}
+
+fn rounds() -> u64 {
+    std::env::var("ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(20)
+}
+
+#[test]
+fn a_fabric_converges_to_all_equal_paths() {
+    let (net, _) = fabric(2, 4);
+    for node in &net.nodes {
+        let others = if node.name.starts_with("leaf") { 3 } else { 4 };
+        assert_eq!(node.fib.len(), others, "{}: {:?}", node.name, node.fib);
+        for (prefix, hops) in &node.fib {
+            let ways = if node.name.starts_with("leaf") { 2 } else { 1 };
+            assert_eq!(hops.len(), ways, "{} {prefix} {hops:?}", node.name);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_seen_to_fail_is_routed_around_at_once() {
+    let (mut net, links) = fabric(2, 4);
+    net.set_link(links[0], false);
+    let leaf = net
+        .nodes
+        .iter()
+        .position(|node| node.name == "leaf0")
+        .unwrap();
+    assert!(net.nodes[leaf].fib.values().all(|hops| hops.len() == 1));
+    net.set_link(links[0], true);
+    let both = |net: &Net| net.nodes[leaf].fib.values().all(|hops| hops.len() == 2);
+    let ms = net.run_until(500, "both legs are back", both);
+    assert!(ms < 500);
+}
+
+#[test]
+fn a_link_that_fails_silently_is_found_by_the_hold_timer() {
+    let (mut net, links) = fabric(2, 2);
+    net.lose_silently(links[0]);
+    let leaf = net
+        .nodes
+        .iter()
+        .position(|node| node.name == "leaf0")
+        .unwrap();
+    assert!(net.nodes[leaf].fib.values().all(|hops| hops.len() == 2));
+    net.run(10_000);
+    // Graceful restart keeps the routes of a peer that fell silent, marked stale.
+    net.run(121_000);
+    assert!(net.nodes[leaf].fib.values().all(|hops| hops.len() == 1));
+}
+
+/// After each random flap of a link or a prefix, the tables are those of a network that never
+/// knew anything else.
+#[test]
+fn random_flaps_leave_no_trace() {
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(1u64);
+    println!("SEED={seed}");
+    let mut chance = peapod_bgp::Chance::new(seed);
+    let (mut net, links) = fabric(2, 3);
+    let mut up = vec![true; links.len()];
+    let mut extra = [false; 3];
+    for round in 0..rounds() {
+        for _ in 0..=chance.number() % 3 {
+            let pick = usize::try_from(chance.number() % 9).unwrap();
+            if let Some(state) = up.get_mut(pick) {
+                *state = !*state;
+                net.set_link(links[pick], *state);
+            } else {
+                let n = pick - 6;
+                extra[n] = !extra[n];
+                set_extra(&mut net, n, extra[n]);
+            }
+            net.run(chance.number() % 50);
+        }
+        net.run_until(20_000, "sessions are back", Net::quiet);
+        let fresh = from_scratch(&up, &extra);
+        assert_eq!(net.tables(), fresh.tables(), "SEED={seed} round {round}");
+        assert_eq!(
+            net.tables(),
+            net.wanted_tables(),
+            "SEED={seed} round {round}"
+        );
+    }
+}
+
+fn set_extra(net: &mut Net, leaf: usize, there: bool) {
+    let node = net
+        .nodes
+        .iter()
+        .position(|node| node.name == format!("leaf{leaf}"))
+        .unwrap();
+    let prefix = format!("192.168.{leaf}.0/24");
+    match there {
+        true => net.announce(node, &prefix),
+        false => net.withdraw(node, &prefix),
+    }
+}
+
+fn from_scratch(up: &[bool], extra: &[bool]) -> Net {
+    let (mut net, links) = fabric(2, 3);
+    for (link, up) in links.iter().zip(up) {
+        net.set_link(*link, *up);
+    }
+    extra.iter().enumerate().for_each(|(leaf, there)| {
+        if *there {
+            set_extra(&mut net, leaf, true);
+        }
+    });
+    net.run_until(20_000, "a fresh network converges", Net::quiet);
+    net
+}
