@@ -82,6 +82,9 @@ impl Config {
 
     fn check_options(&self, path: &str, options: &NeighborOptions) -> Result<(), Fault> {
         let of = |field: &str| format!("{path}.{field}");
+        if let Some(name) = options.unknown.keys().next() {
+            return Err(fault(of(name), "there is no such field"));
+        }
         if options.remote_as == RemoteAs::Number(0) {
             return Err(fault(of("remoteAs"), "must not be 0"));
         }

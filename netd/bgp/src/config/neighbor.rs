@@ -1,5 +1,6 @@
 //! A neighbour: who it is, how the session with it runs, what goes in and out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -122,6 +123,20 @@ pub struct NeighborOptions {
     /// Refuse it when it does not tell its role.
     #[serde(default)]
     pub strict_role: bool,
+    /// Fields that nobody knows, for [`Config::check`](super::Config::check) to name.
+    #[serde(flatten, skip_serializing)]
+    pub unknown: BTreeMap<String, Unknown>,
+}
+
+/// The value of a field that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "serde::de::IgnoredAny")]
+pub struct Unknown;
+
+impl From<serde::de::IgnoredAny> for Unknown {
+    fn from(_: serde::de::IgnoredAny) -> Self {
+        Unknown
+    }
 }
 
 /// A neighbour's AS.
@@ -257,6 +272,7 @@ impl NeighborOptions {
             remove_private_as: false,
             role: None,
             strict_role: false,
+            unknown: BTreeMap::new(),
         }
     }
 

@@ -67,6 +67,9 @@ pub enum Event {
 pub enum Pause {
     /// A wait that doubles with each failure.
     Damped,
+    /// The same, but the peer is let in sooner: it has only closed its connection, as one does
+    /// that restarts gracefully.
+    Graceful,
     /// This long.
     For(Duration),
     /// Until it is started.

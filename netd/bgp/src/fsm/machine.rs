@@ -23,10 +23,14 @@ pub struct Fsm {
     connections: Vec<Connection>,
     connect_retry: Option<Time>,
     idle_hold: Option<Time>,
-    short_wait: bool,
+    /// The peer is let in although we are in Idle.
+    welcome: bool,
     damping: Damping,
     last: Option<Why>,
 }
+
+/// So many times in a row a peer may close its connection and come back at once.
+const GRACEFUL_WELCOMES: u32 = 5;
 
 /// The machine at work on one event.
 struct Step<'a> {
@@ -47,7 +51,7 @@ impl Fsm {
             connections: Vec::new(),
             connect_retry: None,
             idle_hold: None,
-            short_wait: false,
+            welcome: false,
             damping: Damping::default(),
             last: None,
         }
@@ -180,6 +184,7 @@ impl Step<'_> {
         }
         if outgoing {
             self.fsm.connect_retry = None;
+            self.fsm.resting = State::Active;
         }
         let older = self
             .fsm
@@ -200,9 +205,9 @@ impl Step<'_> {
         self.fsm.connections.push(fresh);
     }
 
-    /// A peer that comes by itself ends a first, short wait, since it is back already.
+    /// A peer that comes by itself ends a wait of the first few, since it is back already.
     fn welcome_in_idle(&mut self, outgoing: bool) -> bool {
-        let welcome = !outgoing && self.fsm.short_wait && self.fsm.idle_hold.is_some();
+        let welcome = !outgoing && self.fsm.welcome && self.fsm.idle_hold.is_some();
         if welcome {
             self.fsm.idle_hold = None;
             self.fsm.resting = State::Active;
@@ -225,9 +230,15 @@ impl Step<'_> {
         let phase = one.phase.clone();
         self.fsm.connections.retain(|one| one.id != id);
         match phase {
-            Phase::Established(_) => {
+            Phase::Established(agreement) => {
                 self.actions.push(Action::Down(Down { why: Why::Closed }));
-                self.rest_if_alone(Why::Closed, Pause::Damped);
+                let graceful = agreement.graceful_restart.is_some();
+                let pause = if graceful {
+                    Pause::Graceful
+                } else {
+                    Pause::Damped
+                };
+                self.rest_if_alone(Why::Closed, pause);
             }
             Phase::OpenConfirm(_) => self.rest_if_alone(Why::Closed, Pause::Damped),
             Phase::Delayed | Phase::OpenSent => self.lose_quietly(),
@@ -469,16 +480,21 @@ impl Step<'_> {
         self.fsm.resting = State::Idle;
         self.fsm.connect_retry = None;
         self.fsm.last = Some(why);
-        self.fsm.short_wait = false;
+        self.fsm.welcome = false;
         self.fsm.idle_hold = match pause {
             Pause::UntilStart => {
                 self.fsm.damping.forgive();
                 None
             }
             Pause::For(wait) => Some(self.now + wait),
-            Pause::Damped => {
+            Pause::Damped | Pause::Graceful => {
                 let wait = self.fsm.damping.failed(self.now);
-                self.fsm.short_wait = self.fsm.damping.failures() == 1;
+                let most = if pause == Pause::Graceful {
+                    GRACEFUL_WELCOMES
+                } else {
+                    1
+                };
+                self.fsm.welcome = self.fsm.damping.failures() <= most;
                 Some(self.now + self.chance.jitter(wait))
             }
         };

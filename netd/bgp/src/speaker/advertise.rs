@@ -268,6 +268,10 @@ impl Batch {
         let mut attributes = PathAttributes::clone(&route.attributes);
         if attributes.next_hop.is_none() {
             attributes.next_hop = own_next_hop(&session.endpoint, agreed, family);
+            if attributes.next_hop.is_none() && agreed.external {
+                // Nothing was ever announced: there is no address to announce it with.
+                return;
+            }
         }
         let nlri = prefixes.iter().copied();
         if wire::announce(agreed, &attributes, family, nlri, bytes).is_err() {

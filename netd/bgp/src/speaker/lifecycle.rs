@@ -339,7 +339,7 @@ impl Speaker {
     }
 
     /// A peer from a range goes when nothing is left of its session.
-    fn drop_if_idle(&mut self, id: PeerId) {
+    pub(super) fn drop_if_idle(&mut self, id: PeerId) {
         let gone = self.peers.get(&id).is_some_and(|peer| {
             let stale = peer.families.iter().any(|family| family.paths > 0);
             peer.dynamic && peer.wires.is_empty() && peer.session.is_none() && !stale
@@ -381,7 +381,9 @@ impl Speaker {
     }
 
     pub(super) fn notice(&mut self, peer: PeerId, notice: Notice) {
-        self.outputs.push_back(Output::Notice { peer, notice });
+        let name = self.peer_name(peer).to_owned();
+        self.outputs
+            .push_back(Output::Notice { peer, name, notice });
     }
 }
 

@@ -174,6 +174,8 @@ pub enum Output {
     Notice {
         /// About this peer.
         peer: PeerId,
+        /// What it is called.
+        name: String,
         /// This.
         notice: Notice,
     },

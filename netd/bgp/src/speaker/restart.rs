@@ -155,6 +155,7 @@ impl Speaker {
                 AfterStale::Remove => {
                     self.set_stale(id, family, None, AfterStale::Remove);
                     self.remove_paths(id, family, |path| path.freshness != Freshness::Fresh);
+                    self.drop_if_idle(id);
                 }
                 AfterStale::KeepFor(seconds) => {
                     let until = self.now + Duration::from_secs(seconds.into());
