@@ -118,6 +118,18 @@ impl Table {
         }
     }
 
+    /// Has a prefix among the changes again; whether it is forwarded.
+    pub fn change_again(&mut self, slot: Slot) -> bool {
+        let Some(entry) = self.entries.get_mut(slot) else {
+            return false;
+        };
+        if entry.forwarding.is_some() && !entry.queued {
+            entry.queued = true;
+            self.changed.push_back(slot);
+        }
+        entry.forwarding.is_some()
+    }
+
     /// The next changes of forwarding, at most `limit`, oldest first.
     pub fn take_changes(&mut self, limit: usize) -> Vec<RouteChange> {
         let count = limit.min(self.changed.len());

@@ -10,7 +10,7 @@ use super::message::{Endpoint, Notice, Output};
 use super::peer::{Live, Peer, Wire, at};
 use super::{Speaker, local};
 use crate::Time;
-use crate::config::NeighborOptions;
+use crate::config::{NeighborOptions, Range};
 use crate::fsm::{Action, Agreement, ConnectionId, Event, Why};
 use crate::rib::{Egress, Group, PeerId, Pending};
 use crate::types::{Family, Message, Notification};
@@ -28,7 +28,7 @@ impl Speaker {
         }
     }
 
-    fn peer_at(&self, endpoint: &Endpoint) -> Option<PeerId> {
+    pub(super) fn peer_at(&self, endpoint: &Endpoint) -> Option<PeerId> {
         let found = self.peers.values().find(|peer| match peer.address {
             Some(address) if is_link_local(address) => {
                 address == endpoint.remote
@@ -46,10 +46,7 @@ impl Speaker {
 
     /// A peer for an address in one of the ranges.
     fn adopt(&mut self, address: IpAddr) -> Option<PeerId> {
-        let ranges = self.config.ranges.iter();
-        let range = ranges
-            .filter(|range| range.prefix.contains(&address))
-            .max_by_key(|range| range.prefix.prefix_len())?;
+        let range = self.range_of(address)?;
         let dynamic = self
             .peers
             .values()
@@ -67,6 +64,16 @@ impl Speaker {
         self.peers.get_mut(&id)?.dynamic = true;
         self.event(id, Event::Start);
         Some(id)
+    }
+
+    /// The narrowest range with an address.
+    pub(super) fn range_of(&self, address: IpAddr) -> Option<&Range> {
+        let ranges = self
+            .config
+            .ranges
+            .iter()
+            .filter(|range| range.prefix.contains(&address));
+        ranges.max_by_key(|range| range.prefix.prefix_len())
     }
 
     /// A connection of a peer is there.

@@ -28,8 +28,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 pub use message::{Endpoint, Input, Notice, Output};
-pub use view::{FamilyView, PathView, PeerView, RouteView};
+pub use view::{FamilyView, PathView, PeerView, RouteView, Scope};
 
 use crate::chance::Chance;
 use crate::fsm::{Action, ConnectionId, Event};
@@ -137,6 +138,15 @@ impl Speaker {
             changes.extend(self.tables[1].take_changes(limit - changes.len()));
         }
         changes
+    }
+
+    /// Has a prefix among the changes again, because what was made of it did not last. Whether
+    /// its packets are to be forwarded by us at all.
+    pub fn change_again(&mut self, prefix: &IpNet) -> bool {
+        let table = &mut self.tables[at(Family::of(prefix))];
+        table
+            .find(prefix)
+            .is_some_and(|slot| table.change_again(slot))
     }
 
     /// Whether there are changes to take.

@@ -118,6 +118,17 @@ pub struct PathView {
     pub communities: Vec<String>,
 }
 
+/// Which routes to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All, with all their paths.
+    All,
+    /// What a peer has sent, refused routes too.
+    Received(PeerId),
+    /// What a peer is told.
+    Advertised(PeerId),
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -156,36 +167,63 @@ impl Speaker {
         self.peers.get(&id).map(|peer| &peer.options)
     }
 
+    /// The interface behind which a peer is, when that is known.
+    pub fn peer_interface(&self, id: PeerId) -> Option<&str> {
+        self.peers.get(&id)?.interface.as_deref()
+    }
+
+    /// The options of whoever connects over this connection; none if nobody may.
+    pub fn options_at(
+        &self,
+        endpoint: &super::Endpoint,
+    ) -> Option<&crate::config::NeighborOptions> {
+        let listed = self.peer_at(endpoint).and_then(|id| self.peer_options(id));
+        let range = || self.range_of(endpoint.remote).map(|range| &range.options);
+        listed.or_else(range)
+    }
+
     /// How many prefixes of a family there are.
     pub fn prefixes(&self, family: Family) -> usize {
         self.tables[at(family)].len()
     }
 
-    /// The routes of a family with all their paths, in no order, one at a time.
-    pub fn routes(&self, family: Family) -> impl Iterator<Item = RouteView> + '_ {
-        let table = &self.tables[at(family)];
-        (0..table.bound()).filter_map(move |slot| self.route_view(family, slot, |_| true))
+    /// The routes of a family, in no order: those of `scope`, from a slot on, at most `limit`.
+    /// With the slot at which to go on, if there is more.
+    pub fn routes_page(
+        &self,
+        family: Family,
+        scope: Scope,
+        from: Slot,
+        limit: usize,
+    ) -> (Vec<RouteView>, Option<Slot>) {
+        let bound = self.tables[at(family)].bound();
+        let mut views = Vec::new();
+        for slot in from..bound {
+            if views.len() >= limit {
+                return (views, Some(slot));
+            }
+            views.extend(match scope {
+                Scope::All => self.route_view(family, slot, |_| true),
+                Scope::Received(peer) => self.route_view(family, slot, |path| path.peer() == peer),
+                Scope::Advertised(peer) => self.told_view(peer, family, slot),
+            });
+        }
+        (views, None)
     }
 
-    /// What a peer has sent, refused routes too.
-    pub fn received_from(
-        &self,
-        peer: PeerId,
-        family: Family,
-    ) -> impl Iterator<Item = RouteView> + '_ {
-        let table = &self.tables[at(family)];
-        (0..table.bound())
-            .filter_map(move |slot| self.route_view(family, slot, |path| path.peer() == peer))
+    /// All routes of `scope`, of all families, in order.
+    pub fn routes(&self, scope: Scope) -> Vec<RouteView> {
+        let families = Family::SUPPORTED.into_iter();
+        let mut views: Vec<RouteView> = families
+            .flat_map(|family| self.routes_page(family, scope, 0, usize::MAX).0)
+            .collect();
+        views.sort_by_key(|view| view.prefix);
+        views
     }
 
-    /// What a peer is told.
-    pub fn advertised_to(
-        &self,
-        peer: PeerId,
-        family: Family,
-    ) -> impl Iterator<Item = RouteView> + '_ {
-        let table = &self.tables[at(family)];
-        (0..table.bound()).filter_map(move |slot| self.told_view(peer, family, slot))
+    /// Whether selection waits for the peers after a restart of ours.
+    pub fn deferring(&self) -> bool {
+        self.deferral.is_some()
     }
 
     /// Where the packets of each prefix go, in no order: what a forwarding table should have.

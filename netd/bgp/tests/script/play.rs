@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use bytes::{Bytes, BytesMut};
 use peapod_bgp::fsm::ConnectionId;
 use peapod_bgp::rib::PeerId;
-use peapod_bgp::speaker::{Endpoint, Input, Notice, Output};
+use peapod_bgp::speaker::{Endpoint, Input, Notice, Output, Scope};
 use peapod_bgp::types::{
-    Family, Message, Notification, NotificationError, Open, RefreshSubtype, RouteRefresh,
+    Message, Notification, NotificationError, Open, RefreshSubtype, RouteRefresh,
 };
 use peapod_bgp::wire::{self, Session};
 use peapod_bgp::{Config, Speaker, Time};
@@ -416,20 +416,13 @@ impl Stage {
         let lines: Vec<String> = match kind {
             "peers" => self.speaker.peers().iter().map(describe::peer).collect(),
             kind => {
-                let mut routes = Vec::new();
-                for family in Family::SUPPORTED {
-                    match kind {
-                        "routes" => routes.extend(self.speaker.routes(family)),
-                        "received" => {
-                            routes.extend(self.speaker.received_from(self.peer(name), family));
-                        }
-                        "advertised" => {
-                            routes.extend(self.speaker.advertised_to(self.peer(name), family));
-                        }
-                        other => panic!("nobody can show {other}"),
-                    }
-                }
-                routes.sort_by_key(|view| view.prefix);
+                let scope = match kind {
+                    "routes" => Scope::All,
+                    "received" => Scope::Received(self.peer(name)),
+                    "advertised" => Scope::Advertised(self.peer(name)),
+                    other => panic!("nobody can show {other}"),
+                };
+                let routes = self.speaker.routes(scope);
                 routes.iter().flat_map(describe::route).collect()
             }
         };

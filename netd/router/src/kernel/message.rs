@@ -1,0 +1,353 @@
+//! rtnetlink messages: encoding of routes, decoding of routes, links and addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::{METRIC, PROTOCOL_BGP, TABLE_MAIN};
+
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
+pub(super) const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_NEWADDR: u16 = 20;
+pub(super) const RTM_DELADDR: u16 = 21;
+pub(super) const RTM_GETADDR: u16 = 22;
+pub(super) const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_DELROUTE: u16 = 25;
+pub(super) const RTM_GETROUTE: u16 = 26;
+
+const NLM_F_REQUEST: u16 = 0x1;
+pub(super) const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_VIA: u16 = 18;
+const RTNH_F_ONLINK: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+
+const IFLA_IFNAME: u16 = 3;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+const HEADER: usize = 16;
+const AF_INET: u8 = libc::AF_INET as u8;
+const AF_INET6: u8 = libc::AF_INET6 as u8;
+
+/// Where packets go, as the kernel knows it: an address, and the interface for link-local ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// The next router.
+    pub gateway: IpAddr,
+    /// The interface's number; the kernel finds it when absent.
+    pub link: Option<u32>,
+}
+
+/// A route of ours in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRoute {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Its next hops, in ascending order.
+    pub hops: Vec<Hop>,
+}
+
+/// Appends a message that makes a route what it should be: to these next hops, or gone.
+pub(super) fn put_route(out: &mut Vec<u8>, sequence: u32, prefix: &IpNet, hops: Option<&[Hop]>) {
+    let start = out.len();
+    let (kind, flags) = match hops {
+        Some(_) => (RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE),
+        None => (RTM_DELROUTE, NLM_F_REQUEST),
+    };
+    begin(out, kind, flags, sequence);
+    let family = if prefix.addr().is_ipv4() {
+        AF_INET
+    } else {
+        AF_INET6
+    };
+    let alone = hops.and_then(|hops| if let [only] = hops { Some(only) } else { None });
+    let onlink = u32::from(if alone.is_some_and(|hop| hop.link.is_some()) {
+        RTNH_F_ONLINK
+    } else {
+        0
+    });
+    out.extend([
+        family,
+        prefix.prefix_len(),
+        0,
+        0,
+        TABLE_MAIN,
+        PROTOCOL_BGP,
+        0,
+        RTN_UNICAST,
+    ]);
+    out.extend(onlink.to_ne_bytes());
+    attribute(out, RTA_DST, &octets(prefix.network()));
+    attribute(out, RTA_PRIORITY, &METRIC.to_ne_bytes());
+    match (alone, hops) {
+        (Some(hop), _) => put_hop(out, family, hop, true),
+        (None, Some(hops)) => {
+            let all = nest(out, RTA_MULTIPATH);
+            for hop in hops {
+                let one = out.len();
+                let flags = if hop.link.is_some() { RTNH_F_ONLINK } else { 0 };
+                out.extend([0, 0, flags, 0]);
+                out.extend(hop.link.unwrap_or(0).to_ne_bytes());
+                put_hop(out, family, hop, false);
+                patch_u16(out, one);
+            }
+            patch_u16(out, all);
+        }
+        (None, None) => {}
+    }
+    finish(out, start);
+}
+
+/// Asks the last message of a batch to be acknowledged.
+pub(super) fn acknowledge(out: &mut [u8], start: usize) {
+    let flags = u16::from_ne_bytes([out[start + 6], out[start + 7]]) | NLM_F_ACK;
+    out[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
+}
+
+/// A request for all of something, with a body of zeroes but for the family.
+pub(super) fn dump(kind: u16, family: u8, body: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(&mut out, kind, NLM_F_REQUEST | NLM_F_DUMP, 1);
+    out.push(family);
+    out.resize(HEADER + body, 0);
+    finish(&mut out, 0);
+    out
+}
+
+fn put_hop(out: &mut Vec<u8>, family: u8, hop: &Hop, with_link: bool) {
+    match hop.gateway {
+        IpAddr::V6(gateway) if family == AF_INET => {
+            let via = nest(out, RTA_VIA);
+            out.extend(u16::from(AF_INET6).to_ne_bytes());
+            out.extend(gateway.octets());
+            patch_u16(out, via);
+        }
+        gateway => attribute(out, RTA_GATEWAY, &octets(gateway)),
+    }
+    if let Some(link) = hop.link.filter(|_| with_link) {
+        attribute(out, RTA_OIF, &link.to_ne_bytes());
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn begin(out: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32) {
+    out.extend([0; 4]);
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]);
+}
+
+fn finish(out: &mut [u8], start: usize) {
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+}
+
+fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let start = nest(out, kind);
+    out.extend(value);
+    patch_u16(out, start);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+fn nest(out: &mut Vec<u8>, kind: u16) -> usize {
+    let start = out.len();
+    out.extend([0; 2]);
+    out.extend(kind.to_ne_bytes());
+    start
+}
+
+/// Puts the length of what began at `start` there, and fills up to a multiple of four.
+fn patch_u16(out: &mut Vec<u8>, start: usize) {
+    let length = u16::try_from(out.len() - start).unwrap_or(u16::MAX);
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// One message of a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub kind: u16,
+    pub sequence: u32,
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram.
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        let header = bytes.get(..HEADER)?;
+        let length = u32_at(header, 0)? as usize;
+        let message = Message {
+            kind: u16_at(header, 4)?,
+            sequence: u32_at(header, 8)?,
+            body: bytes.get(HEADER..length)?,
+        };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The attributes in some octets, by number.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & 0x3fff;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// The error number of an answer; 0 is success.
+pub(super) fn error_number(message: &Message<'_>) -> Option<i32> {
+    (message.kind == NLMSG_ERROR).then(|| u32_at(message.body, 0).map_or(0, |code| -(code as i32)))
+}
+
+/// A link: its number, name, and whether it carries packets.
+pub(super) fn link(body: &[u8]) -> Option<(u32, String, bool)> {
+    let flags = u32_at(body, 8)?;
+    let running = libc::IFF_UP as u32 | libc::IFF_LOWER_UP as u32;
+    let name = attributes(body.get(16..)?)
+        .find(|(kind, _)| *kind == IFLA_IFNAME)?
+        .1;
+    let name = String::from_utf8_lossy(name)
+        .trim_end_matches('\0')
+        .to_owned();
+    Some((u32_at(body, 4)?, name, flags & running == running))
+}
+
+/// An address: the number of its link, and itself.
+pub(super) fn link_address(body: &[u8]) -> Option<(u32, IpAddr)> {
+    let all: Vec<(u16, &[u8])> = attributes(body.get(8..)?).collect();
+    let of = |wanted: u16| all.iter().find(|(kind, _)| *kind == wanted);
+    let (_, octets) = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+    Some((u32_at(body, 4)?, address(octets)?))
+}
+
+/// A route of ours in the main table.
+pub(super) fn route(body: &[u8]) -> Option<KernelRoute> {
+    let header = body.get(..12)?;
+    let (family, length, table, protocol) = (header[0], header[1], header[4], header[5]);
+    if table != TABLE_MAIN || protocol != PROTOCOL_BGP {
+        return None;
+    }
+    let any: IpAddr = if family == AF_INET {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let mut prefix = any;
+    let (mut hops, mut gateway, mut link) = (Vec::new(), None, None);
+    for (kind, value) in attributes(&body[12..]) {
+        match kind {
+            RTA_DST => prefix = address(value)?,
+            RTA_GATEWAY => gateway = address(value),
+            RTA_VIA => gateway = address(value.get(2..)?),
+            RTA_OIF => link = u32_at(value, 0),
+            RTA_MULTIPATH => hops = next_hops(value),
+            _ => {}
+        }
+    }
+    hops.extend(gateway.map(|gateway| Hop { gateway, link }));
+    hops.sort_unstable();
+    Some(KernelRoute {
+        prefix: IpNet::new(prefix, length).ok()?,
+        hops,
+    })
+}
+
+fn next_hops(mut bytes: &[u8]) -> Vec<Hop> {
+    let mut hops = Vec::new();
+    while let Some(length) = u16_at(bytes, 0)
+        .map(usize::from)
+        .filter(|length| *length >= 8)
+    {
+        let Some(one) = bytes.get(..length) else {
+            break;
+        };
+        let gateway = attributes(&one[8..]).find_map(|(kind, value)| match kind {
+            RTA_GATEWAY => address(value),
+            RTA_VIA => address(value.get(2..)?),
+            _ => None,
+        });
+        hops.extend(gateway.map(|gateway| Hop {
+            gateway,
+            link: u32_at(one, 4),
+        }));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    hops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_read_as_they_were_written() {
+        let hop = |gateway: &str, link| Hop {
+            gateway: gateway.parse().unwrap(),
+            link,
+        };
+        let cases = [
+            ("10.1.0.0/16", vec![hop("10.0.0.2", None)]),
+            ("0.0.0.0/0", vec![hop("fe80::2", Some(3))]),
+            (
+                "10.1.0.0/16",
+                vec![hop("10.0.0.2", Some(2)), hop("10.0.0.6", Some(3))],
+            ),
+            (
+                "10.1.1.1/32",
+                vec![hop("fe80::1", Some(2)), hop("fe80::1", Some(3))],
+            ),
+            ("fd00:1::/64", vec![hop("fd00::2", None)]),
+            (
+                "fd00:1::/64",
+                vec![hop("fe80::1", Some(2)), hop("fe80::2", Some(3))],
+            ),
+        ];
+        for (prefix, hops) in cases {
+            let prefix: IpNet = prefix.parse().unwrap();
+            let mut bytes = Vec::new();
+            put_route(&mut bytes, 7, &prefix, Some(&hops));
+            let message = messages(&bytes).next().unwrap();
+            assert_eq!((message.kind, message.sequence), (RTM_NEWROUTE, 7));
+            assert_eq!(bytes.len() % 4, 0);
+            assert_eq!(route(message.body), Some(KernelRoute { prefix, hops }));
+        }
+    }
+}

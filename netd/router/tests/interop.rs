@@ -1,0 +1,140 @@
+//! Our router with FRR, BIRD and GoBGP, and with itself, in network namespaces.
+
+mod lab;
+
+use lab::{Lab, eventually};
+
+const OURS: &str = "
+asn: 65001
+routerId: 10.0.0.1
+install: true
+announce: [10.244.1.0/24, \"fd00:10:244:1::/64\"]
+";
+
+#[test]
+fn two_of_ours_over_ipv4_and_ipv6() {
+    let mut lab = Lab::new();
+    lab.link(
+        ("a", "10.0.0.1/24 fd00::1/64"),
+        ("b", "10.0.0.2/24 fd00::2/64"),
+    );
+    let neighbors = "neighbors: [{address: fd00::2, remoteAs: 65002}]";
+    lab.router("a", &format!("{OURS}{neighbors}"));
+    lab.router(
+        "b",
+        "asn: 65002\nrouterId: 10.0.0.2\ninstall: true\nannounce: [10.244.2.0/24, \"fd00:10:244:2::/64\"]\n\
+         neighbors: [{address: fd00::1, remoteAs: external}]",
+    );
+    lab.established("a", "fd00::2");
+    lab.kernel_route("a", "10.244.2.0/24", &["10.0.0.2"]);
+    lab.kernel_route("a", "fd00:10:244:2::/64", &["fd00::2"]);
+    lab.kernel_route("b", "10.244.1.0/24", &["10.0.0.1"]);
+}
+
+#[test]
+fn frr_numbered_and_a_cut_link() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("leaf1", "10.0.0.2/24"));
+    lab.link(("a", "10.0.1.1/24"), ("leaf2", "10.0.1.2/24"));
+    for (leaf, asn, address) in [("leaf1", 65002, "10.0.0"), ("leaf2", 65003, "10.0.1")] {
+        lab.frr(
+            leaf,
+            &format!(
+                "hostname {leaf}\nrouter bgp {asn}\n bgp router-id {address}.2\n \
+                 no bgp ebgp-requires-policy\n no bgp network import-check\n \
+                 neighbor {address}.1 remote-as 65001\n address-family ipv4 unicast\n  \
+                 network 10.99.0.0/16\n"
+            ),
+        );
+    }
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors: [{{address: 10.0.0.2, remoteAs: 65002}}, \
+             {{address: 10.0.1.2, remoteAs: 65003}}]"
+        ),
+    );
+    lab.established("a", "10.0.0.2");
+    lab.kernel_route("a", "10.99.0.0/16", &["10.0.0.2", "10.0.1.2"]);
+    lab.kernel_route("leaf1", "10.244.1.0/24", &["10.0.0.1"]);
+    lab.within("a", "ip link set to-leaf1 down");
+    lab.kernel_route("a", "10.99.0.0/16", &["10.0.1.2"]);
+    lab.within("a", "ip link set to-leaf1 up");
+    lab.kernel_route("a", "10.99.0.0/16", &["10.0.0.2", "10.0.1.2"]);
+}
+
+#[test]
+fn bird_with_a_password_right_and_wrong() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"));
+    lab.link(("a", "10.0.1.1/24"), ("c", "10.0.1.2/24"));
+    for (name, asn, us, them) in [
+        ("b", 65002, "10.0.0.1", "10.0.0.2"),
+        ("c", 65003, "10.0.1.1", "10.0.1.2"),
+    ] {
+        lab.bird(
+            name,
+            &format!(
+                "router id {them};\nprotocol device {{}}\nprotocol static {{ ipv4; route 10.{asn_low}.0.0/16 blackhole; }}\n\
+                 protocol bgp peapod {{ local {them} as {asn}; neighbor {us} as 65001; password \"secret\";\n\
+                 ipv4 {{ import all; export all; }}; }}\n",
+                asn_low = asn - 65000
+            ),
+        );
+    }
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors: [{{address: 10.0.0.2, remoteAs: 65002, password: secret}}, \
+             {{address: 10.0.1.2, remoteAs: 65003, password: mistaken}}]"
+        ),
+    );
+    lab.established("a", "10.0.0.2");
+    lab.kernel_route("a", "10.2.0.0/16", &["10.0.0.2"]);
+    let wrong = lab.peer("a", "10.0.1.2").unwrap();
+    assert_eq!(wrong.established, 0, "{wrong:?}");
+}
+
+#[test]
+fn gobgp_comes_from_a_range() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"));
+    lab.router(
+        "a",
+        &format!("{OURS}ranges: [{{prefix: 10.0.0.0/24, remoteAs: external}}]"),
+    );
+    lab.gobgp(
+        "b",
+        "[global.config]\nas = 65002\nrouter-id = \"10.0.0.2\"\n[[neighbors]]\n\
+         [neighbors.config]\nneighbor-address = \"10.0.0.1\"\npeer-as = 65001\n\
+         [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n",
+    );
+    lab.established("a", "10.0.0.2");
+    eventually("GoBGP has our prefix", || {
+        lab.peer("a", "10.0.0.2")
+            .is_some_and(|peer| peer.families.iter().any(|family| family.advertised > 0))
+    });
+}
+
+#[test]
+fn a_restart_leaves_routes_in_the_kernel_and_takes_away_what_is_gone() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"));
+    let a = format!("{OURS}neighbors: [{{address: 10.0.0.2, remoteAs: 65002}}]");
+    let b = |announce: &str| {
+        format!(
+            "asn: 65002\nrouterId: 10.0.0.2\nannounce: [{announce}]\n\
+             neighbors: [{{address: 10.0.0.1, remoteAs: 65001, timers: {{connectRetrySeconds: 1}}}}]"
+        )
+    };
+    lab.router("a", &a);
+    lab.router("b", &b("10.1.0.0/16, 10.2.0.0/16"));
+    lab.kernel_route("a", "10.2.0.0/16", &["10.0.0.2"]);
+    lab.stop("a");
+    lab.kernel_route("a", "10.1.0.0/16", &["10.0.0.2"]);
+    lab.stop("b");
+    lab.router("b", &b("10.1.0.0/16"));
+    lab.router("a", &a);
+    lab.kernel_route("a", "10.2.0.0/16", &[]);
+    lab.kernel_route("a", "10.1.0.0/16", &["10.0.0.2"]);
+}

@@ -1,0 +1,347 @@
+//! A lab: routers in network namespaces of their own, connected by veth pairs; ours, and
+//! Debian's FRR, BIRD and GoBGP. Everything is gone when it is dropped.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use peapod_bgp::fsm::State;
+use peapod_bgp::speaker::PeerView;
+use peapod_router::RouterConfig;
+use peapod_router::control;
+use tokio_util::sync::CancellationToken;
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Lab {
+    id: String,
+    dir: tempfile::TempDir,
+    spaces: Vec<String>,
+    routers: Vec<Ours>,
+    daemons: Vec<Child>,
+}
+
+/// A router of ours, in a thread of its own, in its namespace.
+struct Ours {
+    name: String,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let id = format!("bgp{}-{number}", std::process::id());
+        let dir = tempfile::tempdir().unwrap();
+        Lab {
+            id,
+            dir,
+            spaces: Vec::new(),
+            routers: Vec::new(),
+            daemons: Vec::new(),
+        }
+    }
+
+    fn space(&self, name: &str) -> String {
+        format!("{}-{name}", self.id)
+    }
+
+    fn ensure_space(&mut self, name: &str) {
+        let space = self.space(name);
+        if !self.spaces.contains(&space) {
+            run("ip", &["netns", "add", &space]).unwrap();
+            self.spaces.push(space);
+            self.within(name, "ip link set lo up");
+            for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+                self.within(name, &format!("sysctl -qw {key}=1"));
+            }
+            let quick = ["all", "default"];
+            for which in quick {
+                self.within(
+                    name,
+                    &format!("sysctl -qw net.ipv6.conf.{which}.accept_dad=0"),
+                );
+            }
+        }
+    }
+
+    /// Connects two namespaces, by interfaces named after the other end, with addresses (or none,
+    /// when empty).
+    pub fn link(&mut self, (a, at_a): (&str, &str), (b, at_b): (&str, &str)) {
+        self.ensure_space(a);
+        self.ensure_space(b);
+        let (space_a, space_b) = (self.space(a), self.space(b));
+        let arguments = [
+            "link",
+            "add",
+            &format!("to-{b}"),
+            "netns",
+            &space_a,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &format!("to-{a}"),
+            "netns",
+            &space_b,
+        ];
+        run("ip", &arguments).unwrap();
+        for (space, other, addresses) in [(a, b, at_a), (b, a, at_b)] {
+            for address in addresses.split_whitespace() {
+                let nodad = if address.contains(':') { " nodad" } else { "" };
+                self.within(
+                    space,
+                    &format!("ip addr add {address} dev to-{other}{nodad}"),
+                );
+            }
+            self.within(space, &format!("ip link set to-{other} up"));
+        }
+    }
+
+    /// Runs a command in a namespace; what it prints.
+    pub fn within(&self, name: &str, command: &str) -> String {
+        let space = self.space(name);
+        let mut arguments = vec!["netns", "exec", &space];
+        arguments.extend(command.split_whitespace());
+        run("ip", &arguments).unwrap_or_else(|error| panic!("{name}: {command}: {error}"))
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.sock"))
+    }
+
+    /// Starts a router of ours.
+    pub fn router(&mut self, name: &str, config: &str) {
+        self.ensure_space(name);
+        let socket = self.socket(name);
+        let text = format!("{config}\ncontrolSocket: {}\n", socket.display());
+        let config = RouterConfig::read(&self.file(&format!("{name}.yaml"), &text)).unwrap();
+        let space = PathBuf::from("/run/netns").join(self.space(name));
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let thread = std::thread::spawn(move || in_namespace(&space, config, token));
+        self.routers.push(Ours {
+            name: name.to_owned(),
+            stop,
+            thread: Some(thread),
+        });
+        eventually(&format!("{name} answers"), || {
+            control::peers(&socket).is_ok()
+        });
+    }
+
+    /// Stops a router of ours as for a planned restart.
+    pub fn stop(&mut self, name: &str) {
+        let at = self
+            .routers
+            .iter()
+            .position(|router| router.name == name)
+            .unwrap();
+        drop(self.routers.remove(at));
+    }
+
+    /// Starts FRR with zebra.
+    pub fn frr(&mut self, name: &str, config: &str) {
+        self.ensure_space(name);
+        let dir = self.dir.path().join(format!("{name}-frr"));
+        std::fs::create_dir(&dir).unwrap();
+        let config = self.file(&format!("{name}.conf"), config);
+        let (vty, zserv) = (
+            dir.display().to_string(),
+            dir.join("zserv").display().to_string(),
+        );
+        for daemon in ["zebra", "bgpd"] {
+            let pid = dir.join(daemon).display().to_string();
+            let command = format!(
+                "/usr/lib/frr/{daemon} -S -f {} -i {pid} -z {zserv} --vty_socket {vty} -A 127.0.0.1",
+                config.display()
+            );
+            self.daemon(name, &command);
+            let socket = dir.join(format!("{daemon}.vty"));
+            eventually(&format!("{daemon} of {name} runs"), || socket.exists());
+        }
+    }
+
+    /// Starts BIRD.
+    pub fn bird(&mut self, name: &str, config: &str) {
+        self.ensure_space(name);
+        let config = self
+            .file(&format!("{name}.conf"), config)
+            .display()
+            .to_string();
+        let control = self
+            .dir
+            .path()
+            .join(format!("{name}.ctl"))
+            .display()
+            .to_string();
+        self.daemon(name, &format!("/usr/sbin/bird -f -c {config} -s {control}"));
+    }
+
+    /// Starts GoBGP.
+    pub fn gobgp(&mut self, name: &str, config: &str) {
+        self.ensure_space(name);
+        let config = self
+            .file(&format!("{name}.toml"), config)
+            .display()
+            .to_string();
+        self.daemon(
+            name,
+            &format!("/usr/bin/gobgpd -f {config} --api-hosts 127.0.0.1:50051"),
+        );
+    }
+
+    fn daemon(&mut self, name: &str, command: &str) {
+        let log = std::fs::File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.space(name)])
+            .args(command.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.daemons.push(child);
+    }
+
+    /// What a router of ours says of a neighbour.
+    pub fn peer(&self, router: &str, neighbor: &str) -> Option<PeerView> {
+        let peers = control::peers(&self.socket(router)).ok()?;
+        peers.into_iter().find(|view| view.name == neighbor)
+    }
+
+    /// Waits for a session.
+    pub fn established(&self, router: &str, neighbor: &str) {
+        let up = || {
+            self.peer(router, neighbor)
+                .is_some_and(|view| view.state == State::Established)
+        };
+        if !patiently(up) {
+            let mut story = format!("{router}: {:?}\n", self.peer(router, neighbor));
+            for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "log") {
+                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    let _ = writeln!(story, "{}:\n{text}", path.display());
+                }
+            }
+            panic!("{router} has no session with {neighbor}\n{story}");
+        }
+    }
+
+    /// Waits until a namespace's kernel has a route by BGP, and it reads as expected: the next
+    /// hops in order.
+    pub fn kernel_route(&self, name: &str, prefix: &str, hops: &[&str]) {
+        let mut have = Vec::new();
+        let right = patiently(|| {
+            have = self.hops(name, prefix);
+            have == hops
+        });
+        assert!(right, "{name}: {prefix}: {have:?}, not {hops:?}");
+    }
+
+    fn hops(&self, name: &str, prefix: &str) -> Vec<String> {
+        let family = if prefix.contains(':') { "-6" } else { "-4" };
+        let text = self.within(name, &format!("ip {family} route show {prefix} proto bgp"));
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut hops: Vec<String> = words
+            .windows(3)
+            .filter(|three| three[0] == "via")
+            .map(|three| {
+                if three[1] == "inet6" {
+                    three[2]
+                } else {
+                    three[1]
+                }
+                .to_owned()
+            })
+            .collect();
+        hops.sort();
+        hops
+    }
+
+    /// Waits until one namespace reaches an address of another.
+    pub fn reaches(&self, from: &str, to: &str) {
+        let space = self.space(from);
+        let arguments = ["netns", "exec", &space, "ping", "-c1", "-W1", to];
+        let reached = patiently(|| run("ip", &arguments).is_ok());
+        assert!(reached, "{from} does not reach {to}");
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.routers.clear();
+        for daemon in &mut self.daemons {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        for space in &self.spaces {
+            // FRR's and BIRD's children, if they left any.
+            if let Ok(pids) = run("ip", &["netns", "pids", space]) {
+                for pid in pids.split_whitespace() {
+                    let _ = run("kill", &["-9", pid]);
+                }
+            }
+            let _ = run("ip", &["netns", "del", space]);
+        }
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn in_namespace(space: &Path, config: RouterConfig, stop: CancellationToken) {
+    let file = std::fs::File::open(space).unwrap();
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(peapod_router::run(config, stop)).unwrap();
+}
+
+fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )),
+    }
+}
+
+/// Waits for a condition; whether it came about in time.
+pub fn patiently(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    assert!(patiently(condition), "never: {what}");
+}
