@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -158,6 +159,10 @@ impl Lab {
         self.ensure_space(name);
         let dir = self.dir.path().join(format!("{name}-frr"));
         std::fs::create_dir(&dir).unwrap();
+        // FRR gives up root for a user of its own.
+        for (path, mode) in [(self.dir.path(), 0o755), (dir.as_path(), 0o777)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
         let config = self.file(&format!("{name}.conf"), config);
         let (vty, zserv) = (
             dir.display().to_string(),
@@ -166,7 +171,7 @@ impl Lab {
         for daemon in ["zebra", "bgpd"] {
             let pid = dir.join(daemon).display().to_string();
             let command = format!(
-                "/usr/lib/frr/{daemon} -S -f {} -i {pid} -z {zserv} --vty_socket {vty} -A 127.0.0.1",
+                "/usr/lib/frr/{daemon} -f {} -i {pid} -z {zserv} --vty_socket {vty} -A 127.0.0.1",
                 config.display()
             );
             self.daemon(name, &command);
