@@ -40,6 +40,18 @@ pub enum Request {
     },
 }
 
+/// A neighbour, with what BFD says of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShownPeer {
+    /// The neighbour.
+    #[serde(flatten)]
+    pub peer: PeerView,
+    /// State of its BFD session, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<String>,
+}
+
 /// A route, with what became of it in the kernel.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -204,7 +216,7 @@ async fn pages(
 ///
 /// # Errors
 /// If there is none, or it refuses.
-pub fn peers(socket: &Path) -> io::Result<Vec<PeerView>> {
+pub fn peers(socket: &Path) -> io::Result<Vec<ShownPeer>> {
     ask(socket, &Request::Peers)
 }
 

@@ -12,13 +12,15 @@ use peapod_bgp::types::Family;
 use peapod_bgp::{Speaker, Time};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Cursor, Page, Question, Request, Server, ShownRoute};
+use crate::control::{Cursor, Page, Question, Request, Server, ShownPeer, ShownRoute};
+use crate::discovery::{self, Heard};
 use crate::kernel::links::{Change, Links, Watch};
 use crate::kernel::routes::{BATCH, Done, Hop, Installer, Job, KernelRoute, installed, needs_link};
 use crate::transport::{Call, Event, Transport, Ttl, signed_ranges, socket_address};
-use crate::{Error, RouterConfig};
+use crate::{Error, RouterConfig, bfd};
 
 /// Events that wait for the router, at most.
 const EVENTS: usize = 64;
@@ -41,6 +43,20 @@ struct Router {
     refused: HashMap<IpNet, io::Error>,
     /// When the kernel's routes are to be compared with ours.
     audit_at: Option<Instant>,
+    bfd: mpsc::UnboundedSender<bfd::Command>,
+    bfd_states: HashMap<PeerId, peapod_bfd::State>,
+    heard: mpsc::UnboundedSender<Heard>,
+    /// Tasks that look for unnumbered neighbours, by interface.
+    discoveries: HashMap<String, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+/// What the router's tasks tell it with.
+struct Senders {
+    events: mpsc::Sender<Event>,
+    done: mpsc::UnboundedSender<Done>,
+    bfd: mpsc::UnboundedSender<bfd::Command>,
+    heard: mpsc::UnboundedSender<Heard>,
 }
 
 /// Runs a router until `shutdown`. Its routes stay in the kernel, as for a planned restart.
@@ -51,8 +67,20 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
     let (events, mut happened) = mpsc::channel(EVENTS);
     let (done_sender, mut done) = mpsc::unbounded_channel();
     let (questions_sender, mut questions) = mpsc::channel(EVENTS);
+    let (heard_sender, mut heard) = mpsc::unbounded_channel();
+    let (bfd_sender, bfd_commands) = mpsc::unbounded_channel();
+    let (report_sender, mut reports) = mpsc::unbounded_channel();
     let mut watch = Watch::open()?;
-    let mut router = Router::start(config, events, done_sender)?;
+    let senders = Senders {
+        events,
+        done: done_sender,
+        bfd: bfd_sender,
+        heard: heard_sender,
+    };
+    let mut router = Router::start(config, senders)?;
+    router
+        .tasks
+        .spawn(watch_neighbors(bfd_commands, report_sender));
     let path = router.config.control_socket.clone();
     let _control = path
         .map(|path| Server::start(&path, questions_sender.clone()))
@@ -65,15 +93,28 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
             Some(event) = happened.recv() => router.event(event),
             Some(done) = done.recv() => router.installed(done),
             Some(question) = questions.recv() => router.answer(question),
+            Some(heard) = heard.recv() => router.heard(&heard),
+            Some(report) = reports.recv() => router.reported(report),
             changes = watch.next(&mut router.links) => router.changed(changes?),
             () = until(deadline) => router.tick()?,
         }
     }
+    // BFD first: its silence is to be no failure.
+    let _ = router.bfd.send(bfd::Command::Leave);
     // The routes stay: what the speaker says from now on is not for the kernel.
     router.installer = None;
     router.handle(Input::Leave);
     router.transport.drain().await;
     Ok(())
+}
+
+async fn watch_neighbors(
+    commands: mpsc::UnboundedReceiver<bfd::Command>,
+    reports: mpsc::UnboundedSender<bfd::Report>,
+) {
+    if let Err(error) = bfd::run(commands, reports).await {
+        tracing::error!(%error, port = peapod_bfd::CONTROL_PORT, "no BFD: cannot use its port");
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -86,21 +127,17 @@ async fn until(deadline: Option<Instant>) {
 // === impl Router ===
 
 impl Router {
-    fn start(
-        config: RouterConfig,
-        events: mpsc::Sender<Event>,
-        done: mpsc::UnboundedSender<Done>,
-    ) -> Result<Self, Error> {
+    fn start(config: RouterConfig, senders: Senders) -> Result<Self, Error> {
         let links = Links::read()?;
         let (mut leftover, mut installer) = (BTreeSet::new(), None);
         if config.install {
             leftover.extend(installed()?.into_iter().map(|route| route.prefix));
-            installer = Some(Installer::start(done)?);
+            installer = Some(Installer::start(senders.done)?);
         }
         let mut settings = config.speaker();
         // Routes of a router before us: it was restarted, and forwarding went on.
         settings.graceful_restart.restarting |= !leftover.is_empty();
-        let mut transport = Transport::new(events);
+        let mut transport = Transport::new(senders.events);
         let mut signed = signed_ranges(&config.ranges);
         let with_key = config.neighbors.iter().filter_map(|neighbor| {
             Some((
@@ -129,6 +166,11 @@ impl Router {
             leftover,
             refused: HashMap::new(),
             audit_at: None,
+            bfd: senders.bfd,
+            bfd_states: HashMap::new(),
+            heard: senders.heard,
+            discoveries: HashMap::new(),
+            tasks: JoinSet::new(),
         };
         let names: Vec<String> = router.links.names().map(str::to_owned).collect();
         for name in names
@@ -141,6 +183,7 @@ impl Router {
                 up: false,
             });
         }
+        router.discover();
         Ok(router)
     }
 
@@ -187,7 +230,11 @@ impl Router {
             Output::Abandon { peer } => self.transport.abandon(peer),
             Output::Send { connection, bytes } => self.transport.send(connection, bytes),
             Output::Close { connection } => self.transport.close(connection),
-            Output::Notice { name, notice, .. } => match notice {
+            Output::Notice { peer, name, notice } => match notice {
+                Notice::Up => {
+                    tracing::info!(peer = name, "{notice}");
+                    self.watch(peer);
+                }
                 Notice::Problem(_) | Notice::TooManyPrefixes(..) | Notice::Unsendable(_) => {
                     tracing::warn!(peer = name, "{notice}");
                 }
@@ -210,6 +257,77 @@ impl Router {
             ttl: Ttl::of(options, options.external(self.config.asn)),
         };
         self.transport.connect(call);
+    }
+
+    /// Has BFD watch a neighbour, if that is wanted.
+    fn watch(&mut self, peer: PeerId) {
+        let Some(settings) = self
+            .speaker
+            .peer_options(peer)
+            .and_then(|options| options.bfd)
+        else {
+            return;
+        };
+        let Some(endpoint) = self.speaker.peer_endpoint(peer) else {
+            return;
+        };
+        let index = endpoint
+            .interface
+            .as_deref()
+            .and_then(|name| self.links.index(name));
+        let remote = socket_address(endpoint.remote, peapod_bfd::CONTROL_PORT, index);
+        let command = bfd::Command::Watch {
+            peer,
+            local: endpoint.local,
+            remote,
+            settings,
+        };
+        // If the task could not start, that was said.
+        let _ = self.bfd.send(command);
+    }
+
+    /// BFD has news of a neighbour.
+    fn reported(&mut self, report: bfd::Report) {
+        self.bfd_states.insert(report.peer, report.state);
+        if report.failed {
+            self.handle(Input::BfdDown { peer: report.peer });
+        }
+    }
+
+    /// Looks for unnumbered neighbours on interfaces that carry packets.
+    fn discover(&mut self) {
+        let wanted: Vec<String> = self
+            .speaker
+            .unnumbered()
+            .map(|(_, interface)| interface.to_owned())
+            .collect();
+        for interface in wanted {
+            let Some(index) = self
+                .links
+                .index(&interface)
+                .filter(|_| self.links.is_up(&interface))
+            else {
+                continue;
+            };
+            let task = discovery::run(interface.clone(), index, self.heard.clone());
+            if let Some(before) = self.discoveries.insert(interface, self.tasks.spawn(task)) {
+                before.abort();
+            }
+        }
+    }
+
+    /// An unnumbered neighbour has made itself known.
+    fn heard(&mut self, heard: &Heard) {
+        let found = self
+            .speaker
+            .unnumbered()
+            .find(|(_, on)| *on == heard.interface);
+        if let Some(peer) = found.map(|(peer, _)| peer) {
+            self.handle(Input::Located {
+                peer,
+                address: Some(heard.address.into()),
+            });
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -372,6 +490,9 @@ impl Router {
         for change in changes {
             if let Change::Carrier { name, up } = change {
                 tracing::info!(interface = name, up, "carrier");
+                if up {
+                    self.discover();
+                }
                 self.handle(Input::Link {
                     interface: name,
                     up,
@@ -448,11 +569,7 @@ impl Router {
         from: Cursor,
     ) -> Result<(Vec<String>, Option<Cursor>), String> {
         let scope = match request {
-            Request::Peers => {
-                let lines = self.speaker.peers().iter().map(serde_json::to_string).collect();
-                let lines: Result<_, serde_json::Error> = lines;
-                return lines.map(|lines| (lines, None)).map_err(|error| error.to_string());
-            }
+            Request::Peers => return self.peers().map(|lines| (lines, None)),
             Request::Routes {
                 received: Some(name),
                 ..
@@ -481,6 +598,16 @@ impl Router {
             lines,
             Some(next.map_or((from.0 + 1, 0), |slot| (from.0, slot))),
         ))
+    }
+
+    fn peers(&self) -> Result<Vec<String>, String> {
+        let shown = self.speaker.peers().into_iter().map(|peer| {
+            let bfd = self.bfd_states.get(&peer.id).map(ToString::to_string);
+            serde_json::to_string(&ShownPeer { peer, bfd })
+        });
+        shown
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())
     }
 
     fn peer(&self, name: &str) -> Result<PeerId, String> {

@@ -1,11 +1,12 @@
-//! The socket options of BGP that no library sets: TCP MD5 signatures, TTL and its least value.
+//! Sockets as routing protocols need them: TCP MD5 signatures, TTLs set, bounded and received,
+//! raw ICMPv6.
 //!
-//! The one module with unsafe code: `setsockopt` with structures of the kernel's.
+//! The one module with unsafe code: socket calls with structures of the kernel's.
 
 use std::io;
 use std::mem::size_of;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use ipnet::IpNet;
 
@@ -13,6 +14,8 @@ const TCP_MD5SIG: libc::c_int = 14;
 const TCP_MD5SIG_EXT: libc::c_int = 32;
 const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
 const MD5_KEY_MAX: usize = 80;
+const ICMP6_FILTER: libc::c_int = 1;
+const SOCKADDR_BYTES: libc::socklen_t = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 const IPV6_MINHOPCOUNT: libc::c_int = 73;
 
 /// `struct tcp_md5sig` (linux/tcp.h).
@@ -129,15 +132,182 @@ fn set<T>(socket: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io
     }
 }
 
+/// A UDP socket at an address, alone there among IPv6 ones.
+pub(crate) fn udp(at: SocketAddr) -> io::Result<UdpSocket> {
+    let family = if at.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let socket = open(family, libc::SOCK_DGRAM, 0)?;
+    if at.is_ipv6() {
+        set_v6_only(&socket)?;
+    }
+    let storage = storage_of(at);
+    // SAFETY: the address lives through the call, which only reads it.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            std::ptr::from_ref(&storage).cast(),
+            SOCKADDR_BYTES,
+        )
+    })?;
+    Ok(UdpSocket::from(socket))
+}
+
+/// Has the TTL (hop limit) of packets told with them.
+pub(crate) fn receive_ttl(socket: &impl AsRawFd, ipv6: bool) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    match ipv6 {
+        true => set(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_RECVHOPLIMIT,
+            &on,
+        ),
+        false => set(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVTTL, &on),
+    }
+}
+
+/// A packet: its length, where it came from, and the TTL that it came with (0 if not told).
+pub(crate) fn receive_with_ttl(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, u8)> {
+    let mut from = storage_of(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let mut control = [0u64; 16];
+    // SAFETY: all zeroes is a valid message header.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = std::ptr::from_mut(&mut from).cast();
+    message.msg_namelen = SOCKADDR_BYTES;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: all that the header points to lives through the call and has the lengths it says.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok((length, address_of(&from), told_ttl(&message)))
+}
+
+fn told_ttl(message: &libc::msghdr) -> u8 {
+    // SAFETY: the kernel filled the header; the macros stay within the control buffer.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !header.is_null() {
+        // SAFETY: not null, so it points to a control header inside the buffer, followed by its
+        // data, which for these two kinds is a C integer.
+        let (level, kind, value) = unsafe {
+            let data = libc::CMSG_DATA(header).cast::<libc::c_int>();
+            (
+                (*header).cmsg_level,
+                (*header).cmsg_type,
+                data.read_unaligned(),
+            )
+        };
+        let v4 = level == libc::IPPROTO_IP && kind == libc::IP_TTL;
+        let v6 = level == libc::IPPROTO_IPV6 && kind == libc::IPV6_HOPLIMIT;
+        if v4 || v6 {
+            return u8::try_from(value).unwrap_or(0);
+        }
+        // SAFETY: as above.
+        header = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    0
+}
+
+/// A raw ICMPv6 socket on one interface, for messages of some types, with hop limit 255. It sends
+/// and receives as a UDP socket does; its messages have no ports.
+pub(crate) fn icmp6(interface: &str, index: u32, types: &[u8]) -> io::Result<UdpSocket> {
+    let socket = open(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6)?;
+    let fd = socket.as_raw_fd();
+    let mut name = [0u8; libc::IFNAMSIZ];
+    let bytes = interface.as_bytes();
+    name.get_mut(..bytes.len())
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(bytes);
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, &name)?;
+    // A set bit keeps that type out.
+    let mut filter = [u32::MAX; 8];
+    for kind in types {
+        filter[usize::from(kind / 32)] &= !(1 << (kind % 32));
+    }
+    set(fd, libc::IPPROTO_ICMPV6, ICMP6_FILTER, &filter)?;
+    let (hops, off): (libc::c_int, libc::c_int) = (255, 0);
+    set(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, &hops)?;
+    set(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, &off)?;
+    receive_ttl(&socket, true)?;
+    // Solicitations go to all routers.
+    let all_routers = libc::ipv6_mreq {
+        ipv6mr_multiaddr: libc::in6_addr {
+            s6_addr: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2).octets(),
+        },
+        ipv6mr_interface: index,
+    };
+    set(
+        fd,
+        libc::IPPROTO_IPV6,
+        libc::IPV6_ADD_MEMBERSHIP,
+        &all_routers,
+    )?;
+    Ok(UdpSocket::from(socket))
+}
+
+fn open(family: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::socket(family, kind | flags, protocol) };
+    check(fd)?;
+    // SAFETY: the descriptor was just made, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn address_of(storage: &libc::sockaddr_storage) -> SocketAddr {
+    if libc::c_int::from(storage.ss_family) == libc::AF_INET6 {
+        // SAFETY: the family says which structure it is.
+        let v6 = unsafe {
+            std::ptr::from_ref(storage)
+                .cast::<libc::sockaddr_in6>()
+                .read()
+        };
+        let address = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+        SocketAddrV6::new(address, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into()
+    } else {
+        // SAFETY: as above; a storage of zeroes is an unspecified IPv4 address.
+        let v4 = unsafe {
+            std::ptr::from_ref(storage)
+                .cast::<libc::sockaddr_in>()
+                .read()
+        };
+        let address = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+        SocketAddr::from((address, u16::from_be(v4.sin_port)))
+    }
+}
+
 /// An address without port, as the kernel has it.
 fn storage(address: IpAddr) -> libc::sockaddr_storage {
+    storage_of(SocketAddr::new(address, 0))
+}
+
+fn storage_of(address: SocketAddr) -> libc::sockaddr_storage {
     // SAFETY: all zeroes is a valid (unspecified) socket address.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    match SocketAddr::new(address, 0) {
+    match address {
         SocketAddr::V4(v4) => {
             let inner = libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: 0,
+                sin_port: v4.port().to_be(),
                 sin_addr: libc::in_addr {
                     s_addr: u32::from_ne_bytes(v4.ip().octets()),
                 },
@@ -165,7 +335,7 @@ fn storage(address: IpAddr) -> libc::sockaddr_storage {
 fn v6_of(address: &SocketAddrV6) -> libc::sockaddr_in6 {
     libc::sockaddr_in6 {
         sin6_family: libc::AF_INET6 as libc::sa_family_t,
-        sin6_port: 0,
+        sin6_port: address.port().to_be(),
         sin6_flowinfo: 0,
         sin6_addr: libc::in6_addr {
             s6_addr: address.ip().octets(),

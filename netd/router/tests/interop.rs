@@ -2,6 +2,8 @@
 
 mod lab;
 
+use std::time::{Duration, Instant};
+
 use lab::{Lab, eventually};
 
 const OURS: &str = "
@@ -137,4 +139,79 @@ fn a_restart_leaves_routes_in_the_kernel_and_takes_away_what_is_gone() {
     lab.router("a", &a);
     lab.kernel_route("a", "10.2.0.0/16", &[]);
     lab.kernel_route("a", "10.1.0.0/16", &["10.0.0.2"]);
+}
+
+#[test]
+fn unnumbered_with_ours_and_with_frr() {
+    let mut lab = Lab::new();
+    lab.link(("a", ""), ("b", ""));
+    lab.link(("a", ""), ("c", ""));
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors: [{{interface: to-b, remoteAs: external}}, \
+             {{interface: to-c, remoteAs: external}}]"
+        ),
+    );
+    lab.router(
+        "b",
+        "asn: 65002\nrouterId: 10.0.0.2\ninstall: true\nannounce: [10.99.0.0/16]\n\
+         neighbors: [{interface: to-a, remoteAs: external}]",
+    );
+    lab.frr(
+        "c",
+        "hostname c\ninterface to-a\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\n\
+         router bgp 65003\n bgp router-id 10.0.0.3\n no bgp ebgp-requires-policy\n \
+         no bgp network import-check\n neighbor to-a interface remote-as external\n \
+         address-family ipv4 unicast\n  network 10.99.0.0/16\n",
+    );
+    lab.established("a", "to-b");
+    lab.established("a", "to-c");
+    let hops = [lab.link_local("b", "to-a"), lab.link_local("c", "to-a")];
+    let mut hops: Vec<&str> = hops.iter().map(String::as_str).collect();
+    hops.sort_unstable();
+    lab.kernel_route("a", "10.99.0.0/16", &hops);
+    lab.kernel_route("b", "10.244.1.0/24", &[&lab.link_local("a", "to-b")]);
+    lab.kernel_route("c", "10.244.1.0/24", &[&lab.link_local("a", "to-c")]);
+}
+
+#[test]
+fn bfd_finds_a_leaf_that_fell_silent() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("leaf1", "10.0.0.2/24"));
+    lab.link(("a", "10.0.1.1/24"), ("leaf2", "10.0.1.2/24"));
+    lab.frr(
+        "leaf1",
+        "hostname leaf1\nbfd\n profile fast\n  transmit-interval 100\n  receive-interval 100\n\
+         router bgp 65002\n bgp router-id 10.0.0.2\n no bgp ebgp-requires-policy\n \
+         no bgp network import-check\n neighbor 10.0.0.1 remote-as 65001\n \
+         neighbor 10.0.0.1 bfd\n neighbor 10.0.0.1 bfd profile fast\n \
+         address-family ipv4 unicast\n  network 10.99.0.0/16\n",
+    );
+    lab.router(
+        "leaf2",
+        "asn: 65003\nrouterId: 10.0.1.2\nannounce: [10.99.0.0/16]\n\
+         neighbors: [{address: 10.0.1.1, remoteAs: 65001, bfd: true}]",
+    );
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors:\n- {{address: 10.0.0.2, remoteAs: 65002, bfd: {{intervalMs: 100, multiplier: 3}}}}\n\
+             - {{address: 10.0.1.2, remoteAs: 65003, bfd: true}}"
+        ),
+    );
+    lab.kernel_route("a", "10.99.0.0/16", &["10.0.0.2", "10.0.1.2"]);
+    lab.bfd_up("a", "10.0.0.2");
+    lab.bfd_up("a", "10.0.1.2");
+    lab.silence("leaf1");
+    let start = Instant::now();
+    lab.kernel_route("a", "10.99.0.0/16", &["10.0.1.2"]);
+    let took = start.elapsed();
+    println!("routed around after {took:?}");
+    assert!(
+        took < Duration::from_secs(3),
+        "the hold timer, not BFD: {took:?}"
+    );
+    let last = lab.peer("a", "10.0.0.2").unwrap().last_error;
+    assert_eq!(last.as_deref(), Some("BFD down"));
 }

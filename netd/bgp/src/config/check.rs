@@ -115,6 +115,15 @@ impl Config {
         {
             return Err(fault(of("password"), "must have 1 to 80 bytes"));
         }
+        if options
+            .bfd
+            .is_some_and(|bfd| bfd.interval_ms < 10 || bfd.multiplier == 0)
+        {
+            return Err(fault(
+                of("bfd"),
+                "intervalMs must be at least 10, multiplier not 0",
+            ));
+        }
         if options.max_prefixes.is_some_and(|max| max.limit == 0) {
             return Err(fault(of("maxPrefixes.limit"), "must not be 0"));
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::Fault;
 pub use neighbor::{
-    AddPath, LocalAs, MaxPrefixes, Neighbor, NeighborOptions, Range, RemoteAs, Timers, Unknown,
+    AddPath, Bfd, LocalAs, MaxPrefixes, Neighbor, NeighborOptions, Range, RemoteAs, Timers, Unknown,
 };
 
 use crate::policy::Policy;

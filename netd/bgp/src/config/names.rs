@@ -1,4 +1,4 @@
-//! Families and roles by name, as a configuration has them.
+//! Families and roles by name, BFD by `true`, as a configuration has them.
 
 /// A list of address families: `ipv4-unicast`, `ipv6-unicast`.
 pub(super) mod families {
@@ -50,6 +50,31 @@ pub(super) mod role {
             serde::de::Error::custom(format!(
                 "`{name}` is no role: use provider, customer, peer, rs-server or rs-client"
             ))
+        })
+    }
+}
+
+/// BFD: `true`, `false`, or its settings.
+pub(super) mod bfd {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::config::Bfd;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Switch(bool),
+        Settings(Bfd),
+    }
+
+    pub fn serialize<S: Serializer>(bfd: &Option<Bfd>, to: S) -> Result<S::Ok, S::Error> {
+        bfd.serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Bfd>, D::Error> {
+        Ok(match Given::deserialize(from)? {
+            Given::Switch(on) => on.then(Bfd::default),
+            Given::Settings(settings) => Some(settings),
         })
     }
 }

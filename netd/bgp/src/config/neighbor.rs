@@ -74,9 +74,9 @@ pub struct NeighborOptions {
     /// Hops to an eBGP neighbour that is not on a shared link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multihop: Option<u8>,
-    /// BFD watches the neighbour.
-    #[serde(default)]
-    pub bfd: bool,
+    /// BFD watches the neighbour: `true`, or `{intervalMs: 100, multiplier: 3}`.
+    #[serde(default, with = "names::bfd", skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<Bfd>,
     /// Timers.
     #[serde(default)]
     pub timers: Timers,
@@ -195,6 +195,25 @@ pub struct MaxPrefixes {
     pub warning_only: bool,
 }
 
+/// How BFD watches a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Bfd {
+    /// Time between packets that we send and want, in milliseconds.
+    pub interval_ms: u32,
+    /// So many missing packets mean that the neighbour is gone.
+    pub multiplier: u8,
+}
+
+impl Default for Bfd {
+    fn default() -> Self {
+        Bfd {
+            interval_ms: 300,
+            multiplier: 3,
+        }
+    }
+}
+
 /// Several paths of one prefix (RFC 7911).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -257,7 +276,7 @@ impl NeighborOptions {
             password: None,
             ttl_security: None,
             multihop: None,
-            bfd: false,
+            bfd: None,
             timers: Timers::default(),
             families: Vec::new(),
             extended_next_hop: false,

@@ -28,7 +28,7 @@ impl Speaker {
             } => self.originate(&prefixes, &attributes),
             Input::Withdraw { prefixes } => self.withdraw_own(&prefixes),
             Input::Located { peer, address } => self.located(peer, address),
-            Input::BfdDown { peer } => self.event(peer, Event::End(Why::BfdDown, Pause::Damped)),
+            Input::BfdDown { peer } => self.bfd_down(peer),
             Input::Link { interface, up } => self.link(&interface, up),
             Input::NextHop { address, metric } => {
                 self.metrics.insert(address, metric.unwrap_or(UNREACHABLE));
@@ -74,6 +74,15 @@ impl Speaker {
         }
     }
 
+    /// The forwarding of a peer is gone: its session ends, and what was kept of an earlier one
+    /// goes too.
+    fn bfd_down(&mut self, id: PeerId) {
+        self.event(id, Event::End(Why::BfdDown, Pause::Damped));
+        for family in Family::SUPPORTED {
+            self.forget_stale(id, family);
+        }
+    }
+
     fn leave(&mut self) {
         for id in self.peers.keys().copied().collect::<Vec<_>>() {
             if let Some(peer) = self.peers.get_mut(&id) {
@@ -88,7 +97,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.address == address {
+        if peer.address == address || peer.session.is_some() {
             return;
         }
         peer.address = address;

@@ -112,8 +112,7 @@ impl Speaker {
             if preserved {
                 self.set_stale(id, family, Some(self.now + wait), AfterStale::Remove);
             } else {
-                self.set_stale(id, family, None, AfterStale::Remove);
-                self.remove_paths(id, family, |path| path.freshness != Freshness::Fresh);
+                self.forget_stale(id, family);
             }
         }
     }
@@ -123,8 +122,7 @@ impl Speaker {
         if !family.is_supported() {
             return;
         }
-        self.set_stale(id, family, None, AfterStale::Remove);
-        self.remove_paths(id, family, |path| path.freshness != Freshness::Fresh);
+        self.forget_stale(id, family);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -132,6 +130,12 @@ impl Speaker {
             self.notice(id, Notice::EndOfRib(family));
         }
         self.deferral_end_of_rib(id);
+    }
+
+    /// What is stale of a peer goes.
+    pub(super) fn forget_stale(&mut self, id: PeerId, family: Family) {
+        self.set_stale(id, family, None, AfterStale::Remove);
+        self.remove_paths(id, family, |path| path.freshness != Freshness::Fresh);
     }
 
     /// The peer sends everything again (RFC 7313): what it does not is gone at the end.
@@ -153,8 +157,7 @@ impl Speaker {
             }
             match state.then {
                 AfterStale::Remove => {
-                    self.set_stale(id, family, None, AfterStale::Remove);
-                    self.remove_paths(id, family, |path| path.freshness != Freshness::Fresh);
+                    self.forget_stale(id, family);
                     self.drop_if_idle(id);
                 }
                 AfterStale::KeepFor(seconds) => {

@@ -172,6 +172,28 @@ impl Speaker {
         self.peers.get(&id)?.interface.as_deref()
     }
 
+    /// The unnumbered peers, with their interfaces.
+    pub fn unnumbered(&self) -> impl Iterator<Item = (PeerId, &str)> {
+        let neighbors = self
+            .config
+            .neighbors
+            .iter()
+            .filter(|neighbor| neighbor.unnumbered());
+        neighbors.filter_map(|neighbor| {
+            let interface = neighbor.interface.as_deref()?;
+            Some((self.peer_named(interface)?, interface))
+        })
+    }
+
+    /// The ends of a peer's session.
+    pub fn peer_endpoint(&self, id: PeerId) -> Option<&super::Endpoint> {
+        self.peers
+            .get(&id)?
+            .session
+            .as_ref()
+            .map(|session| &session.endpoint)
+    }
+
     /// The options of whoever connects over this connection; none if nobody may.
     pub fn options_at(
         &self,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peapod_bgp::fsm::State;
 use peapod_bgp::speaker::PeerView;
 use peapod_router::RouterConfig;
-use peapod_router::control;
+use peapod_router::control::{self, ShownPeer};
 use tokio_util::sync::CancellationToken;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -168,12 +168,16 @@ impl Lab {
             dir.display().to_string(),
             dir.join("zserv").display().to_string(),
         );
-        for daemon in ["zebra", "bgpd"] {
+        for daemon in ["zebra", "bgpd", "bfdd"] {
             let pid = dir.join(daemon).display().to_string();
-            let command = format!(
+            let mut command = format!(
                 "/usr/lib/frr/{daemon} -f {} -i {pid} -z {zserv} --vty_socket {vty} -A 127.0.0.1",
                 config.display()
             );
+            if daemon == "bfdd" {
+                let control = dir.join("bfdd.sock");
+                command.push_str(&format!(" --bfdctl {}", control.display()));
+            }
             self.daemon(name, &command);
             let socket = dir.join(format!("{daemon}.vty"));
             eventually(&format!("{daemon} of {name} runs"), || socket.exists());
@@ -224,8 +228,12 @@ impl Lab {
 
     /// What a router of ours says of a neighbour.
     pub fn peer(&self, router: &str, neighbor: &str) -> Option<PeerView> {
+        self.shown(router, neighbor).map(|shown| shown.peer)
+    }
+
+    fn shown(&self, router: &str, neighbor: &str) -> Option<ShownPeer> {
         let peers = control::peers(&self.socket(router)).ok()?;
-        peers.into_iter().find(|view| view.name == neighbor)
+        peers.into_iter().find(|shown| shown.peer.name == neighbor)
     }
 
     /// Waits for a session.
@@ -278,12 +286,36 @@ impl Lab {
         hops
     }
 
-    /// Waits until one namespace reaches an address of another.
-    pub fn reaches(&self, from: &str, to: &str) {
-        let space = self.space(from);
-        let arguments = ["netns", "exec", &space, "ping", "-c1", "-W1", to];
-        let reached = patiently(|| run("ip", &arguments).is_ok());
-        assert!(reached, "{from} does not reach {to}");
+    /// Waits for BFD with a neighbour to be up.
+    pub fn bfd_up(&self, router: &str, neighbor: &str) {
+        eventually(&format!("{router} has BFD with {neighbor}"), || {
+            self.shown(router, neighbor)
+                .and_then(|shown| shown.bfd)
+                .as_deref()
+                == Some("Up")
+        });
+    }
+
+    /// The link-local address of an interface.
+    pub fn link_local(&self, name: &str, interface: &str) -> String {
+        let text = self.within(
+            name,
+            &format!("ip -6 -o addr show dev {interface} scope link"),
+        );
+        let address = text
+            .split_whitespace()
+            .nth(3)
+            .expect("a link-local address");
+        address.split('/').next().unwrap_or_default().to_owned()
+    }
+
+    /// Has a namespace neither hear nor say anything, with all links up.
+    pub fn silence(&self, name: &str) {
+        self.within(name, "nft add table inet silent");
+        for hook in ["input", "output", "forward"] {
+            let chain = format!("{{ type filter hook {hook} priority 0; policy drop; }}");
+            self.within(name, &format!("nft add chain inet silent {hook} {chain}"));
+        }
     }
 }
 
