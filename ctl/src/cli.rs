@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::client::{self, ClientCommand, Global};
 use crate::image::{self, ImageArgs};
 use crate::instance::{self, UpArgs};
+use crate::router::{self, NetArgs, RouterArgs};
 
 /// A Kubernetes in one small binary, with the network built in.
 #[derive(Debug, Parser)]
@@ -30,6 +31,10 @@ enum Command {
     Status(instance::StatusArgs),
     /// Manage the images of this machine's node
     Image(ImageArgs),
+    /// Run a BGP router, with no cluster
+    Router(RouterArgs),
+    /// Look into the network: neighbours and routes of a BGP router
+    Net(NetArgs),
     #[command(flatten)]
     Client(ClientCommand),
     /// Print a completion script for a shell
@@ -53,6 +58,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Down(args) => instance::down(&args)?,
         Command::Status(args) => return instance::status(&args),
         Command::Image(args) => image::run(&args)?,
+        Command::Router(args) => router::run(&args)?,
+        Command::Net(args) => router::net(args)?,
         Command::Client(command) => {
             let code = single_threaded()?.block_on(client::run(command, cli.global))?;
             return Ok(ExitCode::from(code));

@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod image;
 mod instance;
+mod router;
 mod terminal;
 
 use std::process::ExitCode;

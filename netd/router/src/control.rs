@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use peapod_bgp::rib::Slot;
-use peapod_bgp::speaker::{PeerView, RouteView};
+pub use peapod_bgp::speaker::{FamilyView, PathView, PeerView, RouteView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
