@@ -71,4 +71,7 @@ transcripts!(
     reconfigure,
     next_hops,
     shutdown,
+    advertisement_interval,
+    require_policy,
+    local_as,
 );

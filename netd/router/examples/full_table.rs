@@ -4,7 +4,7 @@
 //! 10.0.0.1/24: `full_table [PREFIXES]`. It is router and neighbour in one process.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -29,19 +29,21 @@ fn main() {
     std::thread::sleep(Duration::from_millis(300));
     let (start, cpu, memory) = (Instant::now(), cpu(), resident());
     let neighbor = announce(&stream);
-    wait_for(count as usize);
+    let last = Ipv4Addr::from_bits(0x0b00_0000 + count - 1);
+    wait_for(|| reachable(last));
     println!(
         "{count} installed after {:?}, {:?} of CPU",
         start.elapsed(),
         self::cpu() - cpu
     );
-    println!(
-        "{} MB more than before, of which the test's own are none",
-        (resident() - memory) >> 20
+    println!("{} MB for them", (resident() - memory) >> 20);
+    assert_eq!(
+        installed().expect("the kernel's routes").len(),
+        count as usize
     );
     let (start, cpu) = (Instant::now(), self::cpu());
-    drop(neighbor);
-    wait_for(0);
+    neighbor.shutdown(Shutdown::Both).expect("it was connected");
+    wait_for(|| !reachable(last));
     println!(
         "neighbour lost: gone after {:?}, {:?} of CPU",
         start.elapsed(),
@@ -120,19 +122,15 @@ fn updates(count: u32) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// Waits until so many routes of ours are in the kernel, looking seldom, since looking costs too.
-fn wait_for(count: usize) {
-    let last = Ipv4Addr::from_bits(0x0b00_0000 + u32::try_from(count).unwrap_or(1).max(1) - 1);
-    loop {
-        std::thread::sleep(Duration::from_millis(50));
-        if looked_up(last) == (count > 0) && installed().is_ok_and(|routes| routes.len() == count) {
-            return;
-        }
+/// Waits for a condition, looking seldom, since looking costs too.
+fn wait_for(condition: impl Fn() -> bool) {
+    while !condition() {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Whether the kernel has a way to an address.
-fn looked_up(address: Ipv4Addr) -> bool {
+fn reachable(address: Ipv4Addr) -> bool {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     socket.connect((address, 9)).is_ok()
 }
