@@ -1,8 +1,8 @@
 //! The kinds, a file each.
 
-mod autoscaler;
 mod admission_registration;
 mod api_service;
+mod autoscaler;
 pub mod certificates;
 mod component_status;
 mod config_map;
