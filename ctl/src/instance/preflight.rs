@@ -63,6 +63,9 @@ fn holder(port: u16) -> Option<String> {
         .flat_map(|table| listeners(table, port))
         .collect();
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    // `self` and `thread-self` stand beside the numbers.
+    let processes =
+        processes.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
     for process in processes.map(|entry| entry.path()) {
         let files = std::fs::read_dir(process.join("fd")).into_iter().flatten();
         let held = files.flatten().any(|file| {

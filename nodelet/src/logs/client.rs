@@ -211,7 +211,6 @@ impl LogWriter {
         // So that it leaves no zombie if it ends before us.
         std::thread::Builder::new()
             .name("log-writer-reaper".into())
-            .stack_size(64 * 1024)
             .spawn(move || child.wait())?;
         Ok(())
     }
