@@ -393,7 +393,8 @@ mod tests {
             Err("no such key: nosuch".to_owned())
         );
         assert!(check("variables.nosuch == 1", &variables, true, Wanted::Bool).is_err());
-        assert!(check("object.x + 'a'", &variables, true, Wanted::Bool).is_ok());
+        assert!(check("object.x", &variables, true, Wanted::Bool).is_ok());
+        assert!(check("object.x + 'a'", &variables, true, Wanted::Bool).is_err());
         assert!(check("'a'", &variables, true, Wanted::Bool).is_err());
         assert!(
             check(
