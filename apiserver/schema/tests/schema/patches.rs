@@ -47,6 +47,18 @@ fn json_patch_errors_tell_whose_fault_it_is() {
 }
 
 #[test]
+fn what_is_not_there_is_null_to_a_test() {
+    let operations = |value: Value| json!([{"op": "test", "path": "/b", "value": value}, {"op": "add", "path": "/b", "value": 1}]);
+    let original = json!({"a": 1});
+    assert_eq!(
+        patch::json(original.clone(), operations(Value::Null)),
+        Ok(json!({"a": 1, "b": 1}))
+    );
+    assert!(patch::json(original, operations(json!(0))).is_err());
+    assert!(patch::json(json!({"b": 2}), operations(Value::Null)).is_err());
+}
+
+#[test]
 fn merge_patch() {
     let original = json!({"a": {"b": 1, "c": [1]}, "d": 1});
     let patch = json!({"a": {"b": null, "c": [2]}, "e": 1});
