@@ -36,7 +36,8 @@ async fn serve(dir: PathBuf) -> anyhow::Result<()> {
     let kubeconfig = dir.join("kubeconfig");
     std::fs::write(&kubeconfig, server.admin_kubeconfig(&url)?)?;
     let shutdown = CancellationToken::new();
-    let client = server.client("system:kube-scheduler", &[]);
+    // The measurement counts events too, which the scheduler itself may not list.
+    let client = server.client("system:kube-scheduler", &["system:masters"]);
     let mut commands = commands();
     tokio::select! {
         served = server.serve(vec![listener], shutdown.clone()) => served?,
