@@ -1,11 +1,8 @@
-//! The kinds of Peapod's own group, `net.peapod.dev/v1`.
+//! `IpBlock`: a block of pod addresses held by one node.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// The group's name.
-pub const GROUP: &str = "net.peapod.dev";
 
 /// A block of pod addresses held by one node.
 ///

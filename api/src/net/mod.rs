@@ -1,0 +1,8 @@
+//! The kinds of Peapod's own group, `net.peapod.dev/v1`: a file each.
+
+mod ip_block;
+
+pub use ip_block::{IpBlock, IpBlockSpec, block_name};
+
+/// The group's name.
+pub const GROUP: &str = "net.peapod.dev";
