@@ -14,6 +14,7 @@ use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::placements::Placements;
 use crate::proxy::Kubelets;
 use crate::registry::Registry;
 use crate::storage::Store;
@@ -42,6 +43,8 @@ pub struct Api {
     pub kubelets: Kubelets,
     /// What other servers serve.
     pub aggregation: Aggregation,
+    /// Where pods have been.
+    pub placements: Placements,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches and streams end.

@@ -26,6 +26,7 @@ mod openapi;
 mod outbound;
 mod paths;
 pub mod pki;
+mod placements;
 mod pools;
 mod proxy;
 mod random;

@@ -35,6 +35,7 @@ use crate::front::{Front, Peer};
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
+use crate::placements::{Placements, log::LogError};
 use crate::proxy::Kubelets;
 use crate::registry::{Registry, RegistryError};
 use crate::storage::{Describer, Store};
@@ -68,6 +69,9 @@ pub enum Error {
     /// The store.
     #[error("cannot open the store: {0}")]
     Store(String),
+    /// The log of placements.
+    #[error(transparent)]
+    Placements(#[from] LogError),
     /// The declarations of kinds.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -120,6 +124,8 @@ impl ApiServer {
         let aggregation = Aggregation::new(&proxy_client);
         let registry = Arc::new(Registry::builtin()?);
         let (store, recovery) = open_store(&config, &registry).await?;
+        let placements = config.data_dir.join("store/placements");
+        let placements = Placements::start(store.clone(), &placements).await?;
         let bearers = Bearers::new(&config)?;
         let metrics = Metrics::default();
         let audit = config.audit.as_ref();
@@ -143,6 +149,7 @@ impl ApiServer {
             tokens,
             kubelets,
             aggregation,
+            placements,
             metrics,
             draining: CancellationToken::new(),
             config,

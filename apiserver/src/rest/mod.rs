@@ -43,6 +43,9 @@ async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
     if !call.kind().verbs.contains(&call.verb) {
         return Err(Status::method_not_allowed());
     }
+    if crate::placements::serve::serves(call.kind()) {
+        return crate::placements::serve::serve(api, call).await;
+    }
     match call.verb {
         Verb::Get => get::get(api, call).await,
         Verb::List => list::list(api, call).await,

@@ -77,7 +77,32 @@ async fn evict(
         dry_run: options.dry_run,
         ..deletion.clone()
     };
+    // Who demands a version of the pod demands the one that it has now.
+    if !deletion.dry_run && deletion.resource_version.is_none() {
+        let write = Write {
+            subresource: "status",
+            ..write
+        };
+        update::assign(&write, |pod| Ok(disrupted(pod, api.now()))).await?;
+    }
     delete::remove(&write, &deletion).await.map(drop)
+}
+
+/// The pod with the condition that tells why it is about to go.
+fn disrupted(pod: &Value, now: Timestamp) -> Value {
+    let mut new = pod.clone();
+    let conditions = value::entry(&mut new, "status.conditions");
+    let mut list = conditions.as_array().cloned().unwrap_or_default();
+    list.retain(|one| one["type"] != "DisruptionTarget");
+    list.push(json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastTransitionTime": object_meta::time(now),
+    }));
+    *conditions = list.into();
+    new
 }
 
 async fn spend(
@@ -166,6 +191,16 @@ fn taken(budget: &Value, pod: &Value, now: Timestamp) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_evicted_pod_says_so_once() {
+        let pod = json!({"status": {"conditions": [{"type": "Ready"}]}});
+        let now = Timestamp::from_second(0).unwrap();
+        let told = disrupted(&disrupted(&pod, now), now);
+        let conditions = value::list(&told, "status.conditions");
+        assert_eq!(conditions.len(), 2);
+        assert_eq!(conditions[1]["reason"], "EvictionByEvictionAPI");
+    }
 
     #[test]
     fn a_budget_is_spent_and_then_refuses() {

@@ -9,6 +9,7 @@ mod kinds;
 mod kubectl;
 mod nodes;
 mod objects;
+mod placements;
 mod proxies;
 mod tokens;
 mod webhooks;

@@ -26,6 +26,7 @@ mod networking;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
+mod placement;
 mod pod;
 mod pod_cells;
 mod pod_disruption_budget;
@@ -79,6 +80,7 @@ pub fn all() -> Vec<Kind> {
         priority_class::kind(),
         storage_class::kind(),
         ip_block::kind(),
+        placement::kind(),
         pod_disruption_budget::kind(),
         runtime_class::kind(),
         custom_resource_definition::kind(),
@@ -114,5 +116,6 @@ pub fn canonical_quantity(text: &str) -> Result<String, String> {
 pub fn graph() -> Arc<Graph> {
     let mut graph = peapod_schema::builtin::graph(canonical_quantity);
     ip_block::add_shape(&mut graph);
+    placement::add_shape(&mut graph);
     Arc::new(graph)
 }
