@@ -9,7 +9,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::client::{self, ClientCommand, Global};
 use crate::image::{self, ImageArgs};
 use crate::instance::{self, UpArgs};
-use crate::router::{self, NetArgs, RouterArgs};
+use crate::net::{self, NetArgs};
+use crate::router::{self, RouterArgs};
 
 /// A Kubernetes in one small binary, with the network built in.
 #[derive(Debug, Parser)]
@@ -33,7 +34,7 @@ enum Command {
     Image(ImageArgs),
     /// Run a BGP router, with no cluster
     Router(RouterArgs),
-    /// Look into the network: neighbours and routes of a BGP router
+    /// Look into the network: sessions, routes, services, history, traces
     Net(NetArgs),
     #[command(flatten)]
     Client(ClientCommand),
@@ -59,7 +60,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Status(args) => return instance::status(&args),
         Command::Image(args) => image::run(&args)?,
         Command::Router(args) => router::run(&args)?,
-        Command::Net(args) => router::net(args)?,
+        Command::Net(args) => net::run(args, &cli.global)?,
         Command::Client(command) => {
             let code = single_threaded()?.block_on(client::run(command, cli.global))?;
             return Ok(ExitCode::from(code));

@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod image;
 mod instance;
+mod net;
 mod router;
 mod terminal;
 

@@ -20,6 +20,7 @@ pub mod nat;
 mod netd;
 pub mod node_address;
 pub mod pods;
+pub mod probe;
 mod surroundings;
 mod tasks;
 

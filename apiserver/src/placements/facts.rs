@@ -32,7 +32,12 @@ pub struct PodFacts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// It is being deleted, and why as far as its conditions tell.
-    Deleting(Disruption),
+    Deleting {
+        /// Why.
+        disruption: Disruption,
+        /// Its containers have ended, perhaps long before.
+        ended: bool,
+    },
     /// It is done.
     Completed,
     /// It failed; whether the kubelet evicted it.
@@ -244,16 +249,16 @@ fn end(metadata: &Meta, status: &Status) -> Option<End> {
         Some("TerminationByKubelet") => Disruption::Kubelet,
         _ => Disruption::None,
     };
+    let ended = matches!(status.phase.as_str(), "Succeeded" | "Failed");
     match status.phase.as_str() {
+        // Its containers end because it is deleted, whatever their exit codes.
+        _ if metadata.deletion_timestamp.is_some() => Some(End::Deleting { disruption, ended }),
         "Succeeded" => Some(End::Completed),
         "Failed" => Some(End::Failed {
             pressure: status.reason == "Evicted" || disruption == Disruption::Kubelet,
             disruption,
         }),
-        _ => metadata
-            .deletion_timestamp
-            .as_ref()
-            .map(|_| End::Deleting(disruption)),
+        _ => None,
     }
 }
 

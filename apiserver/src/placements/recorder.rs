@@ -24,6 +24,12 @@ const WORKLOADS_MAX: usize = 10_000;
 /// A placement that begins later than this after its pod was scheduled begins when it is seen.
 const SEEN_LATE: SignedDuration = SignedDuration::from_secs(2);
 
+/// How a pod ended that is gone without having been marked: it was deleted by force.
+const DELETED: End = End::Deleting {
+    disruption: Disruption::None,
+    ended: false,
+};
+
 /// A placement, with what is kept of it beside what the API shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -156,7 +162,10 @@ impl Recorder {
                 self.leaving.remove(&pod.uid);
             }
             // What has ended already has no place any more.
-            (false, Some(End::Completed | End::Failed { .. })) => {}
+            (
+                false,
+                Some(End::Completed | End::Failed { .. } | End::Deleting { ended: true, .. }),
+            ) => {}
             (true, end) => {
                 if let Some(end) = end {
                     let why = self.departure(&pod, end);
@@ -263,7 +272,7 @@ impl Recorder {
         if !self.open.contains_key(&pod.uid) {
             return;
         }
-        let why = self.departure(pod, pod.end.unwrap_or(End::Deleting(Disruption::None)));
+        let why = self.departure(pod, pod.end.unwrap_or(DELETED));
         self.leaving(pod, why, at);
         self.close(&pod.uid, why, None, at, out);
         self.leaving.remove(&pod.uid);
@@ -287,7 +296,7 @@ impl Recorder {
             End::Completed => Departure::Completed,
             End::Failed { pressure: true, .. } => Departure::NodePressure,
             End::Failed { disruption, .. } => disrupted(disruption, Departure::Failed),
-            End::Deleting(disruption) => disrupted(disruption, Departure::Deleted),
+            End::Deleting { disruption, .. } => disrupted(disruption, Departure::Deleted),
         }
     }
 
@@ -514,11 +523,13 @@ mod tests {
     }
 
     fn event(words: &[&str]) -> Event {
+        let deleting = |disruption, ended| Some(End::Deleting { disruption, ended });
         let end = |word: Option<&&str>| match word {
-            Some(&"evicted") => Some(End::Deleting(Disruption::Eviction)),
-            Some(&"preempted") => Some(End::Deleting(Disruption::Preemption)),
-            Some(&"tainted") => Some(End::Deleting(Disruption::Taint)),
-            Some(&"deleting") => Some(End::Deleting(Disruption::None)),
+            Some(&"evicted") => deleting(Disruption::Eviction, false),
+            Some(&"preempted") => deleting(Disruption::Preemption, false),
+            Some(&"tainted") => deleting(Disruption::Taint, false),
+            Some(&"deleting") => deleting(Disruption::None, false),
+            Some(&"ended") => deleting(Disruption::None, true),
             Some(&"done") => Some(End::Completed),
             _ => None,
         };

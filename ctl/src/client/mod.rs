@@ -34,7 +34,7 @@ use clap::Subcommand;
 
 pub use events::human;
 pub use print::align;
-pub use session::{Global, Session, server_error};
+pub use session::{Global, Session, optional, server_error};
 
 /// The client commands.
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,20 @@ pub struct Connection {
 }
 
 impl Nft {
+    /// The connections that `wanted` selects.
+    pub fn connections(
+        &mut self,
+        family: Family,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> Result<Vec<Connection>, Error> {
+        let request = message(IPCTNL_MSG_CT_GET, libc::NLM_F_DUMP, family, |_| {});
+        let mut found = Vec::new();
+        self.dump(&request, &|| "list connections".to_owned(), |_, attrs| {
+            found.extend(Connection::read(attrs).filter(|one| wanted(one)));
+        })?;
+        Ok(found)
+    }
+
     /// Deletes the connections of a protocol that `gone` selects; how many there were.
     pub fn delete_connections(
         &mut self,

@@ -172,7 +172,7 @@ impl Rtnl {
     }
 
     /// Sends one request and gathers its answers, to the end of the dump or the first error.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,

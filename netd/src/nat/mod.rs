@@ -28,7 +28,7 @@ mod chains;
 mod codec;
 mod programmer;
 
-pub use programmer::{Nat, NatConfig, PodPorts, remove};
+pub use programmer::{Nat, NatConfig, PodPorts, read_services, remove};
 
 use peapod_nft::{DataType, Family, Reg, Table};
 

@@ -34,6 +34,18 @@ pub struct PodPorts<'a> {
     pub host_ports: &'a [HostPort],
 }
 
+/// The services that the kernel of this thread's network namespace has, changing nothing.
+pub fn read_services() -> Result<BTreeMap<Frontend, Dispatch>, Error> {
+    let mut nft = Nft::open()?;
+    let mut found = BTreeMap::new();
+    for ip in [Ip::V4, Ip::V6] {
+        if let Some(fingerprint) = nft.table(&ip.table())? {
+            found.extend(Mirror::read(&mut nft, ip, fingerprint, true)?.1);
+        }
+    }
+    Ok(found)
+}
+
 /// Elements about attached pods, by set and key; those of a set have no value.
 type PodElements = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
 

@@ -1,0 +1,233 @@
+//! `peapod net peers`: BGP sessions, of every node by the API, or of one router by its socket.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use peapod_router::control::{self, FamilyView, ShownPeer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Context;
+use super::show::{Cell, Format, Table, Tone, age, since};
+use super::source::{list_if_served, text};
+
+/// A session of a node, as its network agent reports it in `BgpNode`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Session {
+    /// The node.
+    pub node: String,
+    /// The node's AS number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// The `BgpPeer` that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The neighbour's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbor: Option<String>,
+    /// The node's interface towards it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The neighbour's AS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_as: Option<u32>,
+    /// Its router id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_router_id: Option<String>,
+    /// The name that it tells of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_hostname: Option<String>,
+    /// State of the session.
+    pub state: String,
+    /// Since when, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// State of BFD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<String>,
+    /// Prefixes received.
+    pub received: u64,
+    /// Prefixes announced.
+    pub advertised: u64,
+    /// Why the last session ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// What the neighbour is called: its hostname, router id or address.
+    pub fn remote_name(&self) -> &str {
+        let known = [
+            &self.remote_hostname,
+            &self.remote_router_id,
+            &self.neighbor,
+            &self.interface,
+        ];
+        let known = known.into_iter().flatten().find(|name| !name.is_empty());
+        known.map_or("?", String::as_str)
+    }
+
+    /// Whether routes flow.
+    pub fn is_established(&self) -> bool {
+        self.state == "Established"
+    }
+}
+
+/// The sessions of all nodes.
+pub async fn sessions(context: &Context) -> Result<Vec<Session>> {
+    let nodes = list_if_served(&context.session, "/apis/net.peapod.dev/v1/bgpnodes").await?;
+    Ok(read(&nodes))
+}
+
+/// The sessions in `BgpNode` objects.
+pub fn read(nodes: &[Value]) -> Vec<Session> {
+    let mut found = Vec::new();
+    for node in nodes {
+        let asn = node.pointer("/status/asn").and_then(Value::as_u64);
+        for session in super::source::items(node, "/status/sessions") {
+            // A field of another type than expected costs that session, not the view.
+            if let Ok(session) = Session::deserialize(session) {
+                found.push(Session {
+                    node: text(node, "/metadata/name").to_owned(),
+                    asn: asn.and_then(|asn| u32::try_from(asn).ok()),
+                    ..session
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Shows those of the cluster.
+pub async fn of_cluster(context: &Context) -> Result<()> {
+    let sessions = sessions(context).await?;
+    if sessions.is_empty() && context.format.is_table() {
+        eprintln!("no node speaks BGP: make a BgpPeer (peapod explain bgppeers), or use --socket");
+    }
+    let now = Timestamp::now();
+    context.format.print(&sessions, || table(&sessions, now))
+}
+
+fn tone(established: bool) -> Tone {
+    if established { Tone::Good } else { Tone::Bad }
+}
+
+fn table(sessions: &[Session], now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        "NODE",
+        "NEIGHBOR",
+        "PORT",
+        "NAME",
+        "AS",
+        "STATE",
+        "SINCE",
+        "BFD",
+        "RECEIVED",
+        "ADVERTISED",
+        "LAST ERROR",
+        "+PEER",
+        "+ROUTER ID",
+    ]);
+    let text = |text: &Option<String>| Cell::from(text.clone().unwrap_or_default());
+    for one in sessions {
+        table.row(vec![
+            one.node.as_str().into(),
+            text(&one.neighbor),
+            text(&one.interface),
+            text(&one.remote_hostname),
+            one.remote_as
+                .map(|number| number.to_string())
+                .unwrap_or_default()
+                .into(),
+            Cell::toned(one.state.as_str(), tone(one.is_established())),
+            one.since
+                .as_deref()
+                .map(|time| since(time, now))
+                .unwrap_or_default()
+                .into(),
+            text(&one.bfd),
+            one.received.to_string().into(),
+            one.advertised.to_string().into(),
+            text(&one.last_error),
+            text(&one.peer),
+            text(&one.remote_router_id),
+        ]);
+    }
+    table
+}
+
+/// Shows those of a router.
+pub fn of_router(socket: &Path, format: Format) -> Result<()> {
+    let peers = control::peers(socket).with_context(|| unreachable(socket))?;
+    format.print(&peers, || router_table(&peers))
+}
+
+/// Why a router does not answer.
+pub fn unreachable(socket: &Path) -> String {
+    format!(
+        "cannot ask the router at {}; does it run with that controlSocket?",
+        socket.display()
+    )
+}
+
+fn router_table(peers: &[ShownPeer]) -> Table {
+    let mut table = Table::new(&[
+        "NEIGHBOR",
+        "AS",
+        "STATE",
+        "SINCE",
+        "BFD",
+        "RECEIVED",
+        "ADVERTISED",
+        "LAST ERROR",
+    ]);
+    for shown in peers {
+        let peer = &shown.peer;
+        let sum = |count: fn(&FamilyView) -> u32| {
+            let counts = peer.families.iter().map(count).map(u64::from);
+            Cell::from(counts.sum::<u64>().to_string())
+        };
+        let state = peer.state.to_string();
+        let established = state == "Established";
+        table.row(vec![
+            peer.name.as_str().into(),
+            peer.remote_as.as_str().into(),
+            Cell::toned(state, tone(established)),
+            age(peer.since_seconds as i64).into(),
+            shown.bfd.clone().unwrap_or_default().into(),
+            sum(|family| family.received),
+            sum(|family| family.advertised),
+            peer.last_error.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sessions_of_nodes_are_shown() {
+        let node = json!({"metadata": {"name": "n1"}, "status": {"asn": 65001, "sessions": [
+            {"neighbor": "fe80::1", "interface": "eth1", "remoteAs": 65100, "remoteHostname": "leaf1",
+             "state": "Established", "since": "2026-01-01T00:00:00Z", "received": 12, "advertised": 2},
+            {"neighbor": "10.0.0.9", "state": "Active", "lastError": "hold timer expired"},
+        ]}});
+        let sessions = read(&[node]);
+        assert_eq!(sessions[0].asn, Some(65001));
+        assert_eq!(sessions[1].remote_name(), "10.0.0.9");
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        assert_eq!(
+            table(&sessions, now).render(false, None, false),
+            "NODE   NEIGHBOR   PORT   NAME    AS      STATE         SINCE   BFD   RECEIVED   ADVERTISED   LAST ERROR\n\
+             n1     fe80::1    eth1   leaf1   65100   Established   60s           12         2\n\
+             n1     10.0.0.9                          Active                      0          0            hold timer expired\n"
+        );
+    }
+}

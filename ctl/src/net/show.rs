@@ -1,0 +1,271 @@
+//! How views are shown: tables that fit the terminal, colours only on one, and JSON.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::terminal;
+
+/// What `-o` may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// JSON
+    Json,
+    /// A table with every column, cut nowhere
+    Wide,
+    /// A graph for mermaid (topology)
+    Mermaid,
+    /// A graph for Graphviz (topology)
+    Dot,
+}
+
+/// How to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    output: Option<Output>,
+    /// Columns of the terminal, if there is one.
+    width: Option<usize>,
+}
+
+/// How a cell stands out on a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Well.
+    Good,
+    /// To be looked at.
+    Warn,
+    /// Not well.
+    Bad,
+}
+
+/// A cell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+/// A table.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    heads: Vec<(&'static str, bool)>,
+    rows: Vec<Vec<Cell>>,
+}
+
+/// Narrowest that a column is cut to.
+const NARROWEST: usize = 8;
+const GAP: usize = 3;
+
+// === impl Format ===
+
+impl Format {
+    /// For this process's output.
+    pub fn new(output: Option<Output>) -> Self {
+        Self {
+            output,
+            width: terminal::width(),
+        }
+    }
+
+    /// What `-o` said.
+    pub fn output(&self) -> Option<Output> {
+        self.output
+    }
+
+    /// Prints a table, or what it stands for as JSON.
+    pub fn print(&self, json: &impl Serialize, table: impl FnOnce() -> Table) -> Result<()> {
+        match self.output {
+            Some(Output::Json) => println!("{}", serde_json::to_string_pretty(json)?),
+            Some(Output::Mermaid | Output::Dot) => {
+                bail!("only `peapod net topology` can be drawn; use -o json or -o wide")
+            }
+            Some(Output::Wide) => print!("{}", table().render(true, None, self.width.is_some())),
+            None => print!(
+                "{}",
+                table().render(false, self.width, self.width.is_some())
+            ),
+        }
+        Ok(())
+    }
+
+    /// Whether people read a table.
+    pub fn is_table(&self) -> bool {
+        matches!(self.output, None | Some(Output::Wide))
+    }
+}
+
+// === impl Cell ===
+
+impl Cell {
+    /// A cell that stands out.
+    pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
+        Self {
+            text: text.into(),
+            tone,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::toned(text, Tone::Plain)
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// A table with these columns; those that begin with `+` are shown with `-o wide` only.
+    pub fn new(heads: &[&'static str]) -> Self {
+        let heads = heads.iter().map(|head| match head.strip_prefix('+') {
+            Some(head) => (head, true),
+            None => (*head, false),
+        });
+        Self {
+            heads: heads.collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    /// Lays it out: with every column if `wide`, cut to a width if there is one.
+    pub fn render(&self, wide: bool, width: Option<usize>, colours: bool) -> String {
+        if self.rows.is_empty() {
+            return "nothing to show\n".to_owned();
+        }
+        let shown: Vec<usize> = (0..self.heads.len())
+            .filter(|&at| wide || !self.heads[at].1)
+            .collect();
+        let natural = shown.iter().map(|&at| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at));
+            let longest = cells.map(|cell| cell.text.chars().count()).max();
+            longest.unwrap_or(0).max(self.heads[at].0.len())
+        });
+        let widths = fit(natural.collect(), width);
+        let mut out = String::new();
+        let heads = shown.iter().map(|&at| Cell::from(self.heads[at].0));
+        line(&mut out, &heads.collect::<Vec<_>>(), &widths, false);
+        for row in &self.rows {
+            let cells = shown
+                .iter()
+                .map(|&at| row.get(at).cloned().unwrap_or_default());
+            line(&mut out, &cells.collect::<Vec<_>>(), &widths, colours);
+        }
+        out
+    }
+}
+
+/// Makes the widest columns narrower until all fit.
+fn fit(mut widths: Vec<usize>, limit: Option<usize>) -> Vec<usize> {
+    let Some(limit) = limit else { return widths };
+    let gaps = GAP * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > limit {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > NARROWEST => *widest -= 1,
+            _ => break,
+        }
+    }
+    widths
+}
+
+fn line(out: &mut String, cells: &[Cell], widths: &[usize], colours: bool) {
+    let mut text = String::new();
+    let last = cells.iter().rposition(|cell| !cell.text.is_empty());
+    for (at, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        let long = cell.text.chars().count();
+        let shown = match long > width {
+            true => cell.text.chars().take(width - 1).chain(['…']).collect(),
+            false => cell.text.clone(),
+        };
+        let colour = match cell.tone {
+            Tone::Plain => None,
+            Tone::Good => Some("\x1b[32m"),
+            Tone::Warn => Some("\x1b[33m"),
+            Tone::Bad => Some("\x1b[31m"),
+        };
+        match colour.filter(|_| colours) {
+            Some(colour) => text.push_str(&format!("{colour}{shown}\x1b[0m")),
+            None => text.push_str(&shown),
+        }
+        if last.is_some_and(|last| at < last) {
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(long) + GAP));
+        }
+    }
+    out.push_str(text.trim_end());
+    out.push('\n');
+}
+
+/// A time span as kubectl shows it.
+pub fn age(seconds: i64) -> String {
+    crate::client::human(seconds.max(0))
+}
+
+/// How long ago a time was.
+pub fn since(time: &str, now: jiff::Timestamp) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(then) => age(now.duration_since(then).as_secs()),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(&["NAME", "STATE", "+EXTRA", "WHY"]);
+        table.row(vec![
+            "a".into(),
+            Cell::toned("Established", Tone::Good),
+            "x".into(),
+            "a very long reason that does not fit".into(),
+        ]);
+        table.row(vec![
+            "bbb".into(),
+            Cell::toned("Idle", Tone::Bad),
+            "y".into(),
+            "".into(),
+        ]);
+        table
+    }
+
+    #[test]
+    fn fits_the_terminal() {
+        let text = table().render(false, Some(40), false);
+        assert_eq!(
+            text,
+            "NAME   STATE         WHY\na      Established   a very long reason…\nbbb    Idle\n"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn wide_cuts_nothing_and_pipes_have_no_colour() {
+        let text = table().render(true, None, false);
+        assert!(text.contains("EXTRA") && text.contains("that does not fit"));
+        assert!(!text.contains('\x1b'));
+        assert!(
+            table()
+                .render(true, None, true)
+                .contains("\x1b[32mEstablished\x1b[0m")
+        );
+    }
+
+    #[test]
+    fn an_empty_table_says_so() {
+        assert_eq!(
+            Table::new(&["A"]).render(false, None, false),
+            "nothing to show\n"
+        );
+    }
+}

@@ -1,0 +1,440 @@
+//! `peapod net topology`: nodes, leaves and spines, as far as the nodes' sessions tell.
+//!
+//! A leaf is what nodes have sessions with. What is beyond the leaves no session of a node
+//! shows; spines are known only by the AS numbers in the paths of learned routes, which the
+//! node's tables hold and the API does not: they are drawn when a local speaker is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use peapod_router::control;
+use serde::Serialize;
+
+use super::Context;
+use super::endpoints::racks;
+use super::local;
+use super::peers::{self, Session};
+use super::show::Output;
+use super::source::{list, text};
+
+/// The picture.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Topology {
+    /// Racks, with their nodes and leaves; the one without a name last.
+    pub racks: Vec<Rack>,
+    /// Leaves.
+    pub leaves: Vec<Leaf>,
+    /// AS numbers seen behind the leaves: spines, borders.
+    pub beyond: Vec<Beyond>,
+    /// Links between nodes and leaves.
+    pub links: Vec<Link>,
+}
+
+/// A rack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rack {
+    /// Its name, from the nodes' label.
+    pub name: String,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// The leaves that they have sessions with.
+    pub leaves: Vec<String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its AS.
+    pub asn: Option<u32>,
+    /// Whether it is ready.
+    pub ready: bool,
+}
+
+/// A leaf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaf {
+    /// Its hostname, router id or address.
+    pub name: String,
+    /// Its AS.
+    pub asn: Option<u32>,
+    /// Its router id.
+    pub router_id: Option<String>,
+}
+
+/// An AS behind leaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Beyond {
+    /// Its number.
+    pub asn: u32,
+    /// The leaves through which it is seen.
+    pub leaves: Vec<String>,
+}
+
+/// A session, as a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The node.
+    pub node: String,
+    /// Its port.
+    pub port: Option<String>,
+    /// The leaf.
+    pub leaf: String,
+    /// State of the session.
+    pub state: String,
+}
+
+/// Shows it.
+pub async fn run(context: &Context) -> Result<()> {
+    let nodes = list(&context.session, "/api/v1/nodes").await?;
+    let sessions = peers::sessions(context).await?;
+    let mut paths = BTreeSet::new();
+    for node in local::nodes(&context.instance)? {
+        if node.control.exists() {
+            paths.extend(as_paths(&node.control));
+        }
+    }
+    let ready: BTreeMap<String, bool> = nodes
+        .iter()
+        .map(|node| (text(node, "/metadata/name").to_owned(), is_ready(node)))
+        .collect();
+    let topology = draw(&ready, &racks(&nodes), &sessions, &paths);
+    match context.format.output() {
+        Some(Output::Mermaid) => print!("{}", mermaid(&topology)),
+        Some(Output::Dot) => print!("{}", dot(&topology)),
+        Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&topology)?),
+        _ => print!("{}", picture(&topology)),
+    }
+    Ok(())
+}
+
+fn is_ready(node: &serde_json::Value) -> bool {
+    let conditions = super::source::items(node, "/status/conditions").iter();
+    let mut ready = conditions.filter(|one| one["type"] == "Ready");
+    ready.next().is_some_and(|one| one["status"] == "True")
+}
+
+/// The first two AS numbers of each path that a speaker has learned.
+fn as_paths(socket: &std::path::Path) -> BTreeSet<(u32, u32)> {
+    let routes = control::routes(socket, None, None).unwrap_or_default();
+    let paths = routes.into_iter().flat_map(|shown| shown.route.paths);
+    paths
+        .filter_map(|path| {
+            let mut numbers = path.as_path.split_whitespace().map(str::parse::<u32>);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        })
+        .collect()
+}
+
+/// The topology that nodes, their sessions and their paths tell of.
+fn draw(
+    ready: &BTreeMap<String, bool>,
+    racks: &BTreeMap<String, String>,
+    sessions: &[Session],
+    paths: &BTreeSet<(u32, u32)>,
+) -> Topology {
+    let mut leaves: BTreeMap<String, Leaf> = BTreeMap::new();
+    let mut links = Vec::new();
+    let mut asn_of = BTreeMap::new();
+    let mut behind: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for session in sessions {
+        let name = session.remote_name().to_owned();
+        asn_of.insert(session.node.clone(), session.asn);
+        let leaf = leaves.entry(name.clone()).or_insert_with(|| Leaf {
+            name: name.clone(),
+            ..Default::default()
+        });
+        leaf.asn = leaf.asn.or(session.remote_as);
+        leaf.router_id = leaf
+            .router_id
+            .take()
+            .or_else(|| session.remote_router_id.clone());
+        let rack = racks.get(&session.node).cloned().unwrap_or_default();
+        behind.entry(rack).or_default().insert(name.clone());
+        links.push(Link {
+            node: session.node.clone(),
+            port: session.interface.clone(),
+            leaf: name,
+            state: session.state.clone(),
+        });
+    }
+    links.sort_by(|a, b| (&a.node, &a.port, &a.leaf).cmp(&(&b.node, &b.port, &b.leaf)));
+    let mut by_rack: BTreeMap<String, Rack> = BTreeMap::new();
+    for (node, ready) in ready {
+        let name = racks.get(node).cloned().unwrap_or_default();
+        let rack = by_rack.entry(name.clone()).or_default();
+        rack.leaves = behind.get(&name).into_iter().flatten().cloned().collect();
+        rack.name = name;
+        rack.nodes.push(Node {
+            name: node.clone(),
+            asn: asn_of.get(node).copied().flatten(),
+            ready: *ready,
+        });
+    }
+    // Those without a rack last.
+    let mut sorted: Vec<Rack> = by_rack.into_values().collect();
+    sorted.sort_by_key(|rack| (rack.name.is_empty(), rack.name.clone()));
+    let beyond = beyond(&leaves, sessions, paths);
+    Topology {
+        racks: sorted,
+        leaves: leaves.into_values().collect(),
+        beyond,
+        links,
+    }
+}
+
+/// The AS numbers behind the leaves that are no node's and no leaf's own.
+fn beyond(
+    leaves: &BTreeMap<String, Leaf>,
+    sessions: &[Session],
+    paths: &BTreeSet<(u32, u32)>,
+) -> Vec<Beyond> {
+    let nodes: BTreeSet<u32> = sessions.iter().filter_map(|session| session.asn).collect();
+    let own: BTreeSet<u32> = leaves.values().filter_map(|leaf| leaf.asn).collect();
+    let mut found: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+    for (first, second) in paths {
+        if nodes.contains(second) || own.contains(second) {
+            continue;
+        }
+        let through = leaves.values().filter(|leaf| leaf.asn == Some(*first));
+        found
+            .entry(*second)
+            .or_default()
+            .extend(through.map(|leaf| leaf.name.clone()));
+    }
+    let found = found.into_iter().map(|(asn, leaves)| Beyond {
+        asn,
+        leaves: leaves.into_iter().collect(),
+    });
+    found.collect()
+}
+
+/// For people: from the top of the fabric down to the nodes.
+fn picture(topology: &Topology) -> String {
+    let mut out = String::new();
+    for one in &topology.beyond {
+        let _ = writeln!(out, "AS {} (behind {})", one.asn, one.leaves.join(", "));
+    }
+    for rack in &topology.racks {
+        let name = if rack.name.is_empty() {
+            "(no rack)"
+        } else {
+            &rack.name
+        };
+        let leaves = rack.leaves.iter().map(|name| {
+            let leaf = topology.leaves.iter().find(|leaf| leaf.name == *name);
+            match leaf.and_then(|leaf| leaf.asn) {
+                Some(asn) => format!("{name} (AS {asn})"),
+                None => name.clone(),
+            }
+        });
+        let _ = writeln!(out, "rack {name}");
+        if !rack.leaves.is_empty() {
+            let _ = writeln!(out, "  leaves: {}", leaves.collect::<Vec<_>>().join(", "));
+        }
+        for (nth, node) in rack.nodes.iter().enumerate() {
+            let last = nth + 1 == rack.nodes.len();
+            let corner = if last { "└─" } else { "├─" };
+            let asn = node
+                .asn
+                .map(|asn| format!(" (AS {asn})"))
+                .unwrap_or_default();
+            let ready = if node.ready { "" } else { "  NOT READY" };
+            let _ = writeln!(out, "  {corner} {}{asn}{ready}", node.name);
+            let bar = if last { "  " } else { "│ " };
+            for link in topology.links.iter().filter(|link| link.node == node.name) {
+                let port = link.port.as_deref().unwrap_or("-");
+                let mark = if link.state == "Established" {
+                    "──"
+                } else {
+                    "╳╳"
+                };
+                let _ = writeln!(out, "  {bar}   {port} {mark} {}  {}", link.leaf, link.state);
+            }
+        }
+    }
+    out
+}
+
+fn edges(topology: &Topology) -> impl Iterator<Item = (&str, &str, &str, bool)> {
+    topology.links.iter().map(|link| {
+        let port = link.port.as_deref().unwrap_or_default();
+        (
+            link.leaf.as_str(),
+            link.node.as_str(),
+            port,
+            link.state == "Established",
+        )
+    })
+}
+
+/// Names of nodes and leaves may be the same words; and neither takes every character.
+fn id(kind: &str, name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
+    format!("{kind}_{name}")
+}
+
+fn mermaid(topology: &Topology) -> String {
+    let mut out = "graph TD\n".to_owned();
+    for one in &topology.beyond {
+        let _ = writeln!(out, "  as_{0}[\"AS {0}\"]", one.asn);
+        for leaf in &one.leaves {
+            let _ = writeln!(out, "  as_{} --- {}", one.asn, id("leaf", leaf));
+        }
+    }
+    for leaf in &topology.leaves {
+        let _ = writeln!(out, "  {}[\"{}\"]", id("leaf", &leaf.name), leaf.name);
+    }
+    for rack in &topology.racks {
+        if !rack.name.is_empty() {
+            let _ = writeln!(
+                out,
+                "  subgraph {}[\"rack {}\"]",
+                id("rack", &rack.name),
+                rack.name
+            );
+        }
+        for node in &rack.nodes {
+            let _ = writeln!(out, "  {}([\"{}\"])", id("node", &node.name), node.name);
+        }
+        if !rack.name.is_empty() {
+            out.push_str("  end\n");
+        }
+    }
+    for (leaf, node, port, up) in edges(topology) {
+        let line = if up { "---" } else { "-.-" };
+        let label = if port.is_empty() {
+            String::new()
+        } else {
+            format!("|{port}|")
+        };
+        let _ = writeln!(
+            out,
+            "  {} {line}{label} {}",
+            id("leaf", leaf),
+            id("node", node)
+        );
+    }
+    out
+}
+
+fn dot(topology: &Topology) -> String {
+    let mut out = "graph fabric {\n".to_owned();
+    for one in &topology.beyond {
+        let _ = writeln!(out, "  as_{0} [label=\"AS {0}\"];", one.asn);
+        for leaf in &one.leaves {
+            let _ = writeln!(out, "  as_{} -- {};", one.asn, id("leaf", leaf));
+        }
+    }
+    for leaf in &topology.leaves {
+        let _ = writeln!(
+            out,
+            "  {} [label={:?}, shape=box];",
+            id("leaf", &leaf.name),
+            leaf.name
+        );
+    }
+    for rack in &topology.racks {
+        let _ = writeln!(
+            out,
+            "  subgraph cluster_{} {{ label={:?};",
+            id("rack", &rack.name),
+            rack.name
+        );
+        for node in &rack.nodes {
+            let _ = writeln!(
+                out,
+                "    {} [label={:?}];",
+                id("node", &node.name),
+                node.name
+            );
+        }
+        out.push_str("  }\n");
+    }
+    for (leaf, node, port, up) in edges(topology) {
+        let style = if up { "solid" } else { "dashed" };
+        let (leaf, node) = (id("leaf", leaf), id("node", node));
+        let _ = writeln!(out, "  {leaf} -- {node} [label={port:?}, style={style}];");
+    }
+    out.push_str("}\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fabric() -> Topology {
+        let session = |node: &str, port: &str, leaf: &str, asn, state: &str| Session {
+            node: node.into(),
+            asn: Some(if node == "n1" { 65001 } else { 65002 }),
+            interface: Some(port.into()),
+            remote_hostname: Some(leaf.into()),
+            remote_as: Some(asn),
+            state: state.into(),
+            ..Default::default()
+        };
+        let sessions = [
+            session("n1", "eth1", "leaf1", 65101, "Established"),
+            session("n1", "eth2", "leaf2", 65102, "Established"),
+            session("n2", "eth1", "leaf1", 65101, "Established"),
+            session("n2", "eth2", "leaf2", 65102, "Active"),
+        ];
+        let ready = [("n1", true), ("n2", true), ("n3", false)];
+        let racks = [("n1", "r1"), ("n2", "r1")];
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
+        };
+        draw(
+            &ready.map(|(name, ready)| (name.to_owned(), ready)).into(),
+            &owned(&racks),
+            &sessions,
+            &[(65101, 65000), (65102, 65000), (65101, 65002)].into(),
+        )
+    }
+
+    #[test]
+    fn the_picture_goes_from_the_fabric_down() {
+        assert_eq!(
+            picture(&fabric()),
+            "AS 65000 (behind leaf1, leaf2)\n\
+             rack r1\n\
+             \x20 leaves: leaf1 (AS 65101), leaf2 (AS 65102)\n\
+             \x20 ├─ n1 (AS 65001)\n\
+             \x20 │    eth1 ── leaf1  Established\n\
+             \x20 │    eth2 ── leaf2  Established\n\
+             \x20 └─ n2 (AS 65002)\n\
+             \x20      eth1 ── leaf1  Established\n\
+             \x20      eth2 ╳╳ leaf2  Active\n\
+             rack (no rack)\n\
+             \x20 └─ n3  NOT READY\n"
+        );
+    }
+
+    #[test]
+    fn graphs_have_every_link() {
+        let topology = fabric();
+        let mermaid = mermaid(&topology);
+        assert!(
+            mermaid.contains("leaf_leaf1 ---|eth1| node_n1"),
+            "{mermaid}"
+        );
+        assert!(
+            mermaid.contains("leaf_leaf2 -.-|eth2| node_n2"),
+            "{mermaid}"
+        );
+        let dot = dot(&topology);
+        assert_eq!(dot.matches(" -- ").count(), 4 + 2, "{dot}");
+        assert_eq!(dot.matches('{').count(), dot.matches('}').count());
+    }
+}

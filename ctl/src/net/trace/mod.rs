@@ -1,0 +1,56 @@
+//! `peapod net trace FROM TO`: the way of a packet, hop by hop, checked with probes.
+//!
+//! [`question`] finds out who is meant, [`gather`] asks the kernels of the nodes on this machine
+//! and sends the probes, [`path`] is the pure core that makes hops of the answers.
+
+mod gather;
+mod path;
+mod question;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use super::Context;
+
+/// `peapod net trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// A pod, or a pod's address
+    #[arg(value_name = "POD|IP")]
+    from: String,
+    /// A pod, a service (svc/NAME where a pod has the same name), or an address
+    #[arg(value_name = "POD|SERVICE|IP")]
+    to: String,
+    /// Port of the destination [default: the service's first, the pod's first]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Protocol [default: the port's; ICMP without one]
+    #[arg(long, value_enum)]
+    protocol: Option<Wire>,
+    /// Ask the kernels only, send nothing
+    #[arg(long)]
+    no_probe: bool,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wire {
+    /// Connections
+    Tcp,
+    /// Datagrams
+    Udp,
+    /// Echo requests
+    Icmp,
+}
+
+/// Shows it.
+pub async fn run(context: &Context, args: &TraceArgs) -> Result<()> {
+    let asked = question::ask(context, args).await?;
+    let facts = gather::gather(&asked, !args.no_probe)?;
+    let trace = path::trace(&facts);
+    if context.format.is_table() {
+        print!("{}", path::text(&trace));
+        return Ok(());
+    }
+    context.format.print(&trace, super::show::Table::default)
+}

@@ -1,0 +1,190 @@
+//! The network engineer's view of a cluster: history, services, traces.
+
+use anyhow::{Context, Result};
+use peapod_tests::{Cluster, wait};
+use serde_json::Value;
+
+const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
+
+fn view(cluster: &Cluster, line: &str) -> Result<Value> {
+    let args = ["net", "-o", "json"]
+        .into_iter()
+        .chain(line.split_whitespace());
+    Ok(serde_json::from_str(&cluster.peapod(args)?.ok()?)?)
+}
+
+fn hello(cluster: &Cluster) -> Result<()> {
+    cluster.apply(HELLO)?;
+    settle(cluster)
+}
+
+fn settle(cluster: &Cluster) -> Result<()> {
+    cluster
+        .kubectl("rollout status deployment/hello --timeout=120s")?
+        .ok()
+        .map(drop)
+}
+
+fn first_pod(cluster: &Cluster) -> Result<String> {
+    cluster.field("pods -l app=hello", "{.items[0].metadata.name}")
+}
+
+/// The placements of the Deployment, as `POD ADDRESS open|Why`, in order.
+fn history(cluster: &Cluster, subject: &str) -> Result<Vec<String>> {
+    let found = view(cluster, &format!("history {subject}"))?;
+    let items = found["items"].as_array().context("no items")?;
+    let lines = items.iter().map(|item| {
+        let spec = &item["spec"];
+        format!(
+            "{} {} {} {}",
+            item["metadata"]["uid"].as_str().unwrap_or_default(),
+            spec["podName"].as_str().unwrap_or_default(),
+            spec["addresses"][0].as_str().unwrap_or_default(),
+            spec["endReason"].as_str().unwrap_or("open"),
+        )
+    });
+    Ok(lines.collect())
+}
+
+#[test]
+fn history_outlives_pods_and_crashes() -> Result<()> {
+    let cluster = Cluster::up()?;
+    hello(&cluster)?;
+    let pod = first_pod(&cluster)?;
+    let address = cluster.field(&format!("pod/{pod}"), "{.status.podIP}")?;
+    cluster.kubectl(&format!("delete pod {pod}"))?.ok()?;
+    settle(&cluster)?;
+    wait::until("the pod's placement to end", || {
+        Ok(history(&cluster, &pod)?
+            .iter()
+            .any(|line| line.ends_with("Deleted")))
+    })?;
+    let found = view(&cluster, &format!("history {address}"))?;
+    let mut names = found["items"].as_array().context("no items")?.iter();
+    assert!(
+        names.any(|one| one["spec"]["podName"] == pod.as_str()),
+        "{found}"
+    );
+    let found = view(&cluster, "history deployment/hello")?;
+    let replaced = found["items"].as_array().context("no items")?.iter();
+    let mut replaced = replaced.filter(|one| one["spec"]["reason"] == "Rescheduled");
+    let next = &replaced.next().context("no replacement")?["spec"];
+    assert_eq!(next["after"], "Deleted");
+    assert!(
+        next["replaces"]
+            .as_str()
+            .unwrap_or_default()
+            .starts_with(&pod)
+    );
+
+    let before = history(&cluster, "deploy/hello")?;
+    assert_eq!(
+        before.iter().filter(|line| line.ends_with(" open")).count(),
+        3,
+        "{before:#?}"
+    );
+    cluster.crash()?;
+    cluster.start()?;
+    assert_eq!(history(&cluster, "deploy/hello")?, before, "after a crash");
+    cluster.stop()?;
+    cluster.start()?;
+    settle(&cluster)?;
+    let after = history(&cluster, "deploy/hello")?;
+    let places = |lines: &[String]| {
+        let open = lines.iter().filter(|line| line.ends_with(" open"));
+        open.map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        places(&after),
+        places(&before),
+        "after a stop; all: {after:#?}"
+    );
+    // People read a table, and so does kubectl.
+    let table = cluster.peapod(["net", "history", &pod])?.ok()?;
+    assert!(
+        table.contains("LEAVES") && table.contains("Deleted"),
+        "{table}"
+    );
+    let listed = cluster.kubectl("get placements")?.ok()?;
+    assert!(listed.contains(&pod), "{listed}");
+    Ok(())
+}
+
+#[test]
+fn services_and_traces_show_what_the_kernel_has() -> Result<()> {
+    let cluster = Cluster::up()?;
+    hello(&cluster)?;
+    wait::until("the service map", || {
+        let shown = view(&cluster, "services hello")?;
+        let all = shown.as_array().context("no list")?;
+        Ok(!all.is_empty()
+            && all.iter().all(|one| {
+                one["programmed"] == "yes"
+                    && one["endpoints"].as_array().is_some_and(|e| e.len() == 3)
+            }))
+    })?;
+    let endpoints = view(&cluster, "endpoints hello")?;
+    let pods = endpoints.as_array().context("no list")?.iter();
+    let ready: Vec<&Value> = pods.filter(|one| one["state"] == "ready").collect();
+    assert!(ready.len() >= 3, "{endpoints}");
+
+    let pod = first_pod(&cluster)?;
+    let trace = view(&cluster, &format!("trace {pod} svc/hello"))?;
+    assert_eq!(trace["reached"], true, "{trace:#}");
+    let kinds: Vec<&str> = trace["hops"]
+        .as_array()
+        .context("no hops")?
+        .iter()
+        .filter_map(|hop| hop["kind"].as_str())
+        .collect();
+    assert_eq!(kinds, ["pod", "service", "node", "pod"], "{trace:#}");
+    assert!(
+        trace["hops"][2]["answeredFrom"].is_string(),
+        "the node answered: {trace:#}"
+    );
+    assert!(
+        trace["hops"][3]["micros"].is_u64(),
+        "the pod answered: {trace:#}"
+    );
+    let tracked = trace["conntrack"].as_str().context("no conntrack")?;
+    assert!(tracked.contains("answered by"), "{tracked}");
+
+    // To a pod by its address, by echo requests; and to a port where nobody listens.
+    let other = ready
+        .iter()
+        .find(|one| one["pod"] != pod.as_str())
+        .context("no other pod")?;
+    let address = other["address"].as_str().context("no address")?;
+    let trace = view(&cluster, &format!("trace {pod} {address} --protocol icmp"))?;
+    assert_eq!(trace["reached"], true, "{trace:#}");
+    let trace = view(&cluster, &format!("trace {pod} {address} --port 9"))?;
+    let verdict = trace["verdict"].as_str().unwrap_or_default();
+    assert!(verdict.contains("nobody listens"), "{trace:#}");
+
+    // A service whose pods are gone is refused, and the trace says by whom.
+    cluster
+        .kubectl("scale deployment/hello --replicas=1")?
+        .ok()?;
+    settle(&cluster)?;
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: empty}, \
+             spec: {selector: {app: nobody}, ports: [{port: 80}]}}",
+    )?;
+    let pod = first_pod(&cluster)?;
+    wait::until("the empty service", || {
+        let trace = view(&cluster, &format!("trace {pod} empty"))?;
+        let verdict = trace["verdict"].as_str().unwrap_or_default();
+        Ok(verdict.contains("the service has no endpoint"))
+    })?;
+    for name in ["topology", "peers", "policies", "budget"] {
+        view(&cluster, name)?;
+    }
+    let wrong = cluster.peapod(["net", "trace", "nobody", "hello"])?;
+    assert!(
+        wrong.status != 0 && wrong.stderr.contains("no running pod"),
+        "{}",
+        wrong.stderr
+    );
+    Ok(())
+}
