@@ -3,7 +3,7 @@
 //! The crate owns the protocol: what messages look like ([`types`] as values, [`wire`] as bytes),
 //! and what a speaker does with them. Bytes and the time go in; bytes, timers and route changes
 //! come out. A [`Speaker`] is put together of the session's state machine ([`fsm`]), the tables
-//! ([`rib`]) and [`policy`], as its [`config`] says.
+//! ([`rib`]) and [`policy`], as its [`config`] says. Networks of them run in virtual time ([`sim`]).
 //!
 //! It must not know sockets, clocks, kernels or Kubernetes: the shell around it owns those.
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod fsm;
 pub mod policy;
 pub mod rib;
+pub mod sim;
 pub mod speaker;
 mod time;
 pub mod types;

@@ -1,8 +1,6 @@
 //! Networks of speakers in virtual time.
 
-mod support;
-
-use support::{Net, config};
+use peapod_bgp::sim::{Net, config};
 
 /// Leaves, each announcing a prefix, under spines; an AS each.
 fn fabric(spines: u32, leaves: u32) -> (Net, Vec<usize>) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::chunked::Chunked;
 use super::export::{Egress, Local};
 use super::index::Slot;
+use super::path_ids::PathIds;
 use super::paths::{Choice, Freshness, Path};
 use super::route::PeerId;
 use super::table::Table;
@@ -24,7 +25,7 @@ pub struct Group {
     ipv4: Chunked<Target>,
     ipv6: Chunked<Target>,
     memo: HashMap<MemoKey, Arc<OutRoute>>,
-    path_ids: HashMap<(PeerId, u32), u32>,
+    path_ids: [PathIds; 2],
 }
 
 /// A route as a group's peers are told it.
@@ -112,7 +113,7 @@ impl Group {
             ipv4: Chunked::new(),
             ipv6: Chunked::new(),
             memo: HashMap::new(),
-            path_ids: HashMap::new(),
+            path_ids: Default::default(),
         }
     }
 
@@ -169,7 +170,7 @@ impl Group {
         for path in ranked {
             let decision = self.egress.decide(&prefix, path, local);
             if decision.accepted && told.len() < usize::from(self.egress.paths) {
-                let id = self.path_id(path.peer(), path.id);
+                let id = self.path_id(table, path);
                 told.push((id, self.out_route(path, decision, local)));
             }
         }
@@ -204,8 +205,13 @@ impl Group {
         self.memo.clear();
     }
 
-    fn path_id(&mut self, peer: PeerId, id: u32) -> u32 {
-        let next = u32::try_from(self.path_ids.len()).unwrap_or(u32::MAX - 1) + 1;
-        *self.path_ids.entry((peer, id)).or_insert(next)
+    fn path_id(&mut self, table: &Table, path: &Path) -> u32 {
+        let ids = &mut self.path_ids[usize::from(table.family() == Family::IPV6_UNICAST)];
+        let all = || {
+            let slots = 0..table.bound();
+            let paths = slots.flat_map(|slot| table.paths(slot));
+            paths.map(|path| (path.peer(), path.id)).collect()
+        };
+        ids.of((path.peer(), path.id), all)
     }
 }

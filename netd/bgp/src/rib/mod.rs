@@ -11,6 +11,7 @@ mod export;
 mod forwarding;
 mod group;
 pub mod index;
+mod path_ids;
 pub mod paths;
 pub mod pending;
 pub mod route;

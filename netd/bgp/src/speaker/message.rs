@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::Config;
 use crate::fsm::{ConnectionId, Why};
@@ -14,7 +15,10 @@ use crate::types::{Family, PathAttributes, Problem};
 use crate::wire::EncodeError;
 
 /// What happens to a speaker.
-#[derive(Clone, Debug)]
+///
+/// It can be written down: a run that was [recorded](super::Recorded) can be had again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Input {
     /// Somebody connected to us.
     Accepted {
@@ -42,6 +46,7 @@ pub enum Input {
         /// The connection.
         connection: ConnectionId,
         /// They.
+        #[serde(with = "crate::types::hex")]
         bytes: Bytes,
     },
     /// So many of the bytes of [`Output::Send`] have left.
@@ -127,7 +132,8 @@ pub enum Input {
 }
 
 /// The ends of a connection, and by which addresses we are known on its link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// Our address.
     pub local: IpAddr,

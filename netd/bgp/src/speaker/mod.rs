@@ -21,6 +21,7 @@ mod message;
 mod operate;
 mod peer;
 mod receive;
+mod record;
 mod restart;
 mod view;
 
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 pub use message::{Endpoint, Input, Notice, Output};
+pub use record::{Beginning, Recorded};
 pub use view::{FamilyView, PathView, PeerView, RouteView, Scope};
 
 use crate::chance::Chance;

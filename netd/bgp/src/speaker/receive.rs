@@ -382,7 +382,11 @@ fn gateway(attributes: &PathAttributes, source: &Source, family: Family) -> Opti
     let fits = family == Family::IPV4_UNICAST || next_hop.address().is_ipv6();
     (next_hop.is_usable() && fits).then(|| Gateway {
         address: next_hop.address(),
-        interface: None,
+        // The peer itself is behind the interface that it is heard on.
+        interface: source
+            .interface
+            .clone()
+            .filter(|_| next_hop.address() == source.address),
     })
 }
 

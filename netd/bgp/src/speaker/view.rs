@@ -136,6 +136,12 @@ fn is_zero(number: &u32) -> bool {
 // === impl Speaker ===
 
 impl Speaker {
+    /// Whether there is a session with the peer at an address.
+    pub fn established_at(&self, address: IpAddr) -> bool {
+        let mut peers = self.peers.values();
+        peers.any(|peer| peer.address == Some(address) && peer.session.is_some())
+    }
+
     /// All peers.
     pub fn peers(&self) -> Vec<PeerView> {
         self.peers

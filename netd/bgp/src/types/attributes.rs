@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::codes::codes;
 use super::{AsPath, Community, ExtCommunity, LargeCommunity, NextHop};
@@ -60,7 +61,10 @@ codes! {
 }
 
 /// How a route came to be; a lower one is preferred.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "camelCase")]
 pub enum Origin {
     /// From the AS's own routing.
     #[default]
@@ -72,7 +76,8 @@ pub enum Origin {
 }
 
 /// Who made an aggregate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Aggregator {
     /// Its AS.
     pub asn: u32,
@@ -81,13 +86,14 @@ pub struct Aggregator {
 }
 
 /// An optional transitive attribute that this crate does not know, to be passed on as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RawAttribute {
     /// Its flags ([`flags`]), with [`flags::PARTIAL`] set, without [`flags::EXTENDED_LENGTH`].
     pub flags: u8,
     /// Its type.
     pub code: u8,
     /// Its value.
+    #[serde(with = "super::hex")]
     pub value: Bytes,
 }
 
@@ -96,7 +102,8 @@ pub struct RawAttribute {
 ///
 /// Lists keep the order of the sender, except that communities are sorted and have no duplicates
 /// when the decoder made them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct PathAttributes {
     /// How the route came to be.
     pub origin: Origin,

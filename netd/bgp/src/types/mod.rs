@@ -9,6 +9,7 @@ mod capability;
 mod codes;
 mod community;
 mod family;
+pub(crate) mod hex;
 mod message;
 mod next_hop;
 mod nlri;

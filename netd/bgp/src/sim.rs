@@ -1,49 +1,84 @@
-//! A network of speakers in virtual time: links that can be cut, connections that deliver bytes
-//! in order after a delay, a forwarding table for each speaker.
+//! A network of speakers in virtual time: links that can be cut, connections that deliver bytes in
+//! order after a delay, a forwarding table for each speaker.
+//!
+//! It is for tests, for measurements, and for the question what a plan would lead to: thousands of
+//! speakers run in one process, and an hour passes as fast as it can be computed. The same seed
+//! and the same calls lead to the same run.
+//!
+//! Its callers are programs of our own: a node, link or condition that cannot be is a mistake in
+//! them, and panics.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::IpNet;
-use peapod_bgp::config::{Neighbor, RemoteAs};
-use peapod_bgp::fsm::{ConnectionId, State};
-use peapod_bgp::speaker::{Endpoint, Input, Output};
-use peapod_bgp::types::Family;
-use peapod_bgp::{Config, Speaker, Time};
+
+use crate::config::{Neighbor, RemoteAs};
+use crate::fsm::ConnectionId;
+use crate::rib::{NextHops, PeerId};
+use crate::speaker::{Beginning, Endpoint, Input, Output, Recorded};
+use crate::types::Family;
+use crate::{Config, Speaker, Time};
 
 /// Time from one end of a link to the other.
 const DELAY_MS: u64 = 1;
 
 /// A network.
+#[derive(Debug)]
 pub struct Net {
+    /// What time it is.
     pub now: Time,
+    /// The speakers, by number.
     pub nodes: Vec<Node>,
     links: Vec<Link>,
     events: BinaryHeap<Reverse<(Time, u64)>>,
     waiting: HashMap<u64, Delivery>,
     connections: HashMap<ConnectionId, Far>,
     next: u64,
+    recording: bool,
+    /// When each node's timers are due, in order, and by node.
+    ticks: BTreeSet<(Time, usize)>,
+    due: Vec<Option<Time>>,
 }
 
 /// A speaker and its forwarding table.
+#[derive(Debug)]
 pub struct Node {
+    /// What it is called.
     pub name: String,
+    /// The speaker.
     pub speaker: Speaker,
-    pub fib: BTreeMap<IpNet, Vec<String>>,
+    /// Where it forwards to.
+    pub fib: BTreeMap<IpNet, Arc<NextHops>>,
     /// Changes of forwarding ever taken.
     pub changes: usize,
+    /// All that its speaker was told, if that is [recorded](Net::record).
+    pub record: Option<Record>,
+}
+
+/// All that a speaker was told, and what it said.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// How it was made.
+    pub beginning: Beginning,
+    /// What it was told.
+    pub inputs: Vec<Recorded>,
+    /// What it said, as text.
+    pub said: Vec<String>,
 }
 
 /// A link between two nodes, each with an address on it.
+#[derive(Debug)]
 struct Link {
     ends: [(usize, IpAddr); 2],
     up: bool,
 }
 
 /// The other end of a connection.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Far {
     node: usize,
     connection: ConnectionId,
@@ -51,6 +86,7 @@ struct Far {
 }
 
 /// What arrives at a node.
+#[derive(Debug)]
 struct Delivery {
     node: usize,
     input: Input,
@@ -58,7 +94,16 @@ struct Delivery {
     link: Option<usize>,
 }
 
+// === impl Net ===
+
+impl Default for Net {
+    fn default() -> Self {
+        Net::new()
+    }
+}
+
 impl Net {
+    /// A network of nothing.
     pub fn new() -> Self {
         Net {
             now: Time(0),
@@ -68,21 +113,42 @@ impl Net {
             waiting: HashMap::new(),
             connections: HashMap::new(),
             next: 1,
+            recording: false,
+            ticks: BTreeSet::new(),
+            due: Vec::new(),
         }
+    }
+
+    /// Has everything recorded that happens to nodes added from now on.
+    pub fn record(&mut self) {
+        self.recording = true;
     }
 
     /// Adds a speaker without neighbours.
     pub fn add(&mut self, name: &str, config: Config) -> usize {
-        let seed = self.nodes.len() as u64;
-        let speaker = Speaker::new(config, seed, self.now);
+        let beginning = Beginning {
+            config,
+            seed: self.nodes.len() as u64,
+            at: self.now,
+        };
+        let speaker = beginning.speaker();
         let name = name.to_owned();
+        let record = self.recording.then(|| Record {
+            beginning,
+            inputs: Vec::new(),
+            said: Vec::new(),
+        });
+        self.due.push(None);
         self.nodes.push(Node {
+            record,
             name,
             speaker,
             fib: BTreeMap::new(),
             changes: 0,
         });
-        self.nodes.len() - 1
+        let number = self.nodes.len() - 1;
+        self.reckon(number);
+        number
     }
 
     /// Connects two speakers by a link, each knowing the other as its neighbour.
@@ -142,8 +208,12 @@ impl Net {
         self.connections.retain(|_, far| far.link != link);
     }
 
+    /// Has a node originate a prefix.
+    ///
+    /// # Panics
+    /// If it is none.
     pub fn announce(&mut self, node: usize, prefix: &str) {
-        let prefixes = vec![prefix.parse().unwrap()];
+        let prefixes = vec![prefix.parse().expect("a prefix")];
         self.handle(
             node,
             Input::Announce {
@@ -153,8 +223,12 @@ impl Net {
         );
     }
 
+    /// Has a node originate a prefix no longer.
+    ///
+    /// # Panics
+    /// If it is none.
     pub fn withdraw(&mut self, node: usize, prefix: &str) {
-        let prefixes = vec![prefix.parse().unwrap()];
+        let prefixes = vec![prefix.parse().expect("a prefix")];
         self.handle(node, Input::Withdraw { prefixes });
     }
 
@@ -171,13 +245,17 @@ impl Net {
         self.now = end;
     }
 
-    /// Lets time pass until a condition holds; panics when that takes longer than `ms`. How long
-    /// it took.
+    /// Lets time pass until a condition holds. How long it took, in milliseconds.
+    ///
+    /// # Panics
+    /// When it takes longer than `ms`.
     pub fn run_until(&mut self, ms: u64, what: &str, condition: impl Fn(&Net) -> bool) -> u64 {
         let start = self.now.0;
         while !condition(self) {
             assert!(self.now.0 - start < ms, "not within {ms} ms: {what}");
-            self.run(1);
+            // To the next event: between two of them nothing changes.
+            let next = self.next_event().map_or(self.now.0 + ms, |(at, _)| at.0);
+            self.run(next.saturating_sub(self.now.0).max(1));
         }
         self.now.0 - start
     }
@@ -192,10 +270,7 @@ impl Net {
     }
 
     fn established(&self, node: usize, peer: IpAddr) -> bool {
-        let peers = self.nodes[node].speaker.peers();
-        peers
-            .iter()
-            .any(|view| view.address == Some(peer) && view.state == State::Established)
+        self.nodes[node].speaker.established_at(peer)
     }
 
     fn next_event(&self) -> Option<(Time, Next)> {
@@ -203,8 +278,10 @@ impl Net {
             .events
             .peek()
             .map(|Reverse((at, id))| (*at, Next::Delivery(*id)));
-        let ticks = self.nodes.iter().enumerate();
-        let tick = ticks.filter_map(|(at, node)| Some((node.speaker.deadline()?, Next::Tick(at))));
+        let tick = self
+            .ticks
+            .first()
+            .map(|(at, node)| (*at, Next::Tick(*node)));
         delivery.into_iter().chain(tick).min_by_key(|(at, _)| *at)
     }
 
@@ -228,21 +305,41 @@ impl Net {
 
     /// Has a speaker handle something, and does what it wants.
     pub fn handle(&mut self, node: usize, input: Input) {
-        self.nodes[node].speaker.handle(input, self.now);
-        let outputs: Vec<Output> = self.nodes[node].speaker.take_outputs().collect();
+        let recorded = Recorded {
+            at: self.now,
+            input,
+        };
+        let at_node = &mut self.nodes[node];
+        if let Some(record) = &mut at_node.record {
+            record.inputs.push(recorded.clone());
+        }
+        at_node.speaker.handle(recorded.input, self.now);
+        let outputs: Vec<Output> = at_node.speaker.take_outputs().collect();
+        if let Some(record) = &mut at_node.record {
+            let shown = outputs.iter().map(|output| format!("{output:?}"));
+            record.said.extend(shown);
+        }
         for output in outputs {
             self.act(node, output);
         }
+        self.reckon(node);
         let node = &mut self.nodes[node];
         for change in node.speaker.take_changes(usize::MAX) {
             node.changes += 1;
             match change.next_hops {
                 None => node.fib.remove(&change.prefix),
-                Some(hops) => {
-                    let hops = hops.iter().map(ToString::to_string).collect();
-                    node.fib.insert(change.prefix, hops)
-                }
+                Some(hops) => node.fib.insert(change.prefix, hops),
             };
+        }
+    }
+
+    /// Takes note of when a node's timers are due.
+    fn reckon(&mut self, node: usize) {
+        let due = self.nodes[node].speaker.deadline();
+        let before = std::mem::replace(&mut self.due[node], due);
+        if before != due {
+            before.map(|at| self.ticks.remove(&(at, node)));
+            due.map(|at| self.ticks.insert((at, node)));
         }
     }
 
@@ -263,7 +360,7 @@ impl Net {
         }
     }
 
-    fn connect(&mut self, node: usize, peer: peapod_bgp::rib::PeerId, address: IpAddr) {
+    fn connect(&mut self, node: usize, peer: PeerId, address: IpAddr) {
         let links = self.links.iter().enumerate();
         let found = links
             .filter(|(_, link)| link.up)
@@ -339,31 +436,33 @@ impl Net {
     }
 
     /// All forwarding tables, as text.
-    pub fn tables(&self) -> BTreeMap<String, BTreeMap<IpNet, Vec<String>>> {
-        self.nodes
-            .iter()
-            .map(|node| (node.name.clone(), node.fib.clone()))
-            .collect()
+    pub fn tables(&self) -> BTreeMap<String, BTreeMap<IpNet, String>> {
+        let shown = self.nodes.iter().map(|node| {
+            let table = node.fib.iter().map(|(net, hops)| (*net, text(hops)));
+            (node.name.clone(), table.collect())
+        });
+        shown.collect()
     }
 
     /// What each speaker says its forwarding table should be.
-    pub fn wanted_tables(&self) -> BTreeMap<String, BTreeMap<IpNet, Vec<String>>> {
-        let of = |node: &Node| {
-            let families = Family::SUPPORTED.into_iter();
-            let routes = families.flat_map(|family| node.speaker.forwarding(family));
-            let shown = routes.map(|(prefix, hops)| {
-                (
-                    prefix,
-                    hops.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                )
-            });
-            shown.collect()
-        };
-        self.nodes
-            .iter()
-            .map(|node| (node.name.clone(), of(node)))
+    pub fn wanted_tables(&self) -> BTreeMap<String, BTreeMap<IpNet, String>> {
+        let shown = self.nodes.iter();
+        shown
+            .map(|node| (node.name.clone(), wanted_table(&node.speaker)))
             .collect()
     }
+}
+
+/// What a speaker says its forwarding table should be, as text.
+pub fn wanted_table(speaker: &Speaker) -> BTreeMap<IpNet, String> {
+    let families = Family::SUPPORTED.into_iter();
+    let routes = families.flat_map(|family| speaker.forwarding(family));
+    routes.map(|(prefix, hops)| (prefix, text(hops))).collect()
+}
+
+fn text(hops: &NextHops) -> String {
+    let each: Vec<String> = hops.iter().map(ToString::to_string).collect();
+    each.join(" ")
 }
 
 enum Next {
