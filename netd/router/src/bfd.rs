@@ -1,4 +1,7 @@
-//! BFD sockets around [`peapod_bfd`]: one task owns all sessions.
+//! BFD sockets around [`peapod_bfd`]: one thread owns all sessions.
+//!
+//! The thread is its own because a neighbour takes 300 ms of silence for our death, and whoever
+//! goes through half a million routes may be busy for as long.
 //!
 //! A session starts when BGP comes up with a neighbour that is to be watched, and stays, so that
 //! it can come up again before BGP does. Its failure is all that the router is told.
@@ -7,6 +10,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU32};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use peapod_bfd::{CONTROL_PORT, Outcome, Packet, Received, SOURCE_PORTS, Session, State, TTL};
@@ -57,13 +61,59 @@ struct Watched {
     remote: SocketAddr,
 }
 
+/// The thread. When this is dropped it tells all neighbours that we leave, and ends.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
 const PACKET_BYTES: usize = 256;
+
+// === impl Watch ===
+
+impl Watch {
+    /// Starts the thread, in the network namespace of the caller's.
+    ///
+    /// # Errors
+    /// If there can be no thread. A port that cannot be had is logged: BGP goes on without BFD.
+    pub fn start(
+        sender: mpsc::UnboundedSender<Command>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let work = move || {
+            if let Err(error) = runtime.block_on(run(commands, reports)) {
+                tracing::error!(%error, port = CONTROL_PORT, "no BFD: cannot use its port");
+            }
+        };
+        let thread = std::thread::Builder::new().name("bfd".to_owned());
+        Ok(Watch {
+            commands: sender,
+            thread: Some(thread.spawn(work)?),
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A thread that is gone already has nothing to leave.
+        let _ = self.commands.send(Command::Leave);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread is of no use to anybody who drops this.
+            let _ = thread.join();
+        }
+    }
+}
 
 /// Runs all sessions until told to leave.
 ///
 /// # Errors
 /// If the BFD port cannot be had.
-pub(crate) async fn run(
+async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
     reports: mpsc::UnboundedSender<Report>,
 ) -> io::Result<()> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use peapod_bgp::rib::Slot;
 pub use peapod_bgp::speaker::{FamilyView, PathView, PeerView, RouteView};
+
+pub use crate::kernel::fib::Audit;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -29,6 +31,8 @@ use crate::Error;
 pub enum Request {
     /// The neighbours.
     Peers,
+    /// The kernel's routes against those that should be there: compared now, wrong ones repaired.
+    Audit,
     /// Routes: all, or those received from or advertised to a neighbour.
     Routes {
         /// A neighbour, by address or interface.
@@ -218,6 +222,30 @@ async fn pages(
 /// If there is none, or it refuses.
 pub fn peers(socket: &Path) -> io::Result<Vec<ShownPeer>> {
     ask(socket, &Request::Peers)
+}
+
+/// Has the router at a socket compare the kernel's routes with those that should be there.
+///
+/// # Errors
+/// If there is none, or it installs nothing.
+pub fn audit(socket: &Path) -> io::Result<Audit> {
+    let found: Vec<Audit> = ask(socket, &Request::Audit)?;
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Answers whoever asked for an audit, when it is done.
+pub(crate) async fn answer_audit(audited: oneshot::Receiver<Audit>, answer: oneshot::Sender<Page>) {
+    let lines = match audited.await {
+        Ok(audit) => serde_json::to_string(&audit)
+            .map(|line| vec![line])
+            .map_err(|error| error.to_string()),
+        Err(_) => Err("the router is stopping".to_owned()),
+    };
+    // Who asked may be gone.
+    let _ = answer.send(Page { lines, next: None });
 }
 
 /// Asks the router at a socket for routes, in order.

@@ -1,24 +1,26 @@
 //! The router's task: it owns the speaker, tells it what happens, and does what it wants.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use peapod_bgp::rib::{NextHops, PeerId};
+use peapod_bgp::rib::PeerId;
 use peapod_bgp::speaker::{Endpoint, Input, Notice, Output, Scope};
 use peapod_bgp::types::Family;
 use peapod_bgp::{Speaker, Time};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Cursor, Page, Question, Request, Server, ShownPeer, ShownRoute};
+use crate::control::{self, Cursor, Page, Question, Request, Server, ShownPeer, ShownRoute};
 use crate::discovery::{self, Heard};
+use crate::kernel::fib::Fib;
 use crate::kernel::links::{Change, Links, Watch};
-use crate::kernel::routes::{BATCH, Done, Hop, Installer, Job, KernelRoute, installed, needs_link};
+use crate::kernel::news::{News, RouteWatch};
+use crate::kernel::routes::{BATCH, Done};
 use crate::transport::{Call, Event, Transport, Ttl, signed_ranges, socket_address};
 use crate::{Error, RouterConfig, bfd};
 
@@ -26,8 +28,6 @@ use crate::{Error, RouterConfig, bfd};
 const EVENTS: usize = 64;
 /// Routes in a page of an answer.
 const PAGE: usize = 512;
-/// Wait after a change of links or addresses before the kernel's routes are looked at.
-const AUDIT_DELAY: Duration = Duration::from_millis(200);
 
 /// A router at work.
 struct Router {
@@ -36,13 +36,8 @@ struct Router {
     start: Instant,
     transport: Transport,
     links: Links,
-    installer: Option<Installer>,
-    /// Routes of a router before us that nothing was said of yet.
-    leftover: BTreeSet<IpNet>,
-    /// What the kernel refused, and why.
-    refused: HashMap<IpNet, io::Error>,
-    /// When the kernel's routes are to be compared with ours.
-    audit_at: Option<Instant>,
+    /// The kernel's routes, if they are ours to make.
+    fib: Option<Fib>,
     bfd: mpsc::UnboundedSender<bfd::Command>,
     bfd_states: HashMap<PeerId, peapod_bfd::State>,
     heard: mpsc::UnboundedSender<Heard>,
@@ -78,13 +73,12 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
         heard: heard_sender,
     };
     let mut router = Router::start(config, senders)?;
-    router
-        .tasks
-        .spawn(watch_neighbors(bfd_commands, report_sender));
+    let _bfd = bfd::Watch::start(router.bfd.clone(), bfd_commands, report_sender)?;
     let path = router.config.control_socket.clone();
     let _control = path
         .map(|path| Server::start(&path, questions_sender.clone()))
         .transpose()?;
+    let mut route_watch = router.route_watch()?;
     router.handle(Input::Tick);
     loop {
         let deadline = router.deadline();
@@ -96,25 +90,17 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
             Some(heard) = heard.recv() => router.heard(&heard),
             Some(report) = reports.recv() => router.reported(report),
             changes = watch.next(&mut router.links) => router.changed(changes?),
-            () = until(deadline) => router.tick()?,
+            news = touched(route_watch.as_mut()) => router.touched(news?),
+            () = until(deadline) => router.tick(),
         }
     }
     // BFD first: its silence is to be no failure.
     let _ = router.bfd.send(bfd::Command::Leave);
     // The routes stay: what the speaker says from now on is not for the kernel.
-    router.installer = None;
+    router.fib = None;
     router.handle(Input::Leave);
     router.transport.drain().await;
     Ok(())
-}
-
-async fn watch_neighbors(
-    commands: mpsc::UnboundedReceiver<bfd::Command>,
-    reports: mpsc::UnboundedSender<bfd::Report>,
-) {
-    if let Err(error) = bfd::run(commands, reports).await {
-        tracing::error!(%error, port = peapod_bfd::CONTROL_PORT, "no BFD: cannot use its port");
-    }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -124,19 +110,26 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
+async fn touched(watch: Option<&mut RouteWatch>) -> io::Result<Vec<News>> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 // === impl Router ===
 
 impl Router {
     fn start(config: RouterConfig, senders: Senders) -> Result<Self, Error> {
         let links = Links::read()?;
-        let (mut leftover, mut installer) = (BTreeSet::new(), None);
-        if config.install {
-            leftover.extend(installed()?.into_iter().map(|route| route.prefix));
-            installer = Some(Installer::start(senders.done)?);
-        }
+        let fib = match config.install {
+            true => Some(Fib::start(senders.done)?),
+            false => None,
+        };
+        let leftover = fib.as_ref().map_or(0, Fib::leftover);
         let mut settings = config.speaker();
         // Routes of a router before us: it was restarted, and forwarding went on.
-        settings.graceful_restart.restarting |= !leftover.is_empty();
+        settings.graceful_restart.restarting |= leftover > 0;
         let mut transport = Transport::new(senders.events);
         let mut signed = signed_ranges(&config.ranges);
         let with_key = config.neighbors.iter().filter_map(|neighbor| {
@@ -153,7 +146,7 @@ impl Router {
             asn = config.asn,
             router_id = %config.router_id,
             listen = ?transport.listeners(),
-            leftover = leftover.len(),
+            leftover,
             "router started"
         );
         let mut router = Router {
@@ -162,10 +155,7 @@ impl Router {
             config,
             transport,
             links,
-            installer,
-            leftover,
-            refused: HashMap::new(),
-            audit_at: None,
+            fib,
             bfd: senders.bfd,
             bfd_states: HashMap::new(),
             heard: senders.heard,
@@ -197,16 +187,15 @@ impl Router {
             .speaker
             .deadline()
             .map(|at| self.start + Duration::from_millis(at.0));
-        speaker.into_iter().chain(self.audit_at).min()
+        let kernel = self.fib.as_ref().and_then(Fib::deadline);
+        speaker.into_iter().chain(kernel).min()
     }
 
-    fn tick(&mut self) -> Result<(), Error> {
-        if self.audit_at.is_some_and(|at| at <= Instant::now()) {
-            self.audit_at = None;
-            self.audit()?;
+    fn tick(&mut self) {
+        if let Some(fib) = &mut self.fib {
+            fib.tick(&mut self.speaker, &self.links);
         }
         self.handle(Input::Tick);
-        Ok(())
     }
 
     /// Tells the speaker, and does what it wants.
@@ -290,6 +279,10 @@ impl Router {
     fn reported(&mut self, report: bfd::Report) {
         self.bfd_states.insert(report.peer, report.state);
         if report.failed {
+            if let (Some(fib), Some(at)) = (&mut self.fib, self.speaker.peer_endpoint(report.peer))
+            {
+                fib.fail(at.remote, at.interface.as_deref(), &self.links);
+            }
             self.handle(Input::BfdDown { peer: report.peer });
         }
     }
@@ -323,6 +316,10 @@ impl Router {
             .unnumbered()
             .find(|(_, on)| *on == heard.interface);
         if let Some(peer) = found.map(|(peer, _)| peer) {
+            let options = self.speaker.peer_options(peer);
+            if let Some(key) = options.and_then(|options| options.password.as_deref()) {
+                self.transport.sign(heard.address.into(), key);
+            }
             self.handle(Input::Located {
                 peer,
                 address: Some(heard.address.into()),
@@ -393,7 +390,8 @@ impl Router {
         Ok(match by_scope {
             None => plain,
             Some(link) => Endpoint {
-                interface: Some(link.name.clone()),
+                // Not of a neighbour some hops away, whose way may be another.
+                interface: Some(link.name.clone()).filter(|_| link.reaches(remote.ip())),
                 ipv4: plain.ipv4.or(link.ipv4()),
                 ipv6: plain.ipv6.or(link.ipv6()),
                 link_local: plain.link_local.or(link.link_local()),
@@ -406,88 +404,41 @@ impl Router {
 // === impl Router: the kernel ===
 
 impl Router {
+    /// Hears what others do to our routes.
+    fn route_watch(&self) -> Result<Option<RouteWatch>, Error> {
+        let open = |fib: &Fib| RouteWatch::open(fib.port());
+        Ok(self.fib.as_ref().map(open).transpose()?)
+    }
+
     /// Gives the kernel what changed, as fast as it takes it.
     fn install(&mut self) {
-        while self.installer.as_ref().is_some_and(Installer::ready) && self.speaker.has_changes() {
-            let changes = self.speaker.take_changes(BATCH);
-            let mut jobs = Vec::with_capacity(changes.len());
-            for change in changes {
-                self.leftover.remove(&change.prefix);
-                self.refused.remove(&change.prefix);
-                let hops = change
-                    .next_hops
-                    .as_deref()
-                    .map(|next_hops| self.hops(next_hops));
-                jobs.push(Job {
-                    prefix: change.prefix,
-                    hops: hops.filter(|hops| !hops.is_empty()),
-                });
-            }
-            if let Some(installer) = &mut self.installer {
-                installer.install(jobs);
-            }
-        }
-        if self.installer.is_none() {
+        match &mut self.fib {
+            Some(fib) => fib.install(&mut self.speaker, &self.links),
             // Nobody wants them.
-            while !self.speaker.take_changes(BATCH).is_empty() {}
+            None => while !self.speaker.take_changes(BATCH).is_empty() {},
         }
-        self.remove_leftover();
-    }
-
-    /// Next hops as the kernel knows them; those over links that are gone are left out.
-    fn hops(&self, next_hops: &NextHops) -> Vec<Hop> {
-        let hop = |gateway: &peapod_bgp::rib::Gateway| {
-            let link = gateway
-                .interface
-                .as_deref()
-                .and_then(|name| self.links.index(name));
-            (link.is_some() || !needs_link(gateway.address)).then_some(Hop {
-                gateway: gateway.address,
-                link,
-            })
-        };
-        next_hops.iter().filter_map(hop).collect()
-    }
-
-    /// After a restart: what nobody announces any more goes, once all have had their say.
-    fn remove_leftover(&mut self) {
-        let Some(installer) = &mut self.installer else {
-            return;
-        };
-        let ready = installer.ready() && !self.speaker.has_changes() && !self.speaker.deferring();
-        if self.leftover.is_empty() || !ready {
-            return;
-        }
-        let gone = std::mem::take(&mut self.leftover);
-        tracing::info!(
-            routes = gone.len(),
-            "removing routes of before that nobody announces"
-        );
-        installer.install(
-            gone.into_iter()
-                .map(|prefix| Job { prefix, hops: None })
-                .collect(),
-        );
     }
 
     fn installed(&mut self, done: Done) {
-        if let Some(installer) = &mut self.installer {
-            installer.finished();
+        if let Some(fib) = &mut self.fib {
+            fib.done(done, &mut self.speaker, &self.links);
         }
-        for (prefix, error) in done.refused {
-            tracing::warn!(%prefix, %error, "the kernel refused a route");
-            self.refused.insert(prefix, error);
+    }
+
+    fn touched(&mut self, news: Vec<News>) {
+        if let Some(fib) = self.fib.as_mut().filter(|_| !news.is_empty()) {
+            fib.heard(news);
         }
-        self.install();
     }
 
     /// Links or addresses are others now.
     fn changed(&mut self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
-        self.audit_at.get_or_insert(Instant::now() + AUDIT_DELAY);
         for change in changes {
+            let (Change::Carrier { name, .. } | Change::Addresses { name }) = &change;
+            let index = self.links.index(name);
+            if let Some(fib) = &mut self.fib {
+                fib.link_changed(index);
+            }
             if let Change::Carrier { name, up } = change {
                 tracing::info!(interface = name, up, "carrier");
                 if up {
@@ -500,55 +451,19 @@ impl Router {
             }
         }
     }
-
-    /// Compares the kernel's routes with ours: with a link go the routes over it, whoever wants
-    /// them, and what was refused may be possible now.
-    fn audit(&mut self) -> Result<(), Error> {
-        if !self.installer.as_ref().is_some_and(Installer::idle) || self.speaker.has_changes() {
-            self.audit_at = Some(Instant::now() + AUDIT_DELAY);
-            return Ok(());
-        }
-        let kernel: HashMap<IpNet, Vec<Hop>> = installed()?
-            .into_iter()
-            .map(|KernelRoute { prefix, hops }| (prefix, hops))
-            .collect();
-        let mut wrong = Vec::new();
-        for family in Family::SUPPORTED {
-            for (prefix, next_hops) in self.speaker.forwarding(family) {
-                let same = kernel
-                    .get(&prefix)
-                    .is_some_and(|have| self.agree(have, next_hops));
-                if !same {
-                    wrong.push(prefix);
-                }
-            }
-        }
-        if !wrong.is_empty() {
-            tracing::info!(
-                routes = wrong.len(),
-                "writing routes again that the kernel has not"
-            );
-        }
-        for prefix in wrong {
-            self.speaker.change_again(&prefix);
-        }
-        self.install();
-        Ok(())
-    }
-
-    fn agree(&self, have: &[Hop], want: &NextHops) -> bool {
-        let mut gateways: Vec<IpAddr> = have.iter().map(|hop| hop.gateway).collect();
-        let mut wanted: Vec<IpAddr> = self.hops(want).iter().map(|hop| hop.gateway).collect();
-        gateways.sort_unstable();
-        wanted.sort_unstable();
-        gateways == wanted
-    }
 }
 
 // === impl Router: who looks in ===
 
 impl Router {
     fn answer(&mut self, question: Question) {
+        if let (Request::Audit, Some(fib)) = (&question.request, &mut self.fib) {
+            let (answer, audited) = oneshot::channel();
+            fib.ask_audit(answer);
+            self.tasks
+                .spawn(control::answer_audit(audited, question.answer));
+            return;
+        }
         let page = match self.page(&question.request, question.from) {
             Ok((lines, next)) => Page {
                 lines: Ok(lines),
@@ -570,6 +485,9 @@ impl Router {
     ) -> Result<(Vec<String>, Option<Cursor>), String> {
         let scope = match request {
             Request::Peers => return self.peers().map(|lines| (lines, None)),
+            Request::Audit => {
+                return Err("this router installs nothing (install: false)".to_owned());
+            }
             Request::Routes {
                 received: Some(name),
                 ..
@@ -585,7 +503,8 @@ impl Router {
         };
         let (views, next) = self.speaker.routes_page(*family, scope, from.1, PAGE);
         let lines = views.into_iter().map(|route| {
-            let kernel_error = self.refused.get(&route.prefix).map(ToString::to_string);
+            let refusal = self.fib.as_ref().and_then(|fib| fib.refusal(&route.prefix));
+            let kernel_error = refusal.map(ToString::to_string);
             serde_json::to_string(&ShownRoute {
                 route,
                 kernel_error,

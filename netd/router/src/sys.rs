@@ -113,6 +113,59 @@ pub(crate) fn set_buffers(socket: &impl AsRawFd, bytes: usize) -> io::Result<()>
     )
 }
 
+/// An instruction of a socket filter (`struct sock_filter`, classic BPF). Values that it loads are
+/// taken as big-endian.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter(libc::sock_filter);
+
+impl Filter {
+    /// Loads four octets.
+    pub fn word(offset: u32) -> Self {
+        Self::of(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0)
+    }
+
+    /// Loads two.
+    pub fn half(offset: u32) -> Self {
+        Self::of(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, offset, 0, 0)
+    }
+
+    /// Loads one.
+    pub fn octet(offset: u32) -> Self {
+        Self::of(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset, 0, 0)
+    }
+
+    /// Compares what was loaded, and skips so many instructions if it is that, or if not.
+    pub fn if_equal(value: u32, then: u8, otherwise: u8) -> Self {
+        let code = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        Self::of(code, value, then, otherwise)
+    }
+
+    /// Ends, letting so many octets of the message through.
+    pub fn take(octets: u32) -> Self {
+        Self::of(libc::BPF_RET | libc::BPF_K, octets, 0, 0)
+    }
+
+    fn of(code: u32, k: u32, jt: u8, jf: u8) -> Self {
+        let code = u16::try_from(code).unwrap_or(0);
+        Filter(libc::sock_filter { code, jt, jf, k })
+    }
+}
+
+/// Has a socket take in only what a filter lets through.
+pub(crate) fn set_filter(socket: &impl AsRawFd, program: &[Filter]) -> io::Result<()> {
+    let mut instructions: Vec<libc::sock_filter> = program.iter().map(|one| one.0).collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).unwrap_or(u16::MAX),
+        filter: instructions.as_mut_ptr(),
+    };
+    set(
+        socket.as_raw_fd(),
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_FILTER,
+        &program,
+    )
+}
+
 fn set<T>(socket: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
     // SAFETY: the pointer and the length are those of a live value, which the kernel only reads.

@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,7 +53,7 @@ pub(crate) struct Transport {
     tasks: JoinSet<()>,
     connects: HashMap<PeerId, AbortHandle>,
     open: HashMap<ConnectionId, Open>,
-    listeners: Vec<SocketAddr>,
+    listeners: Vec<(SocketAddr, Arc<TcpListener>)>,
     next: u64,
 }
 
@@ -135,16 +136,29 @@ impl Transport {
             address: at,
             source,
         };
-        let listener = bind(at, signed).map_err(failed)?;
-        self.listeners.push(listener.local_addr().map_err(failed)?);
+        let listener = Arc::new(bind(at, signed).map_err(failed)?);
+        let address = listener.local_addr().map_err(failed)?;
+        self.listeners.push((address, Arc::clone(&listener)));
         let events = self.events.clone();
         self.tasks.spawn(accept(listener, events));
         Ok(())
     }
 
     /// Where it listens.
-    pub fn listeners(&self) -> &[SocketAddr] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(address, _)| *address).collect()
+    }
+
+    /// Has connections from an address bear a signature, from now on: that of an unnumbered
+    /// neighbour is known only when it was heard. (The kernel knows keys by address only: two
+    /// neighbours of one link-local address, on two links, need the same key.)
+    pub fn sign(&self, address: IpAddr, key: &str) {
+        let fits = |at: &SocketAddr| at.is_ipv4() == address.is_ipv4();
+        for (_, listener) in self.listeners.iter().filter(|(at, _)| fits(at)) {
+            if let Err(error) = sys::set_md5(listener.as_ref(), IpNet::from(address), key) {
+                tracing::warn!(%address, %error, "cannot have its connections signed");
+            }
+        }
     }
 
     /// Connects to a neighbour, in place of an attempt that is being made.
@@ -248,7 +262,7 @@ fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
-async fn accept(listener: TcpListener, events: Sender<Event>) {
+async fn accept(listener: Arc<TcpListener>, events: Sender<Event>) {
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {

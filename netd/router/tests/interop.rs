@@ -215,3 +215,80 @@ fn bfd_finds_a_leaf_that_fell_silent() {
     let last = lab.peer("a", "10.0.0.2").unwrap().last_error;
     assert_eq!(last.as_deref(), Some("BFD down"));
 }
+
+/// Somebody else deletes routes, replaces one, and removes nexthop objects: each comes back, and
+/// the audit says what it found.
+#[test]
+fn routes_that_others_touch_come_back() {
+    let mut lab = Lab::new();
+    lab.link(("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"));
+    lab.link(("a", "10.0.1.1/24"), ("c", "10.0.1.2/24"));
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors: [{{address: 10.0.0.2, remoteAs: 65002}}, \
+             {{address: 10.0.1.2, remoteAs: 65003}}]"
+        ),
+    );
+    for (name, asn, us) in [("b", 65002, "10.0.0.1"), ("c", 65003, "10.0.1.1")] {
+        lab.router(
+            name,
+            &format!(
+                "asn: {asn}\nrouterId: 10.0.0.2\nannounce: [10.99.0.0/16, 10.98.0.0/16]\n\
+                 neighbors: [{{address: {us}, remoteAs: 65001}}]"
+            ),
+        );
+    }
+    let both = ["10.0.0.2", "10.0.1.2"];
+    let right = |lab: &Lab| {
+        lab.kernel_route("a", "10.99.0.0/16", &both);
+        lab.kernel_route("a", "10.98.0.0/16", &both);
+    };
+    right(&lab);
+    lab.within("a", "ip route del 10.99.0.0/16 proto bgp");
+    right(&lab);
+    lab.within(
+        "a",
+        "ip route replace 10.98.0.0/16 proto bgp metric 20 via 10.0.1.2",
+    );
+    right(&lab);
+    lab.within("a", "ip nexthop flush");
+    right(&lab);
+    eventually("RIB and FIB agree", || lab.audit("a").clean());
+    // Of another daemon's, by its looks: not ours to remove, but seen.
+    lab.within("a", "ip route add 10.97.0.0/16 proto bgp via 10.0.1.2");
+    let audit = lab.audit("a");
+    assert_eq!((audit.wanted, audit.extra), (2, 1), "{audit:?}");
+}
+
+#[test]
+fn unnumbered_with_a_password_right_and_wrong() {
+    let mut lab = Lab::new();
+    lab.link(("a", ""), ("b", ""));
+    lab.link(("a", ""), ("c", ""));
+    // The others wait to be connected to, or connect while we wait: both ways must be signed.
+    let ours = |options: &str| {
+        format!(
+            "{OURS}neighbors: [{{interface: to-b, remoteAs: external, password: secret{options}}}, \
+             {{interface: to-c, remoteAs: external, password: mistaken}}]"
+        )
+    };
+    lab.router("a", &ours(", passive: true"));
+    for (name, asn) in [("b", 65002), ("c", 65003)] {
+        lab.router(
+            name,
+            &format!(
+                "asn: {asn}\nrouterId: 10.0.0.{}\nannounce: [10.{asn_low}.0.0/16]\nneighbors: \
+                 [{{interface: to-a, remoteAs: external, password: secret, timers: {{connectRetrySeconds: 1}}}}]",
+                asn - 65000,
+                asn_low = asn - 65000
+            ),
+        );
+    }
+    lab.established("a", "to-b");
+    lab.stop("a");
+    lab.router("a", &ours(""));
+    lab.established("a", "to-b");
+    let wrong = lab.peer("a", "to-c").unwrap();
+    assert_eq!(wrong.established, 0, "{wrong:?}");
+}

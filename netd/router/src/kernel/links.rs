@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_sys::{
     AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE,
 };
@@ -23,8 +24,8 @@ pub struct Link {
     pub name: String,
     /// Whether it carries packets.
     pub up: bool,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Its addresses, each with the length of the prefix that is on the link.
+    pub addresses: Vec<IpNet>,
 }
 
 /// The interfaces, by number.
@@ -129,7 +130,7 @@ impl Links {
     pub fn with_address(&self, address: IpAddr) -> Option<&Link> {
         self.links
             .values()
-            .find(|link| link.addresses.contains(&address))
+            .find(|link| link.addresses.iter().any(|one| one.addr() == address))
     }
 
     /// Whether an interface is there and carries packets.
@@ -146,10 +147,15 @@ impl Links {
 // === impl Link ===
 
 impl Link {
+    /// Whether another address is on this link.
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|one| one.contains(&address))
+    }
+
     /// Its first IPv4 address.
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
-        self.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
+        self.addresses.iter().find_map(|one| match one.addr() {
+            IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         })
     }
@@ -166,8 +172,8 @@ impl Link {
     }
 
     fn v6(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
-        self.addresses.iter().filter_map(|address| match address {
-            IpAddr::V6(address) => Some(*address),
+        self.addresses.iter().filter_map(|one| match one.addr() {
+            IpAddr::V6(address) => Some(address),
             IpAddr::V4(_) => None,
         })
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use super::nexthops::Command;
 use super::{METRIC, PROTOCOL_BGP, TABLE_MAIN};
 
 pub(super) const NLMSG_ERROR: u16 = 2;
@@ -17,6 +18,9 @@ pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWNEXTHOP: u16 = 104;
+pub(super) const RTM_DELNEXTHOP: u16 = 105;
+pub(super) const RTM_GETNEXTHOP: u16 = 106;
 
 const NLM_F_REQUEST: u16 = 0x1;
 pub(super) const NLM_F_ACK: u16 = 0x4;
@@ -30,7 +34,13 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
+const RTNH_F_DEAD: u8 = 1;
 const RTNH_F_ONLINK: u8 = 4;
+const NHA_ID: u16 = 1;
+const NHA_GROUP: u16 = 2;
+const NHA_OIF: u16 = 5;
+const NHA_GATEWAY: u16 = 6;
 const RTN_UNICAST: u8 = 1;
 
 const IFLA_IFNAME: u16 = 3;
@@ -55,65 +65,127 @@ pub struct Hop {
 pub struct KernelRoute {
     /// The prefix.
     pub prefix: IpNet,
-    /// Its next hops, in ascending order.
+    /// Its next hops, in ascending order; those that the kernel does not use are left out.
     pub hops: Vec<Hop>,
+    /// The nexthop object that it points to.
+    pub object: Option<u32>,
 }
 
-/// Appends a message that makes a route what it should be: to these next hops, or gone.
-pub(super) fn put_route(out: &mut Vec<u8>, sequence: u32, prefix: &IpNet, hops: Option<&[Hop]>) {
+/// What a route is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Gone.
+    Gone,
+    /// To these next hops.
+    Hops(&'a [Hop]),
+    /// To the next hops of this object.
+    Object(u32),
+}
+
+/// Appends a message that makes a route what it should be.
+pub(super) fn put_route(out: &mut Vec<u8>, sequence: u32, prefix: &IpNet, way: Way<'_>) {
     let start = out.len();
-    let (kind, flags) = match hops {
-        Some(_) => (RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE),
-        None => (RTM_DELROUTE, NLM_F_REQUEST),
+    let (kind, flags) = match way {
+        Way::Gone => (RTM_DELROUTE, NLM_F_REQUEST),
+        _ => (RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE),
     };
     begin(out, kind, flags, sequence);
-    let family = if prefix.addr().is_ipv4() {
-        AF_INET
-    } else {
-        AF_INET6
+    let family = family_of(prefix.addr());
+    let alone = match way {
+        Way::Hops([only]) => Some(only),
+        _ => None,
     };
-    let alone = hops.and_then(|hops| if let [only] = hops { Some(only) } else { None });
-    let onlink = u32::from(if alone.is_some_and(|hop| hop.link.is_some()) {
-        RTNH_F_ONLINK
-    } else {
-        0
-    });
-    out.extend([
-        family,
-        prefix.prefix_len(),
-        0,
-        0,
-        TABLE_MAIN,
-        PROTOCOL_BGP,
-        0,
-        RTN_UNICAST,
-    ]);
-    out.extend(onlink.to_ne_bytes());
+    out.extend([family, prefix.prefix_len(), 0, 0]);
+    out.extend([TABLE_MAIN, PROTOCOL_BGP, 0, RTN_UNICAST]);
+    out.extend(u32::from(alone.map_or(0, on_link)).to_ne_bytes());
     attribute(out, RTA_DST, &octets(prefix.network()));
     attribute(out, RTA_PRIORITY, &METRIC.to_ne_bytes());
-    match (alone, hops) {
+    match (alone, way) {
         (Some(hop), _) => put_hop(out, family, hop, true),
-        (None, Some(hops)) => {
+        (None, Way::Hops(hops)) => {
             let all = nest(out, RTA_MULTIPATH);
             for hop in hops {
                 let one = out.len();
-                let flags = if hop.link.is_some() { RTNH_F_ONLINK } else { 0 };
-                out.extend([0, 0, flags, 0]);
+                out.extend([0, 0, on_link(hop), 0]);
                 out.extend(hop.link.unwrap_or(0).to_ne_bytes());
                 put_hop(out, family, hop, false);
                 patch_u16(out, one);
             }
             patch_u16(out, all);
         }
-        (None, None) => {}
+        (None, Way::Object(id)) => attribute(out, RTA_NH_ID, &id.to_ne_bytes()),
+        (None, Way::Gone) => {}
     }
     finish(out, start);
+}
+
+/// A next hop with an interface is there: we know, so the kernel need not look for a route to it.
+fn on_link(hop: &Hop) -> u8 {
+    hop.link.map_or(0, |_| RTNH_F_ONLINK)
+}
+
+fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+/// Appends a message about a nexthop object.
+pub(super) fn put_nexthop(out: &mut Vec<u8>, sequence: u32, command: &Command) {
+    let start = out.len();
+    let make = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE;
+    let (kind, flags, id) = match command {
+        Command::Single { id, .. } | Command::Group { id, .. } => (RTM_NEWNEXTHOP, make, id),
+        Command::Delete { id } => (RTM_DELNEXTHOP, NLM_F_REQUEST, id),
+    };
+    begin(out, kind, flags, sequence);
+    let (family, on_link) = match command {
+        Command::Single { hop, .. } => (family_of(hop.gateway), on_link(hop)),
+        _ => (0, 0),
+    };
+    let protocol = if kind == RTM_NEWNEXTHOP {
+        PROTOCOL_BGP
+    } else {
+        0
+    };
+    out.extend([family, 0, protocol, 0]);
+    out.extend(u32::from(on_link).to_ne_bytes());
+    attribute(out, NHA_ID, &id.to_ne_bytes());
+    match command {
+        Command::Single { hop, .. } => {
+            attribute(out, NHA_OIF, &hop.link.unwrap_or(0).to_ne_bytes());
+            attribute(out, NHA_GATEWAY, &octets(hop.gateway));
+        }
+        Command::Group { members, .. } => {
+            // Each: the number, its weight less one, and three octets of nothing.
+            let each = members.iter().flat_map(|id| {
+                let [a, b, c, d] = id.to_ne_bytes();
+                [a, b, c, d, 0, 0, 0, 0]
+            });
+            attribute(out, NHA_GROUP, &each.collect::<Vec<u8>>());
+        }
+        Command::Delete { .. } => {}
+    }
+    finish(out, start);
+}
+
+/// A nexthop object: its number and, of a group, its members.
+pub(super) fn nexthop(body: &[u8]) -> Option<(u32, Vec<u32>)> {
+    let all: Vec<(u16, &[u8])> = attributes(body.get(8..)?).collect();
+    let of = |wanted: u16| all.iter().find(|(kind, _)| *kind == wanted);
+    let (_, id) = of(NHA_ID)?;
+    let group = of(NHA_GROUP).map_or(&[][..], |(_, value)| value);
+    let members = group.chunks_exact(8).filter_map(|one| u32_at(one, 0));
+    Some((u32_at(id, 0)?, members.collect()))
 }
 
 /// Asks the last message of a batch to be acknowledged.
 pub(super) fn acknowledge(out: &mut [u8], start: usize) {
     let flags = u16::from_ne_bytes([out[start + 6], out[start + 7]]) | NLM_F_ACK;
     out[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
+}
+
+/// The sequence number of the message that begins at `start`.
+pub(super) fn sequence(bytes: &[u8], start: usize) -> u32 {
+    u32_at(bytes, start + 8).unwrap_or_default()
 }
 
 /// A request for all of something, with a body of zeroes but for the family.
@@ -250,12 +322,13 @@ pub(super) fn link(body: &[u8]) -> Option<(u32, String, bool)> {
     Some((u32_at(body, 4)?, name, flags & running == running))
 }
 
-/// An address: the number of its link, and itself.
-pub(super) fn link_address(body: &[u8]) -> Option<(u32, IpAddr)> {
+/// An address: the number of its link, and itself with the length of the link's prefix.
+pub(super) fn link_address(body: &[u8]) -> Option<(u32, IpNet)> {
     let all: Vec<(u16, &[u8])> = attributes(body.get(8..)?).collect();
     let of = |wanted: u16| all.iter().find(|(kind, _)| *kind == wanted);
     let (_, octets) = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
-    Some((u32_at(body, 4)?, address(octets)?))
+    let net = IpNet::new(address(octets)?, *body.get(1)?).ok()?;
+    Some((u32_at(body, 4)?, net))
 }
 
 /// A route of ours in the main table.
@@ -271,7 +344,8 @@ pub(super) fn route(body: &[u8]) -> Option<KernelRoute> {
         Ipv6Addr::UNSPECIFIED.into()
     };
     let mut prefix = any;
-    let (mut hops, mut gateway, mut link) = (Vec::new(), None, None);
+    let dead = u32_at(header, 8)? & u32::from(RTNH_F_DEAD) != 0;
+    let (mut hops, mut gateway, mut link, mut object) = (Vec::new(), None, None, None);
     for (kind, value) in attributes(&body[12..]) {
         match kind {
             RTA_DST => prefix = address(value)?,
@@ -279,14 +353,20 @@ pub(super) fn route(body: &[u8]) -> Option<KernelRoute> {
             RTA_VIA => gateway = address(value.get(2..)?),
             RTA_OIF => link = u32_at(value, 0),
             RTA_MULTIPATH => hops = next_hops(value),
+            RTA_NH_ID => object = u32_at(value, 0),
             _ => {}
         }
     }
-    hops.extend(gateway.map(|gateway| Hop { gateway, link }));
+    hops.extend(
+        gateway
+            .filter(|_| !dead)
+            .map(|gateway| Hop { gateway, link }),
+    );
     hops.sort_unstable();
     Some(KernelRoute {
         prefix: IpNet::new(prefix, length).ok()?,
         hops,
+        object,
     })
 }
 
@@ -299,12 +379,13 @@ fn next_hops(mut bytes: &[u8]) -> Vec<Hop> {
         let Some(one) = bytes.get(..length) else {
             break;
         };
+        let dead = one[2] & RTNH_F_DEAD != 0;
         let gateway = attributes(&one[8..]).find_map(|(kind, value)| match kind {
             RTA_GATEWAY => address(value),
             RTA_VIA => address(value.get(2..)?),
             _ => None,
         });
-        hops.extend(gateway.map(|gateway| Hop {
+        hops.extend(gateway.filter(|_| !dead).map(|gateway| Hop {
             gateway,
             link: u32_at(one, 4),
         }));
@@ -343,11 +424,46 @@ mod tests {
         for (prefix, hops) in cases {
             let prefix: IpNet = prefix.parse().unwrap();
             let mut bytes = Vec::new();
-            put_route(&mut bytes, 7, &prefix, Some(&hops));
+            put_route(&mut bytes, 7, &prefix, Way::Hops(&hops));
             let message = messages(&bytes).next().unwrap();
             assert_eq!((message.kind, message.sequence), (RTM_NEWROUTE, 7));
             assert_eq!(bytes.len() % 4, 0);
-            assert_eq!(route(message.body), Some(KernelRoute { prefix, hops }));
+            let object = None;
+            let same = KernelRoute {
+                prefix,
+                hops,
+                object,
+            };
+            assert_eq!(route(message.body), Some(same));
         }
+    }
+
+    #[test]
+    fn objects_read_as_they_were_written() {
+        let hop = Hop {
+            gateway: "fe80::1".parse().unwrap(),
+            link: Some(3),
+        };
+        let members = vec![6, 7];
+        for (command, expected) in [
+            (Command::Single { id: 9, hop }, (9, vec![])),
+            (
+                Command::Group {
+                    id: 8,
+                    members: members.clone(),
+                },
+                (8, members),
+            ),
+        ] {
+            let mut bytes = Vec::new();
+            put_nexthop(&mut bytes, 1, &command);
+            let message = messages(&bytes).next().unwrap();
+            assert_eq!(message.kind, RTM_NEWNEXTHOP);
+            assert_eq!(nexthop(message.body), Some(expected));
+        }
+        let (prefix, mut bytes) = ("10.0.0.0/8".parse().unwrap(), Vec::new());
+        put_route(&mut bytes, 1, &prefix, Way::Object(8));
+        let message = messages(&bytes).next().unwrap();
+        assert_eq!(route(message.body).unwrap().object, Some(8));
     }
 }

@@ -1,11 +1,15 @@
 //! The kernel's links, addresses and routes, over rtnetlink.
 //!
 //! [`message`] is the encoding, by hand, because half a million routes are written with it;
-//! [`routes`] installs, in batches with one acknowledgement; [`links`] knows the interfaces and
-//! hears of changes.
+//! [`routes`] installs, in batches with one acknowledgement, pointing to the objects of
+//! [`nexthops`]; [`links`] knows the interfaces and hears of changes; [`news`] hears what others do
+//! to our routes; [`fib`] sees to it that the kernel has what it should.
 
+pub mod fib;
 pub mod links;
 mod message;
+pub mod news;
+mod nexthops;
 pub mod routes;
 
 /// The routing protocol under which routes are installed (`RTPROT_BGP`).

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peapod_bgp::fsm::State;
 use peapod_bgp::speaker::PeerView;
 use peapod_router::RouterConfig;
-use peapod_router::control::{self, ShownPeer};
+use peapod_router::control::{self, Audit, ShownPeer};
 use tokio_util::sync::CancellationToken;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -284,6 +284,11 @@ impl Lab {
             .collect();
         hops.sort();
         hops
+    }
+
+    /// The kernel's routes of a router of ours against those that should be there.
+    pub fn audit(&self, router: &str) -> Audit {
+        control::audit(&self.socket(router)).unwrap()
     }
 
     /// Waits for BFD with a neighbour to be up.

@@ -1,0 +1,384 @@
+//! The kernel's routes kept as the speaker wants them, whatever happens to them.
+//!
+//! What changes is written at once. What may have been lost is looked at: after a link changed,
+//! after somebody else touched our routes, after the kernel refused some, and when an operator
+//! asks. Nothing is believed to be installed because it was written once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use peapod_bgp::Speaker;
+use peapod_bgp::rib::{Gateway, NextHops};
+use peapod_bgp::types::Family;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::links::Links;
+use super::news::News;
+use super::routes::{
+    BATCH, Done, Hop, Installed, Installer, Job, fingerprint, installed, needs_link,
+};
+
+/// Wait after something that makes an audit necessary, so that one serves for several.
+const AUDIT_DELAY: Duration = Duration::from_millis(200);
+/// First and longest wait before routes are repaired that somebody else touches, or tried again
+/// that the kernel refuses.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(30)];
+/// Without trouble for so long, the first wait holds again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// Routes of which it is remembered that others touched them, or that the kernel refused them;
+/// when there are more, everything is looked at.
+const REMEMBERED: usize = 4096;
+
+/// What the kernel has against what it should have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// Routes that should be there (the RIB's forwarding).
+    pub wanted: usize,
+    /// Routes of protocol bgp that are there (the FIB).
+    pub installed: usize,
+    /// Wanted and not there.
+    pub missing: usize,
+    /// There, with other next hops than wanted.
+    pub different: usize,
+    /// There and not wanted: of another daemon, or of a router before us.
+    pub extra: usize,
+    /// Refused by the kernel when last written.
+    pub refused: usize,
+}
+
+/// The kernel's routes.
+#[derive(Debug)]
+pub struct Fib {
+    installer: Installer,
+    /// Routes of a router before us that nothing was said of yet.
+    leftover: BTreeSet<IpNet>,
+    /// What the kernel refused, and why.
+    refused: BTreeMap<IpNet, io::Error>,
+    /// What others touched.
+    touched: BTreeSet<IpNet>,
+    /// Everything is to be looked at.
+    audit_wanted: bool,
+    /// When to see to what is wrong.
+    due: Option<Instant>,
+    trouble: Trouble,
+    last: Option<Audit>,
+    asked: Vec<oneshot::Sender<Audit>>,
+}
+
+/// How long to wait before doing something again that may be in vain.
+#[derive(Debug)]
+struct Trouble {
+    wait: Duration,
+    last: Option<Instant>,
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// There is trouble again.
+    fn next(&mut self, now: Instant) -> Duration {
+        let calm = self.last.is_none_or(|last| now - last > FORGIVEN_AFTER);
+        self.wait = if calm {
+            PATIENCE[0]
+        } else {
+            (self.wait * 2).min(PATIENCE[1])
+        };
+        self.last = Some(now);
+        self.wait
+    }
+}
+
+// === impl Audit ===
+
+impl Audit {
+    /// Whether the kernel has exactly what it should.
+    pub fn clean(&self) -> bool {
+        self.missing + self.different + self.extra + self.refused == 0
+    }
+}
+
+// === impl Fib ===
+
+impl Fib {
+    /// Starts installing. What became of it comes back through `done`, to be
+    /// [given here](Fib::done).
+    ///
+    /// # Errors
+    /// If the kernel's routes cannot be read.
+    pub fn start(done: UnboundedSender<Done>) -> io::Result<Self> {
+        Ok(Fib {
+            leftover: installed()?.into_iter().map(|route| route.prefix).collect(),
+            installer: Installer::start(done)?,
+            refused: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            audit_wanted: false,
+            due: None,
+            trouble: Trouble {
+                wait: PATIENCE[0],
+                last: None,
+            },
+            last: None,
+            asked: Vec::new(),
+        })
+    }
+
+    /// How many routes a router before us has left.
+    pub fn leftover(&self) -> usize {
+        self.leftover.len()
+    }
+
+    /// The netlink port that routes are written from.
+    pub fn port(&self) -> u32 {
+        self.installer.port()
+    }
+
+    /// Why the kernel does not have a route.
+    pub fn refusal(&self, prefix: &IpNet) -> Option<&io::Error> {
+        self.refused.get(prefix)
+    }
+
+    /// What the last audit found.
+    pub fn last_audit(&self) -> Option<Audit> {
+        self.last
+    }
+
+    /// When [`Fib::tick`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Gives the kernel what changed, as fast as it takes it.
+    pub fn install(&mut self, speaker: &mut Speaker, links: &Links) {
+        while self.installer.ready() && speaker.has_changes() {
+            let changes = speaker.take_changes(BATCH);
+            let mut jobs = Vec::with_capacity(changes.len());
+            for change in changes {
+                if !self.leftover.is_empty() {
+                    self.leftover.remove(&change.prefix);
+                }
+                if !self.refused.is_empty() {
+                    self.refused.remove(&change.prefix);
+                }
+                let hops = change
+                    .next_hops
+                    .as_deref()
+                    .map(|wanted| hops(wanted, links));
+                jobs.push(Job {
+                    prefix: change.prefix,
+                    hops: hops.filter(|hops| !hops.is_empty()),
+                });
+            }
+            self.installer.install(jobs);
+        }
+        self.remove_leftover(speaker);
+    }
+
+    /// After a restart: what nobody announces any more goes, once all have had their say.
+    fn remove_leftover(&mut self, speaker: &Speaker) {
+        let ready = self.installer.ready() && !speaker.has_changes() && !speaker.deferring();
+        if self.leftover.is_empty() || !ready {
+            return;
+        }
+        let gone = std::mem::take(&mut self.leftover);
+        tracing::info!(
+            routes = gone.len(),
+            "removing routes of before that nobody announces"
+        );
+        let jobs = gone.into_iter().map(|prefix| Job { prefix, hops: None });
+        self.installer.install(jobs.collect());
+        self.look_soon();
+    }
+
+    /// Something was done.
+    pub fn done(&mut self, done: Done, speaker: &mut Speaker, links: &Links) {
+        self.installer.finished();
+        match done {
+            Done::Written { refused } => self.note_refused(refused),
+            Done::Read(Ok(kernel)) => self.compare(&kernel, speaker, links),
+            Done::Read(Err(error)) => {
+                tracing::warn!(%error, "cannot read the kernel's routes");
+                self.audit_wanted = true;
+                self.due = Some(Instant::now() + PATIENCE[1]);
+            }
+        }
+        self.install(speaker, links);
+    }
+
+    fn note_refused(&mut self, refused: Vec<(IpNet, io::Error)>) {
+        if let Some((prefix, error)) = refused.first() {
+            let routes = refused.len();
+            tracing::warn!(routes, %prefix, %error, "the kernel refused routes, this one first");
+            let now = Instant::now();
+            let again = now + self.trouble.next(now);
+            self.due.get_or_insert(again);
+        }
+        for (prefix, error) in refused {
+            if self.refused.len() < REMEMBERED {
+                self.refused.insert(prefix, error);
+            } else {
+                self.audit_wanted = true;
+            }
+        }
+    }
+
+    /// A link changed: with it go the routes over it, whoever wants them, and what was refused
+    /// may be possible now.
+    pub fn link_changed(&mut self, index: Option<u32>) {
+        index
+            .into_iter()
+            .for_each(|index| self.installer.link_changed(index));
+        self.look_soon();
+    }
+
+    /// A next hop cannot be reached any more: all routes over it are led around it before the
+    /// speaker has gone through them one by one.
+    pub fn fail(&mut self, gateway: IpAddr, interface: Option<&str>, links: &Links) {
+        let link = interface.and_then(|name| links.index(name));
+        self.installer.fail(Hop { gateway, link });
+        // Others may be wanted over it still.
+        self.look_soon();
+    }
+
+    /// Others touched our routes.
+    pub fn heard(&mut self, news: Vec<News>) {
+        let now = Instant::now();
+        for one in news {
+            match one {
+                News::Route(prefix) if self.touched.len() < REMEMBERED => {
+                    self.touched.insert(prefix);
+                }
+                News::Route(_) | News::Overflow => self.audit_wanted = true,
+                News::Objects => {
+                    self.installer.objects_touched();
+                    self.audit_wanted = true;
+                }
+            }
+        }
+        if self.due.is_none() {
+            self.due = Some(now + self.trouble.next(now));
+        }
+    }
+
+    /// Has everything compared; the answer comes when that is done.
+    pub fn ask_audit(&mut self, answer: oneshot::Sender<Audit>) {
+        self.asked.push(answer);
+        self.audit_wanted = true;
+        self.due = Some(Instant::now());
+    }
+
+    fn look_soon(&mut self) {
+        self.audit_wanted = true;
+        let soon = Instant::now() + AUDIT_DELAY;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+    }
+
+    /// Sees to what is wrong, if it is time.
+    pub fn tick(&mut self, speaker: &mut Speaker, links: &Links) {
+        if self.due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        if !self.installer.idle() || speaker.has_changes() {
+            // What is under way first: it is not what an audit is after.
+            self.due = Some(Instant::now() + PATIENCE[0]);
+            return;
+        }
+        self.due = None;
+        let again: Vec<IpNet> = std::mem::take(&mut self.touched)
+            .into_iter()
+            .chain(std::mem::take(&mut self.refused).into_keys())
+            .collect();
+        for prefix in again {
+            speaker.change_again(&prefix);
+        }
+        self.install(speaker, links);
+        if std::mem::take(&mut self.audit_wanted) {
+            self.installer.read();
+        }
+    }
+
+    /// Compares the kernel's routes with ours, and has written again what it has not.
+    fn compare(&mut self, kernel: &[Installed], speaker: &mut Speaker, links: &Links) {
+        let mut left: HashMap<IpNet, u32> = kernel
+            .iter()
+            .map(|route| (route.prefix, route.hops))
+            .collect();
+        let mut audit = Audit {
+            installed: kernel.len(),
+            refused: self.refused.len(),
+            ..Audit::default()
+        };
+        let mut wrong = Vec::new();
+        for family in Family::SUPPORTED {
+            for (prefix, next_hops) in speaker.forwarding(family) {
+                let wanted = hops(next_hops, links);
+                if wanted.is_empty() {
+                    continue;
+                }
+                audit.wanted += 1;
+                match left.remove(&prefix) {
+                    Some(have) if have == fingerprint(&wanted) => continue,
+                    Some(_) => audit.different += 1,
+                    None => audit.missing += 1,
+                }
+                wrong.push(prefix);
+            }
+        }
+        // Those of a router before us are not yet for us to judge.
+        audit.extra = left
+            .keys()
+            .filter(|prefix| !self.leftover.contains(prefix))
+            .count();
+        if !wrong.is_empty() {
+            tracing::info!(?audit, "writing routes again that the kernel has not");
+        }
+        for prefix in wrong {
+            speaker.change_again(&prefix);
+        }
+        self.last = Some(audit);
+        for asked in self.asked.drain(..) {
+            // Who asked may be gone.
+            let _ = asked.send(audit);
+        }
+    }
+}
+
+/// Next hops as the kernel knows them; those over links that are gone are left out.
+fn hops(next_hops: &NextHops, links: &Links) -> Vec<Hop> {
+    let hop = |gateway: &Gateway| {
+        let link = gateway
+            .interface
+            .as_deref()
+            .and_then(|name| links.index(name));
+        (link.is_some() || !needs_link(gateway.address)).then_some(Hop {
+            gateway: gateway.address,
+            link,
+        })
+    };
+    next_hops.iter().filter_map(hop).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_with_trouble_and_calm_forgives() {
+        let (start, mut trouble) = (
+            Instant::now(),
+            Trouble {
+                wait: PATIENCE[0],
+                last: None,
+            },
+        );
+        let waits: Vec<u128> = (0..12).map(|_| trouble.next(start).as_millis()).collect();
+        assert_eq!(waits[..4], [50, 100, 200, 400]);
+        assert_eq!(waits[11], 30_000);
+        assert_eq!(trouble.next(start + FORGIVEN_AFTER * 2), PATIENCE[0]);
+    }
+}
