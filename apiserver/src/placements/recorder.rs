@@ -387,8 +387,12 @@ impl Recorder {
     fn node(&mut self, facts: NodeFacts, at: Timestamp, out: &mut Vec<Kept>) {
         let name = facts.name.clone();
         let node = self.nodes.entry(name.clone()).or_default();
-        node.facts = facts;
+        let before = std::mem::replace(&mut node.facts, facts);
         let (boot, rack) = (node.facts.boot.clone(), node.facts.rack.clone());
+        // Nodes report often; what their pods' places depend on changes seldom.
+        if before.name == name && (&before.boot, &before.rack) == (&boot, &rack) {
+            return;
+        }
         for uid in self.on_node(&name) {
             let Some(kept) = self.open.get_mut(&uid) else {
                 continue;
@@ -415,7 +419,7 @@ impl Recorder {
             Some((waiting, _)) if *waiting == leaves => {}
             Some(_) if node.leaves.as_ref() == Some(&leaves) => node.next = None,
             Some(waiting) => *waiting = (leaves, at + SETTLE),
-            // Also when they seem known: restored placements may have others.
+            None if node.leaves.as_ref() == Some(&leaves) => {}
             None => node.next = Some((leaves, at + SETTLE)),
         }
     }

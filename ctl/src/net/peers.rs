@@ -177,6 +177,7 @@ pub fn unreachable(socket: &Path) -> String {
 fn router_table(peers: &[ShownPeer]) -> Table {
     let mut table = Table::new(&[
         "NEIGHBOR",
+        "NAME",
         "AS",
         "STATE",
         "SINCE",
@@ -195,6 +196,7 @@ fn router_table(peers: &[ShownPeer]) -> Table {
         let established = state == "Established";
         table.row(vec![
             peer.name.as_str().into(),
+            peer.hostname.clone().unwrap_or_default().into(),
             peer.remote_as.as_str().into(),
             Cell::toned(state, tone(established)),
             age(peer.since_seconds as i64).into(),

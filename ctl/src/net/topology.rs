@@ -1,8 +1,9 @@
 //! `peapod net topology`: nodes, leaves and spines, as far as the nodes' sessions tell.
 //!
 //! A leaf is what nodes have sessions with. What is beyond the leaves no session of a node
-//! shows; spines are known only by the AS numbers in the paths of learned routes, which the
-//! node's tables hold and the API does not: they are drawn when a local speaker is asked.
+//! shows: spines are drawn with their names when the fabric runs on this machine, and its
+//! routers can be asked; else by the AS numbers in the paths that a node of this machine has
+//! learned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -26,6 +27,8 @@ pub struct Topology {
     pub racks: Vec<Rack>,
     /// Leaves.
     pub leaves: Vec<Leaf>,
+    /// Spines, of a fabric on this machine.
+    pub spines: Vec<Spine>,
     /// AS numbers seen behind the leaves: spines, borders.
     pub beyond: Vec<Beyond>,
     /// Links between nodes and leaves.
@@ -66,6 +69,26 @@ pub struct Leaf {
     pub router_id: Option<String>,
 }
 
+/// A spine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Spine {
+    /// Its name.
+    pub name: String,
+    /// Its AS.
+    pub asn: Option<u32>,
+    /// The leaves that it has sessions with, and their state.
+    pub links: Vec<(String, String)>,
+}
+
+/// What a router of a fabric on this machine says of one neighbour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Told {
+    router: String,
+    asn: Option<u32>,
+    neighbor: String,
+    state: String,
+}
+
 /// An AS behind leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Beyond {
@@ -102,7 +125,8 @@ pub async fn run(context: &Context) -> Result<()> {
         .iter()
         .map(|node| (text(node, "/metadata/name").to_owned(), is_ready(node)))
         .collect();
-    let topology = draw(&ready, &racks(&nodes), &sessions, &paths);
+    let told = told(&local::routers(&context.instance)?);
+    let topology = draw(&ready, &racks(&nodes), &sessions, &paths, &told);
     match context.format.output() {
         Some(Output::Mermaid) => print!("{}", mermaid(&topology)),
         Some(Output::Dot) => print!("{}", dot(&topology)),
@@ -116,6 +140,21 @@ fn is_ready(node: &serde_json::Value) -> bool {
     let conditions = super::source::items(node, "/status/conditions").iter();
     let mut ready = conditions.filter(|one| one["type"] == "Ready");
     ready.next().is_some_and(|one| one["status"] == "True")
+}
+
+/// What the routers of a fabric say. One that does not answer says nothing.
+fn told(routers: &[local::LocalRouter]) -> Vec<Told> {
+    let mut told = Vec::new();
+    for router in routers {
+        let peers = control::peers(&router.control).unwrap_or_default();
+        told.extend(peers.into_iter().map(|shown| Told {
+            router: router.name.clone(),
+            asn: router.asn,
+            neighbor: shown.peer.hostname.unwrap_or(shown.peer.name),
+            state: shown.peer.state.to_string(),
+        }));
+    }
+    told
 }
 
 /// The first two AS numbers of each path that a speaker has learned.
@@ -136,6 +175,7 @@ fn draw(
     racks: &BTreeMap<String, String>,
     sessions: &[Session],
     paths: &BTreeSet<(u32, u32)>,
+    told: &[Told],
 ) -> Topology {
     let mut leaves: BTreeMap<String, Leaf> = BTreeMap::new();
     let mut links = Vec::new();
@@ -178,13 +218,37 @@ fn draw(
     // Those without a rack last.
     let mut sorted: Vec<Rack> = by_rack.into_values().collect();
     sorted.sort_by_key(|rack| (rack.name.is_empty(), rack.name.clone()));
-    let beyond = beyond(&leaves, sessions, paths);
+    let spines = spines(&leaves, told);
+    let mut beyond = beyond(&leaves, sessions, paths);
+    beyond.retain(|one| spines.iter().all(|spine| spine.asn != Some(one.asn)));
     Topology {
         racks: sorted,
         leaves: leaves.into_values().collect(),
+        spines,
         beyond,
         links,
     }
+}
+
+/// The routers that have sessions with leaves and are none themselves.
+fn spines(leaves: &BTreeMap<String, Leaf>, told: &[Told]) -> Vec<Spine> {
+    let mut found: BTreeMap<&str, Spine> = BTreeMap::new();
+    for one in told {
+        if leaves.contains_key(&one.router) || !leaves.contains_key(&one.neighbor) {
+            continue;
+        }
+        let spine = found.entry(&one.router).or_insert_with(|| Spine {
+            name: one.router.clone(),
+            asn: one.asn,
+            links: Vec::new(),
+        });
+        spine.links.push((one.neighbor.clone(), one.state.clone()));
+    }
+    let mut spines: Vec<Spine> = found.into_values().collect();
+    for spine in &mut spines {
+        spine.links.sort();
+    }
+    spines
 }
 
 /// The AS numbers behind the leaves that are no node's and no leaf's own.
@@ -218,6 +282,21 @@ fn picture(topology: &Topology) -> String {
     let mut out = String::new();
     for one in &topology.beyond {
         let _ = writeln!(out, "AS {} (behind {})", one.asn, one.leaves.join(", "));
+    }
+    for spine in &topology.spines {
+        let asn = spine
+            .asn
+            .map(|asn| format!(" (AS {asn})"))
+            .unwrap_or_default();
+        let links = spine
+            .links
+            .iter()
+            .map(|(leaf, state)| match state.as_str() {
+                "Established" => leaf.clone(),
+                other => format!("{leaf} {other}"),
+            });
+        let links: Vec<String> = links.collect();
+        let _ = writeln!(out, "spine {}{asn} ── {}", spine.name, links.join(", "));
     }
     for rack in &topology.racks {
         let name = if rack.name.is_empty() {
@@ -289,6 +368,13 @@ fn mermaid(topology: &Topology) -> String {
             let _ = writeln!(out, "  as_{} --- {}", one.asn, id("leaf", leaf));
         }
     }
+    for spine in &topology.spines {
+        let name = id("spine", &spine.name);
+        let _ = writeln!(out, "  {name}[\"{}\"]", spine.name);
+        for (leaf, _) in &spine.links {
+            let _ = writeln!(out, "  {name} --- {}", id("leaf", leaf));
+        }
+    }
     for leaf in &topology.leaves {
         let _ = writeln!(out, "  {}[\"{}\"]", id("leaf", &leaf.name), leaf.name);
     }
@@ -331,6 +417,13 @@ fn dot(topology: &Topology) -> String {
         let _ = writeln!(out, "  as_{0} [label=\"AS {0}\"];", one.asn);
         for leaf in &one.leaves {
             let _ = writeln!(out, "  as_{} -- {};", one.asn, id("leaf", leaf));
+        }
+    }
+    for spine in &topology.spines {
+        let name = id("spine", &spine.name);
+        let _ = writeln!(out, "  {name} [label={:?}, shape=box];", spine.name);
+        for (leaf, _) in &spine.links {
+            let _ = writeln!(out, "  {name} -- {};", id("leaf", leaf));
         }
     }
     for leaf in &topology.leaves {
@@ -387,6 +480,17 @@ mod tests {
             session("n2", "eth1", "leaf1", 65101, "Established"),
             session("n2", "eth2", "leaf2", 65102, "Active"),
         ];
+        let told = |router: &str, neighbor: &str, state: &str| Told {
+            router: router.into(),
+            asn: Some(65009),
+            neighbor: neighbor.into(),
+            state: state.into(),
+        };
+        let told = [
+            told("spine1", "leaf1", "Established"),
+            told("spine1", "leaf2", "Idle"),
+            told("leaf1", "spine1", "Established"),
+        ];
         let ready = [("n1", true), ("n2", true), ("n3", false)];
         let racks = [("n1", "r1"), ("n2", "r1")];
         let owned = |pairs: &[(&str, &str)]| {
@@ -399,7 +503,14 @@ mod tests {
             &ready.map(|(name, ready)| (name.to_owned(), ready)).into(),
             &owned(&racks),
             &sessions,
-            &[(65101, 65000), (65102, 65000), (65101, 65002)].into(),
+            &[
+                (65101, 65000),
+                (65102, 65000),
+                (65101, 65002),
+                (65101, 65009),
+            ]
+            .into(),
+            &told,
         )
     }
 
@@ -408,6 +519,7 @@ mod tests {
         assert_eq!(
             picture(&fabric()),
             "AS 65000 (behind leaf1, leaf2)\n\
+             spine spine1 (AS 65009) ── leaf1, leaf2 Idle\n\
              rack r1\n\
              \x20 leaves: leaf1 (AS 65101), leaf2 (AS 65102)\n\
              \x20 ├─ n1 (AS 65001)\n\
@@ -434,7 +546,7 @@ mod tests {
             "{mermaid}"
         );
         let dot = dot(&topology);
-        assert_eq!(dot.matches(" -- ").count(), 4 + 2, "{dot}");
+        assert_eq!(dot.matches(" -- ").count(), 4 + 2 + 2, "{dot}");
         assert_eq!(dot.matches('{').count(), dot.matches('}').count());
     }
 }

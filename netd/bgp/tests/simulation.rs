@@ -133,3 +133,21 @@ fn from_scratch(up: &[bool], extra: &[bool]) -> Net {
     net.run_until(20_000, "a fresh network converges", Net::quiet);
     net
 }
+
+#[test]
+fn a_peer_is_shown_with_the_name_that_it_tells() {
+    let mut net = Net::new();
+    let named = |asn, id, hostname: Option<&str>| {
+        let mut config = config(asn, id);
+        config.hostname = hostname.map(str::to_owned);
+        config
+    };
+    let leaf = net.add("leaf", named(65_001, 1, Some("leaf1")));
+    let spine = net.add("spine", named(65_002, 2, None));
+    net.link(leaf, spine);
+    net.announce(leaf, "10.244.1.0/24");
+    net.run_until(20_000, "they converge", Net::quiet);
+    let shown = |node: usize| net.nodes[node].speaker.peers()[0].hostname.clone();
+    assert_eq!(shown(spine).as_deref(), Some("leaf1"));
+    assert_eq!(shown(leaf), None, "it tells none");
+}

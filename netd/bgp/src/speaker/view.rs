@@ -11,7 +11,7 @@ use super::peer::{Peer, at};
 use crate::fsm::State;
 use crate::rib::select::explain;
 use crate::rib::{Choice, Freshness, Gateway, Path, PeerId, Slot};
-use crate::types::{Family, PathAttributes};
+use crate::types::{Capability, Family, PathAttributes};
 
 /// A peer, as shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct PeerView {
     /// Its identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router_id: Option<Ipv4Addr>,
+    /// The name that it tells of itself (draft-walton-bgp-hostname-capability).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// Its state.
     pub state: State,
     /// Seconds since the session came up or went down.
@@ -278,6 +281,14 @@ impl Speaker {
                 |agreement| agreement.theirs.asn().to_string(),
             ),
             router_id: agreement.map(|agreement| agreement.theirs.router_id),
+            hostname: agreement.and_then(|agreement| {
+                let told = agreement.theirs.capabilities.iter();
+                let mut names = told.filter_map(|capability| match capability {
+                    Capability::Fqdn { hostname, .. } if !hostname.is_empty() => Some(hostname),
+                    _ => None,
+                });
+                names.next().cloned()
+            }),
             state: peer.fsm.state(),
             since_seconds: (self.now - peer.since).as_secs(),
             established: peer.counters.established,
