@@ -10,6 +10,7 @@ use crate::client::{self, ClientCommand, Global};
 use crate::image::{self, ImageArgs};
 use crate::instance::{self, UpArgs};
 use crate::net::{self, NetArgs};
+use crate::roles::run_node;
 use crate::router::{self, RouterArgs};
 
 /// A Kubernetes in one small binary, with the network built in.
@@ -30,7 +31,9 @@ enum Command {
     Down(instance::DownArgs),
     /// Show what runs, since when, and what to know
     Status(instance::StatusArgs),
-    /// Manage the images of this machine's node
+    /// Run the agents of a node, in the foreground
+    Node(run_node::NodeArgs),
+    /// Manage the images of this machine's nodes
     Image(ImageArgs),
     /// Run a BGP router, with no cluster
     Router(RouterArgs),
@@ -58,6 +61,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Up(args) => instance::up(&args)?,
         Command::Down(args) => instance::down(&args)?,
         Command::Status(args) => return instance::status(&args),
+        Command::Node(args) => run_node::run(&args)?,
         Command::Image(args) => image::run(&args)?,
         Command::Router(args) => router::run(&args)?,
         Command::Net(args) => net::run(args, &cli.global)?,

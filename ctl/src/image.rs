@@ -1,4 +1,4 @@
-//! `peapod image`: the images of this machine's node, and making one from a static binary.
+//! `peapod image`: the images of this machine's nodes, and making one from a static binary.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -88,10 +88,18 @@ pub fn run(args: &ImageArgs) -> Result<()> {
         );
     };
     single_threaded()?.block_on(async {
-        let config = layout.runtime(state.containerd);
-        let client = Client::new(&config.address, &config.namespace)?;
-        let images = ContainerdImages::new(client, config.registries);
-        act(&images, &args.action).await
+        let nodes = layout.of_nodes();
+        for node in &nodes {
+            if nodes.len() > 1 {
+                let name = node.root().file_name().unwrap_or_default();
+                println!("{}:", name.to_string_lossy());
+            }
+            let config = node.runtime(state.containerd.clone());
+            let client = Client::new(&config.address, &config.namespace)?;
+            let images = ContainerdImages::new(client, config.registries);
+            act(&images, &args.action).await?;
+        }
+        Ok(())
     })
 }
 

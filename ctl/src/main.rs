@@ -6,9 +6,11 @@
 mod allocator;
 mod cli;
 mod client;
+mod fabric;
 mod image;
 mod instance;
 mod net;
+mod roles;
 mod router;
 mod terminal;
 

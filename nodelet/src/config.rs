@@ -5,6 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Taint;
+use peapod_api::k8s_openapi;
+use tokio::sync::watch;
+
 use crate::make::etc::ClusterDns;
 use crate::runtime::Runtime;
 
@@ -18,6 +22,8 @@ pub struct Config {
     pub node_ips: Vec<IpAddr>,
     /// Labels of the Node, beside hostname, architecture and operating system.
     pub labels: BTreeMap<String, String>,
+    /// Taints that the Node is registered with; later ones are others' affair.
+    pub taints: Vec<Taint>,
     /// State: `pods/UID/...` below it.
     pub data_dir: PathBuf,
     /// Logs of containers: `NAMESPACE_POD_UID/CONTAINER/RESTARTS.log` below it.
@@ -46,10 +52,17 @@ pub struct ServerConfig {
     /// TCP port on the first of the node's addresses; 0 chooses one. What it is stands in
     /// `status.daemonEndpoints` of the Node.
     pub port: u16,
-    /// Serving certificate, with its chain, in PEM.
+    /// The serving certificate now; new connections get the one that is there when they come.
+    pub serving: watch::Receiver<Serving>,
+    /// CA, in PEM, that must have signed a client's certificate.
+    pub client_ca_pem: String,
+}
+
+/// A serving certificate.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The certificate, with its chain, in PEM.
     pub cert_pem: String,
     /// Its private key in PEM.
     pub key_pem: String,
-    /// CA, in PEM, that must have signed a client's certificate.
-    pub client_ca_pem: String,
 }

@@ -28,6 +28,6 @@ mod tasks;
 pub mod volumes;
 
 pub use cleanup::cleanup;
-pub use config::{Config, ServerConfig};
+pub use config::{Config, ServerConfig, Serving};
 pub use error::Error;
 pub use tasks::run;

@@ -17,6 +17,7 @@ use super::settings::{self, Settings};
 use super::state::{InstanceLock, State};
 use super::{Layout, preflight, unit};
 use crate::cli::{DataDir, single_threaded};
+use crate::fabric;
 use crate::terminal::Steps;
 
 /// A stop that takes longer is ended by force.
@@ -103,13 +104,17 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
         if socket == private && launch::running_pid(&layout.containerd()).is_none() {
             launch::find_or_start(&launch::Choice::Private, &layout.containerd()).await?;
         }
-        let config = layout.runtime(socket);
-        match everything {
-            true => purge::purge(&config).await?,
-            false => purge::stop(&config).await?,
+        for node in layout.of_nodes() {
+            let config = node.runtime(socket.clone());
+            match everything {
+                true => purge::purge(&config).await?,
+                false => purge::stop(&config).await?,
+            }
         }
     }
-    peapod_nodelet::cleanup(&layout.node())?;
+    for node in layout.of_nodes() {
+        peapod_nodelet::cleanup(&node.node())?;
+    }
     launch::stop(&layout.containerd()).await?;
     Ok(())
 }
@@ -117,6 +122,14 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
 fn restore_network(layout: &Layout) -> Result<()> {
     let settings = settings::read_json::<Settings>(&layout.settings())?;
     let dns = settings.as_ref().map(Settings::dns_address).transpose()?;
+    if settings
+        .as_ref()
+        .is_some_and(|settings| settings.network.is_some())
+    {
+        single_threaded()?.block_on(fabric::lower(&fabric::id(layout.root())))?;
+        peapod_netd::links::sysctl::restore(&layout.network())?;
+        return Ok(());
+    }
     peapod_netd::cleanup(dns.as_slice(), &layout.network())?;
     if let Some(address) = settings.and_then(|settings| settings.node_ip) {
         peapod_netd::node_address::remove(address)?;

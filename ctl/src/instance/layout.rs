@@ -77,6 +77,39 @@ impl Layout {
         format!("peapod-{short}")
     }
 
+    /// What the node of this directory is.
+    pub fn node_settings(&self) -> PathBuf {
+        self.root.join("node.json")
+    }
+
+    /// The nodes in namespaces, a data directory each below it.
+    pub fn nodes_dir(&self) -> PathBuf {
+        self.root.join("nodes")
+    }
+
+    /// The data directory of a node in a namespace.
+    pub fn of_node(&self, name: &str) -> Self {
+        Self {
+            root: self.nodes_dir().join(name),
+        }
+    }
+
+    /// The data directories that have containers: those of nodes in namespaces, or this one.
+    pub fn of_nodes(&self) -> Vec<Self> {
+        let entries = std::fs::read_dir(self.nodes_dir()).into_iter().flatten();
+        let mut roots: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        roots.sort();
+        match roots.is_empty() {
+            true => vec![self.clone()],
+            false => roots.into_iter().map(|root| Self { root }).collect(),
+        }
+    }
+
+    /// Leaves and spines, a directory each below it.
+    pub fn fabric(&self) -> PathBuf {
+        self.root.join("fabric")
+    }
+
     /// Volumes of the node-local storage class.
     pub fn volumes(&self) -> PathBuf {
         self.root.join("volumes")

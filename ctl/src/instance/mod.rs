@@ -1,14 +1,15 @@
 //! An instance: the cluster on this machine that `up` starts, `status` shows and `down` stops.
 
-mod api_flags;
+pub mod api_flags;
 mod daemon;
 mod down;
-mod handshake;
-mod layout;
-mod preflight;
-mod ready;
-mod settings;
-mod state;
+pub mod handshake;
+pub mod layout;
+pub mod preflight;
+mod rack;
+pub mod ready;
+pub mod settings;
+pub mod state;
 mod status;
 mod unit;
 mod up;

@@ -31,6 +31,21 @@ pub async fn wait(client: Client, settings: &Settings, dns: SocketAddr) -> Resul
     }
 }
 
+/// Waits until all these nodes are ready.
+pub async fn nodes(client: Client, names: &[String]) -> Result<()> {
+    let all = names.iter().map(|name| {
+        let client = client.clone();
+        async move {
+            let ready = node(client, name);
+            match tokio::time::timeout(PATIENCE, ready).await {
+                Ok(outcome) => outcome,
+                Err(_) => bail!("node {name} was not ready after {PATIENCE:?}"),
+            }
+        }
+    });
+    futures::future::try_join_all(all).await.map(drop)
+}
+
 async fn node(client: Client, name: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(client);
     let is_ready = |node: Option<&Node>| {

@@ -7,9 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::fabric::plan::Fabric;
 
 /// The settings of one cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,15 @@ pub struct Settings {
     pub node_cidr: IpNet,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// How many nodes there are, where it was said.
+    #[serde(default)]
+    pub nodes: Option<u32>,
+    /// The fabric between them, if there is one.
+    #[serde(default)]
+    pub fabric: Option<Fabric>,
+    /// The network between nodes in namespaces and the machine, once chosen.
+    #[serde(default)]
+    pub network: Option<Ipv4Net>,
 }
 
 impl Settings {

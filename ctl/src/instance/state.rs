@@ -4,7 +4,7 @@
 //! while the lock is held.
 
 use std::fs::{File, OpenOptions};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub struct State {
     pub version: String,
     /// When it was started.
     pub started_at: Timestamp,
-    /// Where the API server listens for the user.
-    pub listen: SocketAddr,
+    /// Where the API server listens, host and port.
+    pub listen: String,
     /// The administrator's kubeconfig.
     pub kubeconfig: PathBuf,
     /// The node's name.

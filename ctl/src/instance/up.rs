@@ -14,6 +14,7 @@ use super::api_flags::ApiFlags;
 use super::settings::{self, Settings};
 use super::state::InstanceLock;
 use super::{Layout, State, daemon, handshake, layout, preflight, unit};
+use crate::fabric::plan::{Fabric, NODES_MAX};
 use crate::terminal::Steps;
 
 /// The arguments of `peapod up`.
@@ -62,6 +63,15 @@ pub struct UpArgs {
         default_value = "10.96.0.0/16,fd00:10:96::/112"
     )]
     pub service_cidr: Vec<IpNet>,
+    /// How many nodes: more than one are each in a network namespace of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(NODES_MAX)))]
+    pub nodes: Option<u32>,
+    /// A fabric of virtual switches between the nodes, which speak BGP; two leaves to a rack
+    #[arg(long, value_name = "SPINESxLEAVES")]
+    pub fabric: Option<Fabric>,
+    /// How long a node may be silent before it counts as unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
+    pub node_monitor_grace_period: u64,
     #[command(flatten)]
     pub api: ApiFlags,
 }
@@ -151,6 +161,9 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         service_cidrs: args.service_cidr.clone(),
         node_cidr: args.node_cidr,
         cluster_domain: "cluster.local".to_owned(),
+        nodes: args.nodes,
+        fabric: args.fabric,
+        network: None,
     };
     let Some(kept) = settings::read_json::<Settings>(&layout.settings())? else {
         return Ok(wanted);
@@ -169,10 +182,29 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
             );
         }
     }
+    let again = "begin anew after `peapod down --purge`";
+    if args
+        .nodes
+        .is_some_and(|nodes| nodes != kept.nodes.unwrap_or(1))
+    {
+        bail!(
+            "--nodes differs from what this cluster was made with ({}); keep it, or {again}",
+            kept.nodes.unwrap_or(1)
+        );
+    }
+    if args.fabric.is_some() && args.fabric != kept.fabric {
+        let was = kept
+            .fabric
+            .map_or("none".to_owned(), |fabric| fabric.to_string());
+        bail!("--fabric differs from what this cluster was made with ({was}); keep it, or {again}");
+    }
     let node = args.node_name.clone().unwrap_or(kept.node);
     Ok(Settings {
         node,
         node_ip: args.node_ip.or(kept.node_ip),
+        nodes: kept.nodes,
+        fabric: kept.fabric,
+        network: kept.network,
         ..wanted
     })
 }

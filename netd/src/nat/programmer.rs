@@ -373,8 +373,10 @@ impl Mirror {
         let none = BTreeSet::new();
         let present = self.intervals.get(set).unwrap_or(&none);
         let table = self.ip.table();
-        let gone: Vec<Element> = present.difference(wanted).cloned().collect();
-        let new: Vec<Element> = wanted.difference(present).cloned().collect();
+        // Whole intervals: one that is half replaced overlaps with itself.
+        let (present, wanted) = (whole(present), whole(wanted));
+        let gone: Vec<Element> = present.difference(&wanted).flatten().cloned().collect();
+        let new: Vec<Element> = wanted.difference(&present).flatten().cloned().collect();
         transaction.delete_elements(&table, set, &gone);
         transaction.add_elements(&table, set, &new);
     }
@@ -479,15 +481,32 @@ fn intervals(ip: Ip, ranges: &[IpNet]) -> BTreeSet<Element> {
     let merged = IpNet::aggregate(&of_family.copied().collect());
     let mut elements = BTreeSet::new();
     for range in merged {
-        elements.insert(Element::key(codec::address_bytes(range.network())));
+        let start = Element::key(codec::address_bytes(range.network()));
+        let end = |key| Element {
+            interval_end: true,
+            ..Element::key(key)
+        };
+        // Where one ends and the next begins is no end: the kernel would see them overlap.
+        if !elements.remove(&end(start.key.clone())) {
+            elements.insert(start);
+        }
         if let Some(behind) = behind(range.broadcast()) {
-            elements.insert(Element {
-                interval_end: true,
-                ..Element::key(codec::address_bytes(behind))
-            });
+            elements.insert(end(codec::address_bytes(behind)));
         }
     }
     elements
+}
+
+/// The ends of intervals, together those of one: its start, and its end unless it has none.
+fn whole(ends: &BTreeSet<Element>) -> BTreeSet<Vec<Element>> {
+    let mut intervals: Vec<Vec<Element>> = Vec::new();
+    for end in ends {
+        match intervals.last_mut() {
+            Some(open) if end.interval_end => open.push(end.clone()),
+            _ => intervals.push(vec![end.clone()]),
+        }
+    }
+    intervals.into_iter().collect()
 }
 
 fn behind(ip: IpAddr) -> Option<IpAddr> {

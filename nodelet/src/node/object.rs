@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus,
     NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
@@ -87,8 +87,11 @@ pub fn node(config: &Config, facts: &Facts, runtime: &RuntimeInfo, port: Option<
             labels: Some(all),
             ..ObjectMeta::default()
         },
+        spec: (!config.taints.is_empty()).then(|| NodeSpec {
+            taints: Some(config.taints.clone()),
+            ..NodeSpec::default()
+        }),
         status: Some(status(config, facts, runtime, port)),
-        ..Node::default()
     }
 }
 

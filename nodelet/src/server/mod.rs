@@ -60,6 +60,7 @@ pub struct Server {
     listener: TcpListener,
     port: u16,
     tls: TlsAcceptor,
+    config: ServerConfig,
 }
 
 /// A refusal: its status and sentence.
@@ -110,12 +111,15 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(fault)?;
         let port = listener.local_addr().map_err(fault)?.port();
-        let tls = TlsAcceptor::from(tls::config(config).map_err(Error::Server)?);
+        let mut config = config.clone();
+        config.serving.mark_unchanged();
+        let tls = TlsAcceptor::from(tls::config(&config).map_err(Error::Server)?);
         tracing::info!(%ip, port, "serving the kubelet API");
         Ok(Self {
             listener,
             port,
             tls,
+            config,
         })
     }
 
@@ -125,7 +129,7 @@ impl Server {
     }
 
     /// Serves for ever. Dropping it ends every connection.
-    pub async fn run(self, context: Arc<Context>, table: Table) {
+    pub async fn run(mut self, context: Arc<Context>, table: Table) {
         let router = router(Shared { context, table });
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -148,6 +152,10 @@ impl Server {
                     }
                 },
                 Some(_) = connections.join_next() => {}
+                Ok(()) = self.config.serving.changed() => match tls::config(&self.config) {
+                    Ok(tls) => self.tls = TlsAcceptor::from(tls),
+                    Err(error) => tracing::error!(%error, "the old serving certificate stays"),
+                },
             }
         }
     }

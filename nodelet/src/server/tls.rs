@@ -28,13 +28,14 @@ pub fn config(config: &ServerConfig) -> Result<Arc<rustls::ServerConfig>, String
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
         .map_err(|e| format!("the client CA is not usable: {e}"))?;
-    let key = PrivateKeyDer::from_pem_slice(config.key_pem.as_bytes())
+    let serving = config.serving.borrow().clone();
+    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes())
         .map_err(|e| format!("the serving key is not usable: {e}"))?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&config.cert_pem, "serving certificate")?, key)
+        .with_single_cert(certificates(&serving.cert_pem, "serving certificate")?, key)
         .map_err(|e| format!("the serving certificate is not usable: {e}"))?;
     // Upgrades are of HTTP/1.1.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];

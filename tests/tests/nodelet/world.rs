@@ -153,6 +153,7 @@ impl World {
             node_name: "n1".to_owned(),
             node_ips: vec!["127.0.0.1".parse().unwrap()],
             labels: BTreeMap::new(),
+            taints: Vec::new(),
             data_dir: self.node_dir(),
             log_dir: self.node_dir().join("logs"),
             local_volumes_dir: self.node_dir().join("local"),
@@ -186,8 +187,11 @@ impl World {
             .unwrap();
         peapod_nodelet::ServerConfig {
             port: 0,
-            cert_pem: serving.certificate,
-            key_pem: serving.key,
+            serving: tokio::sync::watch::channel(peapod_nodelet::Serving {
+                cert_pem: serving.certificate,
+                key_pem: serving.key,
+            })
+            .1,
             client_ca_pem: pki.ca_certificate().to_owned(),
         }
     }

@@ -189,7 +189,7 @@ impl Shared {
             _ => None,
         };
         Ok(Surroundings {
-            netns: own(pod.network, paths.net()),
+            netns: own(pod.network, paths.net()).or_else(|| self.config.host_netns.clone()),
             utsns: own(pod.network, paths.uts()),
             ipcns: own(pod.ipc, paths.ipc()),
             shm: own(pod.ipc, paths.shm()),

@@ -84,6 +84,9 @@ pub struct Config {
     pub log_limits: Limits,
     /// How registries are spoken to.
     pub registries: RegistryConfig,
+    /// Where the node's network namespace is pinned, when it is not the one of containerd: what
+    /// shares the host's network is put there.
+    pub host_netns: Option<PathBuf>,
 }
 
 impl Config {
@@ -100,6 +103,7 @@ impl Config {
             log_writer: vec![program.into(), "log-writer".into()],
             log_limits: Limits::default(),
             registries: RegistryConfig::default(),
+            host_netns: None,
         }
     }
 

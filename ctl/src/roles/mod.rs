@@ -1,0 +1,10 @@
+//! The roles of a cluster: what runs where. `peapod up` is all of them in one process, or a
+//! process for each node; on machines of their own they are `peapod server`, `node`, `netd`,
+//! `scheduler` and `controllers`. All are made of the same parts.
+
+pub mod control_plane;
+pub mod csr;
+pub mod identity;
+pub mod node;
+pub mod run_node;
+pub mod tasks;

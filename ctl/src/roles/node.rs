@@ -1,0 +1,141 @@
+//! A node: the network agent and the node agent, in one process or in two.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Taint;
+use peapod_api::attach::PodNetwork;
+use peapod_netd::{DnsConfig, Netd};
+use peapod_nodelet::make::etc::ClusterDns;
+use peapod_nodelet::runtime::containerd::Containerd;
+use serde::{Deserialize, Serialize};
+
+use super::tasks::Tasks;
+use crate::instance::{Layout, preflight};
+
+/// Where the kubelet API listens.
+pub const KUBELET_PORT: u16 = 10250;
+/// Most pods on the node: a /24 less what is not handed out.
+const MAX_PODS: u32 = 250;
+
+/// What a node is; kept in its data directory, so that it is the same at its next start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSettings {
+    /// Name of the Node.
+    pub name: String,
+    /// Its addresses, the preferred family first.
+    pub ips: Vec<IpAddr>,
+    /// Those that only this machine and its pods may reach.
+    #[serde(default)]
+    pub private_ips: Vec<IpAddr>,
+    /// Labels, beside those of every node.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Taints to be registered with.
+    #[serde(default)]
+    pub taints: Vec<Taint>,
+    /// What is the same for all nodes.
+    #[serde(flatten)]
+    pub cluster: ClusterSettings,
+    /// URL of the API server.
+    pub server: String,
+    /// containerd's socket, where it was chosen.
+    #[serde(default)]
+    pub containerd: Option<PathBuf>,
+    /// Where the node's network namespace is pinned, when it is not the machine's.
+    #[serde(default)]
+    pub netns: Option<PathBuf>,
+}
+
+/// What every node must know of its cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSettings {
+    /// Ranges of pod addresses, the preferred family first.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Ranges of service addresses, the preferred family first.
+    pub service_cidrs: Vec<IpNet>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The cluster's DNS.
+    pub dns: IpAddr,
+    /// Below it are the volumes of the node-local class, on every node.
+    pub local_volumes_dir: PathBuf,
+}
+
+/// The ports on the node's address, before anything is changed. Another program has them only if
+/// it listens on every address.
+pub fn check_kubelet_port(ip: IpAddr) -> Result<()> {
+    let kubelet = SocketAddr::new(ip, KUBELET_PORT);
+    preflight::port(kubelet, "the node agent needs it for logs and exec")
+}
+
+/// The network agent's configuration.
+pub fn netd_config(node: &NodeSettings, layout: &Layout) -> peapod_netd::Config {
+    let mut dns = DnsConfig::new(vec![node.cluster.dns]);
+    dns.domain = node.cluster.cluster_domain.clone();
+    peapod_netd::Config {
+        node_name: node.name.clone(),
+        node_ips: node.ips.clone(),
+        private_ips: node.private_ips.clone(),
+        pod_cidrs: node.cluster.pod_cidrs.clone(),
+        service_cidrs: node.cluster.service_cidrs.clone(),
+        dns: Some(dns),
+        mtu: None,
+        state_dir: layout.network(),
+    }
+}
+
+/// Starts the network agent in this process.
+pub async fn start_netd(
+    client: kube::Client,
+    node: &NodeSettings,
+    layout: &Layout,
+    tasks: &Tasks,
+) -> Result<Arc<Netd>> {
+    let config = netd_config(node, layout);
+    Ok(Netd::start(client, config, tasks.shutdown.clone()).await?)
+}
+
+/// Runs the node agent in this process.
+pub async fn spawn_nodelet(
+    client: kube::Client,
+    node: &NodeSettings,
+    layout: &Layout,
+    socket: PathBuf,
+    server: peapod_nodelet::ServerConfig,
+    network: Arc<dyn PodNetwork>,
+    tasks: &mut Tasks,
+) -> Result<()> {
+    let mut runtime = layout.runtime(socket);
+    runtime.host_netns = node.netns.clone();
+    let config = peapod_nodelet::Config {
+        node_name: node.name.clone(),
+        node_ips: node.ips.clone(),
+        labels: node.labels.clone(),
+        taints: node.taints.clone(),
+        data_dir: layout.node(),
+        log_dir: layout.logs(),
+        local_volumes_dir: node.cluster.local_volumes_dir.clone(),
+        runtime: Arc::new(Containerd::start(runtime).await?),
+        cluster_dns: ClusterDns {
+            servers: vec![node.cluster.dns],
+            domain: node.cluster.cluster_domain.clone(),
+        },
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        max_pods: MAX_PODS,
+        reserved: Default::default(),
+        server: Some(server),
+    };
+    let stop = tasks.shutdown.clone();
+    tasks.spawn(
+        "the node agent",
+        peapod_nodelet::run(client, config, network, stop),
+    );
+    Ok(())
+}

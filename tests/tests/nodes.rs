@@ -1,0 +1,115 @@
+//! Several nodes on one machine, each in a network namespace of its own.
+
+use anyhow::{Context, Result};
+use peapod_tests::{Cluster, Machine, process, wait};
+
+/// A pod for each node, which sleeps.
+const EVERYWHERE: &str = "
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: everywhere}
+spec:
+  selector: {matchLabels: {app: everywhere}}
+  template:
+    metadata: {labels: {app: everywhere}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: c, image: 'busybox:test', command: [sh, -c, 'echo here; sleep 100000']}
+      - name: host
+        image: busybox:test
+        command: [sleep, '100000']
+";
+
+/// One that shares the network of its node.
+const HOST_NETWORK: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: on-host}
+spec:
+  hostNetwork: true
+  nodeName: node-2
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: c, image: 'busybox:test', command: [sleep, '100000']}
+";
+
+/// The processes of the nodes' agents.
+fn agents(cluster: &Cluster) -> Result<Vec<i32>> {
+    let data = cluster.data_dir().to_string_lossy().into_owned();
+    process::with_argument(&format!("node\0--data-dir\0{data}/nodes/"))
+}
+
+#[test]
+fn nodes_come_run_pods_outlive_a_crash_and_leave_nothing() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    let before = Machine::now()?;
+    cluster.start_with(&["--nodes", "3"])?;
+    let status = cluster.status()?;
+    let nodes = status["nodes"].as_array().context("no nodes")?;
+    let named: Vec<_> = nodes
+        .iter()
+        .filter_map(|node| node["name"].as_str())
+        .collect();
+    assert_eq!(named, ["node-1", "node-2", "node-3"]);
+    cluster.load_busybox()?;
+    cluster.apply(EVERYWHERE)?;
+    cluster.apply(HOST_NETWORK)?;
+    cluster
+        .kubectl("rollout status daemonset/everywhere --timeout=60s")?
+        .ok()?;
+    cluster
+        .kubectl("wait --for=condition=Ready pod/on-host --timeout=60s")?
+        .ok()?;
+
+    // Logs and exec on every node; a pod with the host's network has its own node's.
+    let pods = cluster.field("pods", "{.items[*].metadata.name}")?;
+    for pod in pods.split(' ').filter(|pod| *pod != "on-host") {
+        wait::until("the log of a pod on any node", || {
+            let logs = cluster.kubectl(&format!("logs {pod} -c c"))?.ok()?;
+            Ok(logs.trim() == "here")
+        })?;
+        let said = cluster
+            .kubectl(&format!("exec {pod} -c host -- echo there"))?
+            .ok()?;
+        assert_eq!(said.trim(), "there");
+    }
+    let address = cluster.field("pod/on-host", "{.status.podIP}")?;
+    assert_eq!(
+        address,
+        cluster.field("node/node-2", "{.status.addresses[0].address}")?
+    );
+    let interfaces = cluster
+        .kubectl("exec on-host -- ls /proc/self/net/dev_snmp6")?
+        .ok()?;
+    assert!(
+        interfaces.contains("eth0") && !interfaces.contains("br"),
+        "{interfaces}"
+    );
+
+    let containers = cluster.field(
+        "pods",
+        "{.items[*].status.containerStatuses[*].containerID}",
+    )?;
+    cluster.crash()?;
+    wait::until("the nodes' agents to end with the instance", || {
+        Ok(agents(&cluster)?.is_empty())
+    })?;
+    cluster.start()?;
+    cluster
+        .kubectl("rollout status daemonset/everywhere --timeout=60s")?
+        .ok()?;
+    let after = cluster.field(
+        "pods",
+        "{.items[*].status.containerStatuses[*].containerID}",
+    )?;
+    assert_eq!(after, containers, "nothing was started anew");
+
+    let refusal = cluster.try_start(&["--nodes", "2"])?;
+    assert!(refusal.stdout.contains("already runs here"), "{refusal:?}");
+    cluster.stop()?;
+    let refusal = cluster.try_start(&["--nodes", "2"])?.refused()?;
+    assert!(refusal.contains("--nodes differs"), "{refusal}");
+    cluster.purge()?;
+    Machine::now()?.must_equal(&before)
+}
