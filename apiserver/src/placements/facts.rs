@@ -14,7 +14,7 @@ pub struct PodFacts {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its topmost owner, as `Deployment/web`.
+    /// Its topmost owner, as `Deployment/web`, where it was looked up.
     pub workload: String,
     /// UID of its controller: tells pods of two templates of one workload apart.
     pub controller: String,

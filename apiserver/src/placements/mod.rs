@@ -250,7 +250,12 @@ impl Recording {
 
     fn pod(&mut self, entry: &Entry, kind: EventKind, at: Timestamp, revision: u64) {
         let store = &self.store;
+        // The recorder knows the workload of who is there already.
+        let known = self.recorder.has(&entry.meta.uid);
         let owner_of = |namespace: &str, owner: &Owner| {
+            if known {
+                return None;
+            }
             let (group, plural) = match owner.kind.as_str() {
                 "Job" => ("batch", "jobs"),
                 _ => ("apps", "replicasets"),

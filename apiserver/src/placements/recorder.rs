@@ -122,6 +122,11 @@ impl Recorder {
         self.caught_up = true;
     }
 
+    /// Whether a pod has a placement without an end.
+    pub fn has(&self, uid: &str) -> bool {
+        self.open.contains_key(uid)
+    }
+
     /// How many placements have no end.
     pub fn open(&self) -> usize {
         self.open.len()
@@ -132,7 +137,7 @@ impl Recorder {
         let mut out = self.settle(at);
         match event {
             Event::Pod(pod) => self.pod(pod, at, &mut out),
-            Event::PodGone(pod) => self.pod_gone(&pod, at, &mut out),
+            Event::PodGone(pod) => self.pod_gone(pod, at, &mut out),
             Event::Node(facts) => self.node(facts, at, &mut out),
             Event::NodeGone(name) => {
                 self.nodes.remove(&name);
@@ -154,6 +159,7 @@ impl Recorder {
         if pod.node.is_empty() {
             return;
         }
+        let pod = self.of_its_workload(pod);
         match (self.open.contains_key(&pod.uid), pod.end) {
             (true, Some(end @ (End::Completed | End::Failed { .. }))) => {
                 let why = self.departure(&pod, end);
@@ -268,10 +274,20 @@ impl Recorder {
         }
     }
 
-    fn pod_gone(&mut self, pod: &PodFacts, at: Timestamp, out: &mut Vec<Kept>) {
+    /// The workload is the one that it was when the pod came: its owners may be gone by now.
+    fn of_its_workload(&self, mut pod: PodFacts) -> PodFacts {
+        if let Some(kept) = self.open.get(&pod.uid) {
+            pod.workload.clone_from(&kept.spec.workload);
+            pod.controller.clone_from(&kept.controller);
+        }
+        pod
+    }
+
+    fn pod_gone(&mut self, pod: PodFacts, at: Timestamp, out: &mut Vec<Kept>) {
         if !self.open.contains_key(&pod.uid) {
             return;
         }
+        let pod = &self.of_its_workload(pod);
         let why = self.departure(pod, pod.end.unwrap_or(DELETED));
         self.leaving(pod, why, at);
         self.close(&pod.uid, why, None, at, out);

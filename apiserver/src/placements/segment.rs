@@ -206,3 +206,20 @@ impl Writer {
         Ok(places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn garbage_is_no_line(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(decode(&bytes), None);
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(path(dir.path(), 1), &bytes).unwrap();
+            scan(dir.path(), 1, true, |line, _| panic!("{line:?}")).unwrap();
+            prop_assert_eq!(fs::metadata(path(dir.path(), 1)).unwrap().len(), 0);
+        }
+    }
+}

@@ -219,6 +219,23 @@ async fn pages_follow_one_another() {
 }
 
 #[tokio::test]
+async fn a_span_of_time_keeps_what_was_there() {
+    let (server, _dir) = common::server().await;
+    start(&server, "web-a", "n1", "10.0.0.1").await;
+    until(&server, "ip=10.0.0.1", |found| found.len() == 1).await;
+    let count = async |query: &str| {
+        let path = format!("/apis/net.peapod.dev/v1/placements?{query}");
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        let reply: Result<serde_json::Value, _> = admin(&server).request(request).await;
+        reply.map(|list| list["items"].as_array().map_or(0, Vec::len))
+    };
+    assert_eq!(count("since=2020-01-01T00:00:00Z").await.unwrap(), 1);
+    assert_eq!(count("until=2020-01-01T00:00:00Z").await.unwrap(), 0);
+    let told = refused(count("since=yesterday").await);
+    assert!(told.message.contains("RFC 3339"), "{}", told.message);
+}
+
+#[tokio::test]
 async fn nobody_writes_them_and_bad_questions_are_refused() {
     let (server, _dir) = common::server().await;
     start(&server, "web-a", "n1", "10.0.0.1").await;
