@@ -15,6 +15,7 @@ mod cleanup;
 pub mod config;
 pub mod core;
 pub mod error;
+pub mod eviction;
 pub mod images;
 pub mod logs;
 pub mod make;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::eviction;
 use crate::node::keeper::{self, Keeper};
 use crate::objects::Objects;
 use crate::pods::context::Limits;
@@ -80,6 +81,7 @@ pub async fn run(
         tasks.spawn(server.run(context.clone(), table.clone()));
     }
     tasks.spawn(Keeper::new(config, client, network, node).run());
+    tasks.spawn(eviction::run(context.clone(), table.clone()));
     tasks.spawn(Manager::new(context, table).run());
     tokio::select! {
         () = shutdown.cancelled() => {}

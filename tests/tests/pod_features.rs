@@ -359,3 +359,57 @@ mod registry {
         }
     }
 }
+
+#[test]
+fn local_storage_is_limited() -> Result<()> {
+    let cluster = Cluster::up()?;
+    cluster.load_busybox()?;
+    let pod = |name: &str, extra: &str, file: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  volumes:
+  - {{name: scratch, emptyDir: {{sizeLimit: 4Mi}}}}
+  containers:
+  - name: c
+    image: busybox:test
+    imagePullPolicy: Never
+    command: [sh, -c, 'dd if=/dev/zero of={file} bs=1M count=6; sleep 10000']
+    volumeMounts: [{{name: scratch, mountPath: /scratch}}]
+    resources: {{limits: {{{extra}}}}}
+---"
+        )
+    };
+    cluster.apply(
+        &[
+            pod("volume", "", "/scratch/file"),
+            pod("layer", "ephemeral-storage: 5Mi", "/file"),
+            pod("modest", "ephemeral-storage: 50Mi", "/file"),
+        ]
+        .concat(),
+    )?;
+    let reasons = [
+        (
+            "volume",
+            "Usage of EmptyDir volume \"scratch\" exceeds the limit \"4Mi\".",
+        ),
+        (
+            "layer",
+            "Pod ephemeral local storage usage exceeds the total limit of containers 5Mi.",
+        ),
+    ];
+    for (name, reason) in reasons {
+        let pod = format!("pod/{name}");
+        wait::until("the eviction", || {
+            Ok(cluster.field(&pod, "{.status.phase}/{.status.reason}")? == "Failed/Evicted")
+        })?;
+        assert_eq!(cluster.field(&pod, "{.status.message}")?.trim(), reason);
+        let disrupted = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}";
+        assert_eq!(cluster.field(&pod, disrupted)?, "TerminationByKubelet");
+    }
+    assert_eq!(cluster.field("pod/modest", "{.status.phase}")?, "Running");
+    Ok(())
+}

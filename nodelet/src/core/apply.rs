@@ -60,6 +60,7 @@ impl Machine {
             Event::Probed { id, kind, outcome } => self.probed(&id, kind, &outcome, now),
             Event::Exited(exit) => self.exited(exit),
             Event::Reconciled { observed, as_of } => self.reconcile(&observed, as_of),
+            Event::Evicted(message) => self.evict(message, now),
             Event::DependencyChanged => self.dependency_changed(),
             Event::TornDown => self.release.succeeded(),
             Event::TearDownFailed(message) => {

@@ -4,9 +4,14 @@ use jiff::Timestamp;
 
 use super::container::Container;
 use super::event::{Action, Hook, Kind};
-use super::machine::{Ending, Machine, Part};
+use super::machine::{Ending, Machine, Part, Verdict};
 use super::spec;
 use super::stop::{Stage, Stop, later};
+
+/// `status.reason` of a pod that the node ended for its own sake.
+pub const EVICTED: &str = "Evicted";
+/// What an evicted pod's processes have to end, seconds.
+const EVICTION_GRACE_S: i64 = 1;
 
 impl Machine {
     /// Begins the pod's end, or hurries it.
@@ -19,6 +24,20 @@ impl Machine {
                 ending.purge |= purge;
             }
         }
+    }
+
+    /// The node cannot keep the pod. What has ended already stays as it ended.
+    pub(super) fn evict(&mut self, message: String, now: Timestamp) {
+        if self.verdict.is_some() || !self.occupies() {
+            return;
+        }
+        self.warn(EVICTED, message.clone(), None);
+        self.verdict = Some(Verdict {
+            reason: EVICTED.to_owned(),
+            message,
+        });
+        // As upstream beyond a hard threshold: there is no time for the pod's own grace.
+        self.end(EVICTION_GRACE_S, false, now);
     }
 
     pub(super) fn step_end(&mut self, now: Timestamp) {

@@ -233,6 +233,8 @@ pub enum Event {
         /// When they were listed: what started later is not among them.
         as_of: Timestamp,
     },
+    /// The node cannot keep the pod: it takes more than it may. The sentence says of what.
+    Evicted(String),
     /// Something the pod refers to (a ConfigMap, a Secret, a claim) has changed or appeared.
     DependencyChanged,
     /// Everything on the node is released.

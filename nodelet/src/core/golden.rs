@@ -8,7 +8,7 @@
 //! image NAME | image NAME REASON TEXT
 //! started NAME ID                    config NAME TEXT | create NAME TEXT | run NAME ID TEXT
 //! exited ID CODE [oom] [MESSAGE]     hook ID post|pre [TEXT of its failure]
-//! probe ID KIND ok|TEXT              delete SECONDS | gone | change FIELD VALUE
+//! probe ID KIND ok|TEXT              delete SECONDS | gone | change FIELD VALUE | evict TEXT
 //! torn | tear failed TEXT            tick (at the time that was asked for, until then)
 //! restart RUNNING-ID...              (the agent is killed and comes back)
 //! ```
@@ -144,6 +144,7 @@ impl Play {
             "tick" => Event::Tick,
             "dependency" => Event::DependencyChanged,
             "gone" => Event::Gone,
+            "evict" => Event::Evicted(rest(1)),
             "torn" => Event::TornDown,
             "tear" => Event::TearDownFailed(rest(2)),
             "volumes" if words.len() > 1 => Event::VolumesFailed(rest(2)),

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::{conditions, k8s_openapi};
 
 use super::container::{Container, State};
+use super::end::EVICTED;
 use super::event::{Exit, Kind};
 use super::machine::Machine;
 use super::{qos, recover, spec};
@@ -235,6 +236,7 @@ impl Machine {
                 },
             );
         }
+        self.tell_of_eviction(now);
         if conditions::find(&self.conditions, "PodScheduled").is_none() {
             self.conditions.push(PodCondition {
                 type_: "PodScheduled".to_owned(),
@@ -244,6 +246,23 @@ impl Machine {
                 ..PodCondition::default()
             });
         }
+    }
+
+    /// Says that the pod was disrupted, whom controllers then replace without blaming it.
+    fn tell_of_eviction(&mut self, now: Timestamp) {
+        let Some(verdict) = self.verdict.as_ref().filter(|v| v.reason == EVICTED) else {
+            return;
+        };
+        let condition = PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some("TerminationByKubelet".to_owned()),
+            message: Some(verdict.message.clone()),
+            last_transition_time: Some(Time(now)),
+            observed_generation: self.pod.metadata.generation,
+            ..PodCondition::default()
+        };
+        conditions::set(&mut self.conditions, condition);
     }
 
     fn initialized(&self) -> Verdict {

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
 
 use super::facts::Left;
+use crate::eviction::Shortage;
 
 /// Less memory than this is pressure, bytes.
 const MEMORY_LOW_BYTES: u64 = 100 << 20;
@@ -25,16 +26,34 @@ pub struct Health {
     pub faults: Vec<String>,
 }
 
+/// What the node is short of, the worst first: pods are evicted for it.
+pub fn shortage(left: &Left) -> Option<Shortage> {
+    memory(left).or_else(|| disk(left)).or_else(|| pids(left))
+}
+
+fn memory(left: &Left) -> Option<Shortage> {
+    let (least, left) = (MEMORY_LOW_BYTES, left.memory_bytes);
+    (left < least).then_some(Shortage::Memory { least, left })
+}
+
+fn disk(left: &Left) -> Option<Shortage> {
+    let share = left.disk_size_bytes / 100 * DISK_LOW_PERCENT;
+    let (least, left) = (share.min(DISK_LOW_BYTES), left.disk_bytes);
+    (left < least).then_some(Shortage::Disk { least, left })
+}
+
+fn pids(left: &Left) -> Option<Shortage> {
+    let (least, left) = (PIDS_LOW, left.pids);
+    (left < least).then_some(Shortage::Pids { least, left })
+}
+
 /// The conditions, with every time set to now; their transition times are the caller's to keep.
 pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     let left = &health.left;
-    let disk_share = left.disk_size_bytes / 100 * DISK_LOW_PERCENT;
-    let disk_low = left.disk_bytes < disk_share.min(DISK_LOW_BYTES);
     let pressure = |kind: &str, low: bool, [ok, bad]: [[&str; 2]; 2]| {
         let ([reason, message], status) = if low { (bad, "True") } else { (ok, "False") };
         condition(kind, status, reason, message.to_owned(), now)
     };
-    let memory_low = left.memory_bytes < MEMORY_LOW_BYTES;
     let ready = match health.faults.is_empty() {
         true => {
             let message = "kubelet is posting ready status".to_owned();
@@ -48,7 +67,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     vec![
         pressure(
             "MemoryPressure",
-            memory_low,
+            memory(left).is_some(),
             [
                 [
                     "KubeletHasSufficientMemory",
@@ -62,7 +81,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
         ),
         pressure(
             "DiskPressure",
-            disk_low,
+            disk(left).is_some(),
             [
                 ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
                 ["KubeletHasDiskPressure", "kubelet has disk pressure"],
@@ -70,7 +89,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
         ),
         pressure(
             "PIDPressure",
-            left.pids < PIDS_LOW,
+            pids(left).is_some(),
             [
                 [
                     "KubeletHasSufficientPID",

@@ -37,6 +37,8 @@ pub enum Message {
     Desired(Arc<Pod>),
     /// The API has the pod no longer.
     Gone,
+    /// The node cannot keep the pod; the sentence says why.
+    Evict(String),
     /// A container ended.
     Exited(Exit),
     /// All containers of the pod as they were at a time, after a gap.
@@ -128,6 +130,7 @@ impl Worker {
                 self.gone = true;
                 self.feed(Event::Gone);
             }
+            Message::Evict(message) => self.feed(Event::Evicted(message)),
             Message::Exited(exit) => self.ended(exit),
             Message::Reconciled(observed, as_of) => {
                 self.feed(Event::Reconciled { observed, as_of });

@@ -325,6 +325,10 @@ impl Runtime for Hollow {
         Ok(Stats::default())
     }
 
+    async fn writable_bytes(&self, _id: &ContainerId) -> Result<u64> {
+        Ok(0)
+    }
+
     async fn flush_log(&self, _id: &ContainerId) -> Result<()> {
         Ok(())
     }

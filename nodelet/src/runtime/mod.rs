@@ -213,6 +213,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// What a whole pod uses, by its cgroup.
     async fn sandbox_stats(&self, pod_uid: &str) -> Result<Stats>;
 
+    /// Bytes on disk of what the container changed in its root file system.
+    async fn writable_bytes(&self, id: &ContainerId) -> Result<u64>;
+
     /// Waits until everything that the container wrote until now is in its log file.
     async fn flush_log(&self, id: &ContainerId) -> Result<()>;
 

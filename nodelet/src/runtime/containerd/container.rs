@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use containerd_client::services::v1::container::Runtime as RuntimeOption;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
-use containerd_client::services::v1::snapshots::{MountsRequest, RemoveSnapshotRequest};
+use containerd_client::services::v1::snapshots::{
+    MountsRequest, RemoveSnapshotRequest, UsageRequest,
+};
 use containerd_client::services::v1::{
     Container as ContainerdContainer, CreateContainerRequest, DeleteContainerRequest,
     ListTasksRequest,
@@ -264,6 +266,18 @@ impl Shared {
         self.client
             .call_gone_ok(&what, snapshots.remove(request))
             .await
+    }
+
+    /// Bytes on disk of the container's own layer.
+    pub(super) async fn writable_bytes(&self, id: &ContainerId) -> Result<u64> {
+        let what = format!("measuring the file system of container {id}");
+        let request = UsageRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: id.0.clone(),
+        };
+        let mut snapshots = self.client.snapshots();
+        let usage = self.client.call(&what, snapshots.usage(request)).await?;
+        Ok(u64::try_from(usage.size).unwrap_or(0))
     }
 }
 

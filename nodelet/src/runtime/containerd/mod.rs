@@ -399,6 +399,10 @@ impl Runtime for Containerd {
             .stats(&self.shared.pod_group(&sandbox.spec))
     }
 
+    async fn writable_bytes(&self, id: &ContainerId) -> Result<u64> {
+        self.shared.writable_bytes(id).await
+    }
+
     async fn flush_log(&self, id: &ContainerId) -> Result<()> {
         self.shared.logs.flush(&id.0).await
     }

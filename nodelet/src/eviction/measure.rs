@@ -1,0 +1,71 @@
+//! How much of the disk a directory takes. Blocking.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Most entries that one look counts; a directory of more is counted that far.
+const ENTRIES_MAX: usize = 1_000_000;
+/// `st_blocks` counts in these, whatever the file system's own blocks are.
+const BLOCK_BYTES: u64 = 512;
+
+/// Bytes on disk of all that is below a directory, itself included: a file with several names
+/// once, and nothing of other file systems that are mounted below. What disappears meanwhile, or
+/// cannot be read, counts as nothing.
+pub fn bytes_below(dir: &Path) -> u64 {
+    let Ok(root) = fs::symlink_metadata(dir) else {
+        return 0;
+    };
+    let mut total = root.blocks() * BLOCK_BYTES;
+    let mut linked = HashSet::new();
+    let mut left = ENTRIES_MAX;
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            // Of a link itself, never of what it leads to.
+            let Ok(meta) = entry.metadata() else { continue };
+            if left == 0 {
+                return total;
+            }
+            left -= 1;
+            let again = meta.nlink() > 1 && !meta.is_dir() && !linked.insert(meta.ino());
+            if meta.dev() != root.dev() || again {
+                continue;
+            }
+            total += meta.blocks() * BLOCK_BYTES;
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_count_once_and_links_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("big"), vec![1; 1 << 20]).unwrap();
+        let empty = bytes_below(dir.path());
+        let file = dir.path().join("a/b/file");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, vec![1; 256 << 10]).unwrap();
+        fs::hard_link(&file, dir.path().join("again")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("out")).unwrap();
+        let used = bytes_below(dir.path()) - empty;
+        assert!((256 << 10..512 << 10).contains(&used), "{used}");
+        // A hole takes no room.
+        let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        assert!(bytes_below(dir.path()) - empty < 512 << 10);
+        assert_eq!(bytes_below(&dir.path().join("nothing")), 0);
+    }
+}

@@ -1,0 +1,167 @@
+//! Ends pods that take more than they may of what the node has for all.
+//!
+//! Two reasons: a pod is over a limit of its own on local storage ([`limits`]), or the node runs
+//! short of memory, disk or process ids and somebody has to go ([`pressure`]). Both decisions are
+//! pure; [`measure`] looks at the disk. Memory limits of containers are the kernel's affair.
+//!
+//! Files can only be counted by looking at them, so that this loop is the one of the node agent
+//! that looks again and again: every [`LOOK_EVERY`], at the pods that declare a limit, and at
+//! all of them only while the node is short of something.
+//!
+//! It must not know how a pod is ended: it tells the pod's worker.
+
+mod limits;
+mod measure;
+mod pressure;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::limits::LocalUsage;
+pub use self::pressure::Shortage;
+
+use self::pressure::Candidate;
+use crate::core::{Kind, spec_of, view};
+use crate::node::{conditions, facts};
+use crate::pods::worker::Message;
+use crate::pods::{Context, Entry, Table};
+use crate::runtime::ContainerId;
+
+/// Between two looks, as the kubelet's housekeeping.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Watches over the node's pods until it is dropped.
+pub async fn run(context: Arc<Context>, table: Table) {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reclaimed = false;
+    loop {
+        look.tick().await;
+        for entry in table.all() {
+            if let Some(message) = over_limit(&context, &entry).await {
+                evict(&entry, message).await;
+            }
+        }
+        let left = facts::left(&context.config.data_dir);
+        match conditions::shortage(&left) {
+            Some(Shortage::Disk { .. }) if !reclaimed => {
+                // Images that nobody uses go before pods do; the next look sees what it gave.
+                reclaimed = true;
+                reclaim(&context).await;
+            }
+            Some(shortage) => relieve(&context, &table, shortage).await,
+            None => reclaimed = false,
+        }
+    }
+}
+
+async fn evict(entry: &Entry, message: String) {
+    tracing::warn!(pod.uid = entry.uid, message, "evicting a pod");
+    // A worker that has ended has no pod left to end.
+    let _ = entry.inbox.send(Message::Evict(message)).await;
+}
+
+/// Why a pod is over a limit on local storage, if it is.
+async fn over_limit(context: &Arc<Context>, entry: &Entry) -> Option<String> {
+    let pod = entry.pod();
+    let spec = spec_of(&pod);
+    if !entry.machine.lock().occupies() || !limits::has_any(spec) {
+        return None;
+    }
+    let usage = local_usage(context, entry).await;
+    limits::violation(spec, &usage)
+}
+
+/// What a pod has on the node's disk. What cannot be looked at counts as nothing.
+async fn local_usage(context: &Arc<Context>, entry: &Entry) -> LocalUsage {
+    let pod = entry.pod();
+    let dirs = limits::disk_volumes(spec_of(&pod));
+    let volumes: Vec<_> = {
+        let located = entry.located.lock();
+        dirs.into_iter()
+            .filter_map(|name| Some((name.to_owned(), located.get(name)?.path.clone())))
+            .collect()
+    };
+    let logs = context.log_dir(&pod);
+    let names: Vec<String> = view(&pod)
+        .filter(|view| view.kind != Kind::Ephemeral)
+        .map(|view| view.name.to_owned())
+        .collect();
+    let mut usage = LocalUsage::default();
+    for name in &names {
+        let id = entry
+            .machine
+            .lock()
+            .container_id(name, false)
+            .map(str::to_owned);
+        let Some(id) = id else { continue };
+        let layer = context.runtime.writable_bytes(&ContainerId(id)).await;
+        usage
+            .containers
+            .insert(name.clone(), layer.unwrap_or_default());
+    }
+    let measured = tokio::task::spawn_blocking(move || {
+        let volumes: Vec<_> = volumes
+            .into_iter()
+            .map(|(name, path)| (name, measure::bytes_below(&path)))
+            .collect();
+        let logs: Vec<_> = names
+            .into_iter()
+            .map(|name| (measure::bytes_below(&logs.join(&name)), name))
+            .collect();
+        (volumes, logs)
+    });
+    if let Ok((volumes, logs)) = measured.await {
+        usage.volumes.extend(volumes);
+        for (bytes, name) in logs {
+            *usage.containers.entry(name).or_default() += bytes;
+        }
+    }
+    usage
+}
+
+/// Removes the images that no container uses.
+async fn reclaim(context: &Context) {
+    match context.images.prune(&[]).await {
+        Ok(gone) => tracing::info!(
+            images = gone.len(),
+            "the disk is nearly full: images removed"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "the disk is nearly full, and images cannot be removed")
+        }
+    }
+}
+
+/// Evicts the one pod that relieves the node most rightly.
+async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage) {
+    let mut candidates = Vec::new();
+    for entry in table.all() {
+        if !entry.machine.lock().occupies() {
+            continue;
+        }
+        let stats = context.runtime.sandbox_stats(&entry.uid).await;
+        let stats = stats.unwrap_or_default();
+        let disk = match shortage {
+            Shortage::Disk { .. } => local_usage(context, &entry).await.total(),
+            _ => 0,
+        };
+        candidates.push((
+            Candidate {
+                pod: entry.pod(),
+                memory_bytes: stats.memory_working_set_bytes,
+                disk_bytes: disk,
+                pids: stats.pids,
+            },
+            entry,
+        ));
+    }
+    let ranked: Vec<&Candidate> = candidates.iter().map(|(candidate, _)| candidate).collect();
+    let Some(chosen) = pressure::choose(shortage, &ranked) else {
+        return tracing::warn!(%shortage, "the node is short, and no pod may be evicted for it");
+    };
+    let message = pressure::message(shortage, ranked[chosen]);
+    evict(&candidates[chosen].1, message).await;
+}
