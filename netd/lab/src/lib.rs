@@ -1,5 +1,13 @@
-//! A lab: routers in network namespaces of their own, connected by veth pairs; ours, and
-//! Debian's FRR, BIRD and GoBGP. Everything is gone when it is dropped.
+//! A lab: routers in network namespaces of their own, connected by veth pairs; ours, and Debian's
+//! FRR, BIRD and GoBGP; traffic between them ([`traffic`]), and a neighbour that says what it is
+//! told to ([`script`]). Everything is gone when the lab is dropped.
+//!
+//! It is for tests and measurements, and panics where a test would fail. It needs root.
+
+pub mod process;
+pub mod rack;
+pub mod script;
+pub mod traffic;
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// How long anything may take to come about.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Namespaces, links, routers.
+#[derive(Debug)]
 pub struct Lab {
     id: String,
     dir: tempfile::TempDir,
@@ -30,13 +40,23 @@ pub struct Lab {
 }
 
 /// A router of ours, in a thread of its own, in its namespace.
+#[derive(Debug)]
 struct Ours {
     name: String,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
+impl Default for Lab {
+    fn default() -> Self {
+        Lab::new()
+    }
+}
+
+// === impl Lab ===
+
 impl Lab {
+    /// A lab with nothing in it.
     pub fn new() -> Self {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let id = format!("bgp{}-{number}", std::process::id());
@@ -54,7 +74,31 @@ impl Lab {
         format!("{}-{name}", self.id)
     }
 
-    fn ensure_space(&mut self, name: &str) {
+    /// The file of a namespace.
+    pub fn space_file(&self, name: &str) -> PathBuf {
+        PathBuf::from("/run/netns").join(self.space(name))
+    }
+
+    /// Runs something in a thread of its own in a namespace.
+    pub fn spawn_in<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let space = self.space_file(name);
+        std::thread::spawn(move || {
+            enter(&space);
+            work()
+        })
+    }
+
+    /// A folder for files of the lab.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes a namespace, if it is not there.
+    pub fn ensure_space(&mut self, name: &str) {
         let space = self.space(name);
         if !self.spaces.contains(&space) {
             run("ip", &["netns", "add", &space]).unwrap();
@@ -114,13 +158,15 @@ impl Lab {
         run("ip", &arguments).unwrap_or_else(|error| panic!("{name}: {command}: {error}"))
     }
 
-    fn file(&self, name: &str, content: &str) -> PathBuf {
+    /// Writes a file of the lab.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    fn socket(&self, name: &str) -> PathBuf {
+    /// The control socket of a router of ours.
+    pub fn socket(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.sock"))
     }
 
@@ -130,7 +176,7 @@ impl Lab {
         let socket = self.socket(name);
         let text = format!("{config}\ncontrolSocket: {}\n", socket.display());
         let config = RouterConfig::read(&self.file(&format!("{name}.yaml"), &text)).unwrap();
-        let space = PathBuf::from("/run/netns").join(self.space(name));
+        let space = self.space_file(name);
         let stop = CancellationToken::new();
         let token = stop.clone();
         let thread = std::thread::spawn(move || in_namespace(&space, config, token));
@@ -154,8 +200,9 @@ impl Lab {
         drop(self.routers.remove(at));
     }
 
-    /// Starts FRR with zebra.
-    pub fn frr(&mut self, name: &str, config: &str) {
+    /// Starts FRR with zebra; its processes.
+    pub fn frr(&mut self, name: &str, config: &str) -> Vec<u32> {
+        let mut pids = Vec::new();
         self.ensure_space(name);
         let dir = self.dir.path().join(format!("{name}-frr"));
         std::fs::create_dir(&dir).unwrap();
@@ -178,14 +225,15 @@ impl Lab {
                 let control = dir.join("bfdd.sock");
                 command.push_str(&format!(" --bfdctl {}", control.display()));
             }
-            self.daemon(name, &command);
+            pids.push(self.daemon(name, &command));
             let socket = dir.join(format!("{daemon}.vty"));
             eventually(&format!("{daemon} of {name} runs"), || socket.exists());
         }
+        pids
     }
 
-    /// Starts BIRD.
-    pub fn bird(&mut self, name: &str, config: &str) {
+    /// Starts BIRD; its process.
+    pub fn bird(&mut self, name: &str, config: &str) -> u32 {
         self.ensure_space(name);
         let config = self
             .file(&format!("{name}.conf"), config)
@@ -197,11 +245,11 @@ impl Lab {
             .join(format!("{name}.ctl"))
             .display()
             .to_string();
-        self.daemon(name, &format!("/usr/sbin/bird -f -c {config} -s {control}"));
+        self.daemon(name, &format!("/usr/sbin/bird -f -c {config} -s {control}"))
     }
 
-    /// Starts GoBGP.
-    pub fn gobgp(&mut self, name: &str, config: &str) {
+    /// Starts GoBGP; its process.
+    pub fn gobgp(&mut self, name: &str, config: &str) -> u32 {
         self.ensure_space(name);
         let config = self
             .file(&format!("{name}.toml"), config)
@@ -210,10 +258,11 @@ impl Lab {
         self.daemon(
             name,
             &format!("/usr/bin/gobgpd -f {config} --api-hosts 127.0.0.1:50051"),
-        );
+        )
     }
 
-    fn daemon(&mut self, name: &str, command: &str) {
+    /// Starts a program in a namespace; its number as a process.
+    pub fn daemon(&mut self, name: &str, command: &str) -> u32 {
         let log = std::fs::File::create(self.dir.path().join(format!("{name}.log"))).unwrap();
         let child = Command::new("ip")
             .args(["netns", "exec", &self.space(name)])
@@ -223,7 +272,10 @@ impl Lab {
             .stderr(log)
             .spawn()
             .unwrap();
+        // `ip netns exec` becomes the program.
+        let pid = child.id();
         self.daemons.push(child);
+        pid
     }
 
     /// What a router of ours says of a neighbour.
@@ -231,7 +283,8 @@ impl Lab {
         self.shown(router, neighbor).map(|shown| shown.peer)
     }
 
-    fn shown(&self, router: &str, neighbor: &str) -> Option<ShownPeer> {
+    /// What a router of ours says of a neighbour, with BFD.
+    pub fn shown(&self, router: &str, neighbor: &str) -> Option<ShownPeer> {
         let peers = control::peers(&self.socket(router)).ok()?;
         peers.into_iter().find(|shown| shown.peer.name == neighbor)
     }
@@ -266,7 +319,8 @@ impl Lab {
         assert!(right, "{name}: {prefix}: {have:?}, not {hops:?}");
     }
 
-    fn hops(&self, name: &str, prefix: &str) -> Vec<String> {
+    /// The next hops of a route by BGP in a namespace's kernel, in order.
+    pub fn hops(&self, name: &str, prefix: &str) -> Vec<String> {
         let family = if prefix.contains(':') { "-6" } else { "-4" };
         let text = self.within(name, &format!("ip {family} route show {prefix} proto bgp"));
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -314,6 +368,12 @@ impl Lab {
         address.split('/').next().unwrap_or_default().to_owned()
     }
 
+    /// Cuts a link or mends it, at the end in one namespace.
+    pub fn set_link(&self, name: &str, other: &str, up: bool) {
+        let state = if up { "up" } else { "down" };
+        self.within(name, &format!("ip link set to-{other} {state}"));
+    }
+
     /// Has a namespace neither hear nor say anything, with all links up.
     pub fn silence(&self, name: &str) {
         self.within(name, "nft add table inet silent");
@@ -352,9 +412,14 @@ impl Drop for Ours {
     }
 }
 
-fn in_namespace(space: &Path, config: RouterConfig, stop: CancellationToken) {
+/// Puts this thread into a network namespace.
+fn enter(space: &Path) {
     let file = std::fs::File::open(space).unwrap();
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+fn in_namespace(space: &Path, config: RouterConfig, stop: CancellationToken) {
+    enter(space);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -384,6 +449,10 @@ pub fn patiently(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// Waits for a condition.
+///
+/// # Panics
+/// If it does not come about in time.
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(patiently(condition), "never: {what}");
 }

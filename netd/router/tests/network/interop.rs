@@ -1,10 +1,8 @@
 //! Our router with FRR, BIRD and GoBGP, and with itself, in network namespaces.
 
-mod lab;
-
 use std::time::{Duration, Instant};
 
-use lab::{Lab, eventually};
+use peapod_lab::{Lab, eventually};
 
 const OURS: &str = "
 asn: 65001
