@@ -73,5 +73,6 @@ transcripts!(
     shutdown,
     advertisement_interval,
     require_policy,
+    link_back,
     local_as,
 );

@@ -207,7 +207,7 @@ impl Step<'_> {
 
     /// A peer that comes by itself ends a wait of the first few, since it is back already.
     fn welcome_in_idle(&mut self, outgoing: bool) -> bool {
-        let welcome = !outgoing && self.fsm.welcome && self.fsm.idle_hold.is_some();
+        let welcome = !outgoing && self.fsm.welcome;
         if welcome {
             self.fsm.idle_hold = None;
             self.fsm.resting = State::Active;
@@ -479,8 +479,9 @@ impl Step<'_> {
         }
         self.fsm.resting = State::Idle;
         self.fsm.connect_retry = None;
+        // Who comes over a link that was down has seen it come up before we did.
+        self.fsm.welcome = why == Why::LinkDown;
         self.fsm.last = Some(why);
-        self.fsm.welcome = false;
         self.fsm.idle_hold = match pause {
             Pause::UntilStart => {
                 self.fsm.damping.forgive();

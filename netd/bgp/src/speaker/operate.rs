@@ -75,9 +75,15 @@ impl Speaker {
     }
 
     /// The forwarding of a peer is gone: its session ends, and what was kept of an earlier one
-    /// goes too.
+    /// goes too. A peer without a session is not at fault: its link may be down.
     fn bfd_down(&mut self, id: PeerId) {
-        self.event(id, Event::End(Why::BfdDown, Pause::Damped));
+        if self
+            .peers
+            .get(&id)
+            .is_some_and(|peer| peer.session.is_some())
+        {
+            self.event(id, Event::End(Why::BfdDown, Pause::Damped));
+        }
         for family in Family::SUPPORTED {
             self.forget_stale(id, family);
         }
@@ -123,14 +129,17 @@ impl Speaker {
             .map(|peer| peer.id)
             .collect();
         for id in ids {
-            self.event(
-                id,
-                if up {
-                    Event::Start
-                } else {
-                    Event::End(Why::LinkDown, Pause::UntilStart)
-                },
-            );
+            // An attempt that was made over the dead link waits in vain, and so long.
+            let idle = self
+                .peers
+                .get(&id)
+                .is_some_and(|peer| peer.wires.is_empty());
+            if !up || idle {
+                self.event(id, Event::End(Why::LinkDown, Pause::UntilStart));
+            }
+            if up {
+                self.event(id, Event::Start);
+            }
         }
         self.weigh_again();
     }
