@@ -13,6 +13,7 @@ use crate::auth::bearer::Bearers;
 use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
 use crate::config::Config;
+use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::placements::Placements;
 use crate::proxy::Kubelets;
@@ -29,6 +30,8 @@ pub struct Api {
     pub admission: admission::Chain,
     /// Whose turn it is among the writers of namespaces with quotas.
     pub quota_turns: admission::quota::Turns,
+    /// Which requests are worked on, and which wait.
+    pub flow: Flow,
     /// Who may do what.
     pub authorizer: Arc<dyn Authorizer>,
     /// What roles and bindings grant.

@@ -50,7 +50,8 @@ pub struct Config {
     pub authentication_file: Option<PathBuf>,
     /// What is recorded of requests, and where; nothing otherwise.
     pub audit: Option<AuditConfig>,
-    /// Most requests in work at once, watches aside. More are answered with 429.
+    /// Seats for requests in work at once, of which priority levels have their shares; watches
+    /// and streams need none. More requests wait, or are answered with 429.
     pub max_requests: usize,
     /// How long a request may take, watches and streams aside.
     pub request_timeout: Duration,

@@ -1,5 +1,5 @@
 //! The front door: one service for sockets and for clients in the process. It finds out who
-//! asks and what for, holds the bounds (requests at once, time, size), and writes the reply.
+//! asks and what for, holds the bounds (flow control, time, size), and writes the reply.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,15 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
-
-use bytes::Bytes;
-use futures::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body as HttpBody;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
 
 use crate::admission::{Attributes, Operation};
 use crate::aggregation;
@@ -27,6 +19,8 @@ use crate::auth::bearer;
 use crate::auth::impersonation::Wish;
 use crate::auth::user::User;
 use crate::body::{self, Body};
+use crate::deadline;
+use crate::flow::{Admitted, Route, width};
 use crate::metrics;
 use crate::paths;
 use crate::registry::Subresource;
@@ -36,8 +30,20 @@ use crate::rest::query::Query;
 use crate::rest::target::{ResourceTarget, Target, Verb};
 use crate::rest::{self, table};
 use crate::status::{Result, Status};
+use crate::storage;
 use crate::trail::{self, Trail, Who};
 use crate::warnings;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+
+/// The UID of the FlowSchema that a request was of.
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+/// The UID of its priority level.
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -59,7 +65,6 @@ pub enum Peer {
 #[derive(Clone)]
 pub struct Front {
     api: Arc<Api>,
-    permits: Arc<Semaphore>,
     peer: Peer,
 }
 
@@ -77,10 +82,9 @@ impl Peer {
 // === impl Front ===
 
 impl Front {
-    /// A service over `api`; its clones share the bound on requests at once.
+    /// A service over `api`.
     pub fn new(api: Arc<Api>, peer: Peer) -> Self {
-        let permits = Arc::new(Semaphore::new(api.config.max_requests));
-        Self { api, permits, peer }
+        Self { api, peer }
     }
 
     /// The same service for another peer.
@@ -102,7 +106,8 @@ impl Front {
         };
         let accept = Accept::of(request.headers());
         let id = trail::id(request.headers());
-        let worked = AssertUnwindSafe(self.answer(request, &id))
+        let mut route = None;
+        let worked = AssertUnwindSafe(self.answer(request, &id, &mut route))
             .catch_unwind()
             .await;
         let outcome = worked.unwrap_or_else(|_| Err(Status::internal("the handler panicked")));
@@ -117,10 +122,19 @@ impl Front {
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(trail::AUDIT_ID, id);
         }
+        if let Some((schema, level)) = route.and_then(|route| route.uids.clone()) {
+            response.headers_mut().insert(FLOW_SCHEMA, schema);
+            response.headers_mut().insert(PRIORITY_LEVEL, level);
+        }
         response
     }
 
-    async fn answer<B>(&self, request: Request<B>, id: &str) -> Result<Answer>
+    async fn answer<B>(
+        &self,
+        request: Request<B>,
+        id: &str,
+        route: &mut Option<Arc<Route>>,
+    ) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display,
@@ -142,9 +156,18 @@ impl Front {
             Target::Resource(target) => Action::Resource(Access::of(verb, target, &query)),
         };
         let mut trail = Trail::begin(&self.api, &who, &action, &parts, (id, self.peer.address()));
-        let decision = self.api.authorizer.decide(who.user(), &action);
-        trail.decided(&decision);
-        let allowed = settle(who.user(), &action, decision);
+        *route = self.api.flow.route(who.user(), &action);
+        let admitted = self.admit(route.clone(), who.user(), &action, (verb, &query));
+        let allowed = admitted.await.and_then(|seats| {
+            let decision = self.api.authorizer.decide(who.user(), &action);
+            trail.decided(&decision);
+            settle(who.user(), &action, decision).map(|()| seats)
+        });
+        // Held until there is an answer; the body of a watch is not waited for.
+        let (allowed, _seats) = match allowed {
+            Ok(seats) => (Ok(()), seats),
+            Err(refusal) => (Err(refusal), None),
+        };
         let outcome = match (allowed, target) {
             (Err(refusal), _) => Err(refusal),
             (Ok(()), Target::Path(path)) => match self.remote_path(&path) {
@@ -223,13 +246,64 @@ impl Front {
             let answer = crate::proxy::through(&self.api, &call, parts, body).await;
             return answer.map(Answer::Raw);
         }
+        let started = Instant::now();
         let long = call.verb == Verb::Watch;
-        let _permit = self.permit(long)?;
+        // The start of a watch has a bound too, but not one for the client to choose: its
+        // `timeout` is how long the watch is to last.
+        let wish = if long { "" } else { call.query.get("timeout") };
+        let time = deadline::of(wish, self.api.config.request_timeout)?;
         if parts.method != Method::GET && parts.method != Method::HEAD {
-            call.body = body::read(body).await?;
+            let reading = tokio::time::timeout(time, body::read(body)).await;
+            call.body = reading.unwrap_or_else(|_| Err(late()))?;
             trail.read(&call.body);
         }
-        self.work(&call, long).await.map(Answer::Reply)
+        let left = time.saturating_sub(started.elapsed());
+        self.work(&call, long, left).await.map(Answer::Reply)
+    }
+
+    /// Lets a request in, or makes it wait, or turns it away. Streams and proxied requests may
+    /// last for ever: they are not counted.
+    async fn admit(
+        &self,
+        route: Option<Arc<Route>>,
+        user: &User,
+        action: &Action<'_>,
+        (verb, query): (Verb, &Query),
+    ) -> Result<Option<Admitted>> {
+        let Some(route) = route else {
+            return Ok(None);
+        };
+        let seats = match action {
+            Action::Path { .. } => 1,
+            Action::Resource(access) if is_endless(access.subresource) => return Ok(None),
+            Action::Resource(access) => {
+                let initial = verb == Verb::Watch
+                    && (query.flag("sendInitialEvents")?
+                        || query
+                            .get("resourceVersion")
+                            .trim_start_matches('0')
+                            .is_empty());
+                let many = matches!(verb, Verb::List | Verb::DeleteCollection) || initial;
+                let objects = if many { self.count(access) } else { 0 };
+                let limit = query.number("limit")?.unwrap_or(0);
+                let limit = usize::try_from(limit).unwrap_or(0);
+                width::width(verb, objects, limit, initial, route.nominal())
+            }
+        };
+        let admitted = self.api.flow.admit(route, user, action, seats);
+        admitted.await.map(Some)
+    }
+
+    /// How many objects of a resource there are in all.
+    fn count(&self, access: &Access<'_>) -> usize {
+        let registry = &self.api.registry;
+        let resource = registry.find(access.group, access.version, access.resource);
+        resource.map_or(0, |resource| {
+            self.api
+                .store
+                .snapshot(&storage::range(&resource.kind))
+                .len()
+        })
     }
 
     /// Asks admission whether someone may speak with an object.
@@ -284,17 +358,13 @@ impl Front {
         }
     }
 
-    async fn work(&self, call: &Call, long: bool) -> Result<Reply> {
+    async fn work(&self, call: &Call, long: bool, time: Duration) -> Result<Reply> {
         let started = Instant::now();
-        let timeout = self.api.config.request_timeout;
         let mutating = !matches!(call.verb, Verb::Get | Verb::List | Verb::Watch);
         let _counted = (!long).then(|| self.api.metrics.in_flight(mutating));
-        let answering = tokio::time::timeout(timeout, rest::serve(&self.api, call));
+        let answering = tokio::time::timeout(time, rest::serve(&self.api, call));
         let (outcome, warnings) = warnings::collect(answering).await;
-        let mut outcome = outcome.unwrap_or_else(|_| {
-            let why = "Timeout: request did not complete within the allotted timeout";
-            Err(Status::timeout(why))
-        });
+        let mut outcome = outcome.unwrap_or_else(|_| Err(late()));
         if let Ok(reply) = &mut outcome {
             reply.warnings.extend(warnings);
         }
@@ -312,16 +382,6 @@ impl Front {
         let seconds = (!long).then(|| started.elapsed().as_secs_f64());
         self.api.metrics.answered(request, code.as_u16(), seconds);
         outcome
-    }
-
-    fn permit(&self, long: bool) -> Result<Option<tokio::sync::SemaphorePermit<'_>>> {
-        if long {
-            return Ok(None);
-        }
-        let permit = self.permits.try_acquire();
-        permit
-            .map(Some)
-            .map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))
     }
 
     fn find(
@@ -413,6 +473,18 @@ struct Asked {
     target: ResourceTarget,
     verb: Verb,
     query: Query,
+}
+
+/// Whether requests on a subresource are streams, or may be.
+fn is_endless(subresource: &str) -> bool {
+    matches!(
+        subresource,
+        "attach" | "exec" | "log" | "portforward" | "proxy"
+    )
+}
+
+fn late() -> Status {
+    Status::timeout("Timeout: request did not complete within the allotted timeout")
 }
 
 fn is_stream(call: &Call) -> bool {

@@ -136,8 +136,8 @@ impl Metrics {
     }
 
     /// Lets another part of the process add its own to what is served.
-    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock());
+    pub fn register<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
+        add(&mut self.registry.lock())
     }
 
     /// Counts audit records that are lost.

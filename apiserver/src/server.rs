@@ -31,6 +31,7 @@ use crate::auth::x509;
 use crate::bootstrap;
 use crate::config::{Config, Engine};
 use crate::crd;
+use crate::flow::{self, Flow};
 use crate::front::{Front, Peer};
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
@@ -96,6 +97,8 @@ pub struct ApiServer {
     recovery: Option<String>,
     /// What keeps custom resources, aggregated servers and the status of policies.
     _tasks: [AbortOnDropHandle<()>; 3],
+    /// What keeps the objects of flow control.
+    _flow: Option<AbortOnDropHandle<()>>,
 }
 
 // === impl ApiServer ===
@@ -137,7 +140,16 @@ impl ApiServer {
             Box::new(Nodes::new(store.clone(), registry.clone())),
             Box::new(rbac.clone()),
         ]);
+        let flow = metrics.register(|to| {
+            Flow::new(
+                store.clone(),
+                config.max_requests,
+                config.request_timeout,
+                to,
+            )
+        });
         let api = Arc::new(Api {
+            flow,
             registry,
             store,
             admission: Chain::standard(),
@@ -167,14 +179,21 @@ impl ApiServer {
             aggregation::controller::spawn(api.clone()),
             admission::policy::typing::spawn(api.clone()),
         ];
-        let server = Self {
+        let mut server = Self {
             api,
             front,
             pki,
             recovery,
             _tasks: tasks,
+            _flow: None,
         };
         let client = server.client("system:apiserver", &["system:masters"]);
+        let settled = flow::maintain::settle(&server.api, &client).await;
+        settled.map_err(|(what, source)| Error::Bootstrap {
+            what,
+            source: Box::new(source),
+        })?;
+        server._flow = Some(flow::maintain::spawn(server.api.clone(), client.clone()));
         let ca = server.pki.ca_certificate();
         bootstrap::run(client.clone(), &server.api.config, ca).await?;
         rbac::reconcile::run(&client).await?;

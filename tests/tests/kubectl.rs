@@ -220,6 +220,46 @@ fn streams() -> Result<()> {
     Ok(())
 }
 
+/// As kubectl before 1.31 speaks: SPDY by itself, not in a WebSocket.
+#[test]
+fn streams_over_spdy() -> Result<()> {
+    let cluster = with_hello()?;
+    let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
+    let kubectl = |args: &[&str]| {
+        let mut kubectl = Command::new("kubectl");
+        kubectl
+            .args(args)
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+        kubectl
+    };
+    let url = "http://127.0.0.1:8080/";
+    let get = ["exec", &pod, "-v=8", "--", "peapod-demo", "get", url];
+    let said = command::finish(kubectl(&get), None)?;
+    assert!(said.stderr.contains("SPDY/3.1"), "{}", said.stderr);
+    assert!(said.ok()?.contains("hello v1 from"));
+    let wrong = ["exec", &pod, "--", "peapod-demo", "nonsense"];
+    let failed = command::finish(kubectl(&wrong), None)?;
+    assert_eq!(failed.status, 1, "{}", failed.stderr);
+    let ended = "command terminated with exit code 1";
+    assert!(failed.stderr.contains(ended), "{}", failed.stderr);
+
+    let line = format!("kubectl exec -it {pod} -- peapod-demo get {url}");
+    let mut terminal = kubectl(&[]);
+    let environment: Vec<_> = terminal
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    terminal = Command::new("script");
+    terminal
+        .args(["-qec", &line, "/dev/null"])
+        .envs(environment);
+    let said = command::finish(terminal, None)?.ok()?;
+    assert!(said.contains("hello v1 from"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn deletes() -> Result<()> {
     let cluster = with_hello()?;

@@ -5,6 +5,7 @@ mod audit;
 mod authz;
 mod common;
 mod custom_resources;
+mod flow;
 mod kinds;
 mod kubectl;
 mod nodes;

@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// A TLS connection, with a client certificate of a group.
-async fn connect(to: &Listening, group: &str) -> Stream {
+pub async fn connect(to: &Listening, group: &str) -> Stream {
     let subject = Subject {
         name: "someone",
         groups: &[group],

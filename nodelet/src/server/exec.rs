@@ -1,10 +1,10 @@
-//! `exec` and `attach`: a process's streams over a WebSocket.
+//! `exec` and `attach`: a process's streams over a WebSocket, or over SPDY ([`super::exec_spdy`]).
 
 use std::sync::Arc;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, RawQuery, State};
-use axum::response::Response;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
@@ -13,24 +13,28 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
 use super::channels::{self, Incoming, Writer};
-use super::{Refusal, Shared, flag, values};
+use super::{Refusal, Shared, exec_spdy, flag, values};
 use crate::runtime::{self, ContainerId, ExecSpec, Runtime, Streams, TerminalSize};
 
 /// Bytes of standard input that wait for the process.
-const STDIN_BUFFER: usize = 64 * 1024;
+pub const STDIN_BUFFER: usize = 64 * 1024;
 /// Sizes of the terminal that wait for the process.
-const RESIZES_MAX: usize = 8;
+pub const RESIZES_MAX: usize = 8;
 
 /// Namespace, pod, container.
 type Place = Path<(String, String, String)>;
 
 /// Which streams are wanted.
 #[derive(Clone, Copy)]
-struct Wanted {
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+pub struct Wanted {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error; not with a terminal.
+    pub stderr: bool,
+    /// A terminal, and with it its sizes.
+    pub tty: bool,
 }
 
 impl Wanted {
@@ -61,49 +65,59 @@ fn running(shared: &Shared, place: &Place) -> Result<ContainerId, Refusal> {
 pub async fn exec(
     State(shared): State<Shared>,
     place: Place,
-    RawQuery(query): RawQuery,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let id = running(&shared, &place)?;
-    let command = values(query.as_deref(), "command");
+    let query = request.uri().query();
+    let command = values(query, "command");
     if command.is_empty() {
         return Err(Refusal::bad(
             "you must specify at least 1 command for the container",
         ));
     }
-    let wanted = Wanted::of(query.as_deref());
+    let wanted = Wanted::of(query);
     let runtime = shared.context.runtime.clone();
-    Ok(upgrade
-        .protocols(channels::PROTOCOLS)
-        .on_upgrade(move |socket| {
-            converse(socket, wanted, move |streams| async move {
-                let spec = ExecSpec {
-                    command,
-                    tty: wanted.tty,
-                };
-                runtime.exec(&id, &spec, streams).await.map(Some)
-            })
-        }))
+    let process = move |streams| async move {
+        let spec = ExecSpec {
+            command,
+            tty: wanted.tty,
+        };
+        runtime.exec(&id, &spec, streams).await.map(Some)
+    };
+    upgraded(request, wanted, process).await
 }
 
 /// Connects to a container's own process.
 pub async fn attach(
     State(shared): State<Shared>,
     place: Place,
-    RawQuery(query): RawQuery,
-    upgrade: WebSocketUpgrade,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let id = running(&shared, &place)?;
-    let wanted = Wanted::of(query.as_deref());
+    let wanted = Wanted::of(request.uri().query());
     let runtime: Arc<dyn Runtime> = shared.context.runtime.clone();
-    Ok(upgrade
-        .protocols(channels::PROTOCOLS)
-        .on_upgrade(move |socket| {
-            converse(socket, wanted, move |streams| async move {
-                // How the container ends is not how the attachment ends.
-                runtime.attach(&id, streams).await.map(|_code| None)
-            })
-        }))
+    // How the container ends is not how the attachment ends.
+    let process =
+        move |streams| async move { runtime.attach(&id, streams).await.map(|_code| None) };
+    upgraded(request, wanted, process).await
+}
+
+/// Carries a process's streams in whichever way the client asks for.
+async fn upgraded<F, R>(request: Request, wanted: Wanted, process: F) -> Result<Response, Refusal>
+where
+    F: FnOnce(Streams) -> R + Send + 'static,
+    R: Future<Output = runtime::Result<Option<i32>>> + Send + 'static,
+{
+    if exec_spdy::is_asked_for(request.headers()) {
+        return exec_spdy::upgrade(request, wanted, process);
+    }
+    let (mut parts, _body) = request.into_parts();
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    let upgrade = upgrade.protocols(channels::PROTOCOLS);
+    Ok(upgrade.on_upgrade(move |socket| converse(socket, wanted, process)))
 }
 
 /// Connects a WebSocket with a process until either is done.
@@ -170,11 +184,16 @@ struct Input {
     resizes: mpsc::Sender<TerminalSize>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Size {
-    width: u16,
-    height: u16,
+/// A terminal's size as a client writes it; `None` for anything else.
+pub fn terminal_size(message: &[u8]) -> Option<TerminalSize> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Size {
+        width: u16,
+        height: u16,
+    }
+    let Size { width, height } = serde_json::from_slice(message).ok()?;
+    Some(TerminalSize { width, height })
 }
 
 impl Input {
@@ -189,9 +208,9 @@ impl Input {
                 }
             }
             Some(Incoming::Data(channels::RESIZE, data)) => {
-                if let Ok(Size { width, height }) = serde_json::from_slice(&data) {
+                if let Some(size) = terminal_size(&data) {
                     // Of many in a row the next one will do.
-                    let _ = self.resizes.try_send(TerminalSize { width, height });
+                    let _ = self.resizes.try_send(size);
                 }
             }
             Some(Incoming::Close(channels::STDIN)) => self.stdin = None,

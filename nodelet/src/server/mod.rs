@@ -3,7 +3,7 @@
 //! | path | answers |
 //! | --- | --- |
 //! | `/containerLogs/NAMESPACE/POD/CONTAINER` | [`logs`] |
-//! | `/exec/...`, `/attach/...` | [`exec`], over WebSocket ([`channels`]) |
+//! | `/exec/...`, `/attach/...` | [`exec`], over WebSocket ([`channels`]) or SPDY ([`exec_spdy`]) |
 //! | `/portForward/NAMESPACE/POD` | [`port_forward`], over WebSocket or SPDY |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
 //! | `/pods`, `/healthz` | here |
@@ -14,6 +14,7 @@
 pub mod channels;
 pub mod dial;
 pub mod exec;
+pub mod exec_spdy;
 pub mod logs;
 pub mod port_forward;
 pub mod stats;
