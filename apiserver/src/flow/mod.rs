@@ -261,7 +261,7 @@ impl Plan {
     }
 
     fn objects(&mut self, key: &Key) -> &mut BTreeMap<String, Value> {
-        match key.resource().ends_with(SCHEMAS) {
+        match key.resource().trim_end_matches('/').ends_with(SCHEMAS) {
             true => &mut self.schemas,
             false => &mut self.levels,
         }
