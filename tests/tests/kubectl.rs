@@ -257,6 +257,18 @@ fn streams_over_spdy() -> Result<()> {
         .envs(environment);
     let said = command::finish(terminal, None)?.ok()?;
     assert!(said.contains("hello v1 from"), "{said}");
+
+    let mut forward = kubectl(&["port-forward", &pod, ":8080"]);
+    forward.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut forward = Background(forward.spawn()?);
+    // Held to the end: a closed pipe would end kubectl.
+    let mut lines = forward.lines()?;
+    let line = lines.next().context("no line")?;
+    let port = line.split("127.0.0.1:").nth(1).context("no port")?;
+    let port = port.split(' ').next().unwrap_or_default();
+    let url = format!("http://127.0.0.1:{port}/");
+    let said = command::run("curl", ["-sS", "--fail", "--max-time", "20", &url])?.ok()?;
+    assert!(said.contains("hello v1 from"), "{said}");
     Ok(())
 }
 
