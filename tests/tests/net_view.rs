@@ -188,3 +188,50 @@ fn services_and_traces_show_what_the_kernel_has() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn traces_go_from_node_to_node() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    cluster.start_with(&["--nodes", "2"])?;
+    cluster.load_demo_images()?;
+    hello(&cluster)?;
+    wait::until("the service map of both nodes", || {
+        let shown = view(&cluster, "services hello")?;
+        let all = shown.as_array().context("no list")?;
+        let has = |node: &str| all.iter().any(|one| one["node"] == node);
+        Ok(has("node-1") && has("node-2") && all.iter().all(|one| one["programmed"] == "yes"))
+    })?;
+    // Two of the three are on different nodes.
+    let pods = cluster.field(
+        "pods -l app=hello",
+        "{range.items[*]}{.metadata.name}={.spec.nodeName};{end}",
+    )?;
+    let pods: Vec<(&str, &str)> = pods
+        .split(';')
+        .filter_map(|pod| pod.split_once('='))
+        .collect();
+    let on = |node: &str| pods.iter().find(|pod| pod.1 == node).map(|pod| pod.0);
+    let from = on("node-1").context("no pod on node-1")?;
+    let to = on("node-2").context("no pod on node-2")?;
+    let trace = view(&cluster, &format!("trace {from} {to}"))?;
+    let hops = trace["hops"].as_array().context("no hops")?.iter();
+    // What is between the nodes is the machine's business.
+    let hops: Vec<String> = hops
+        .filter(|hop| hop["kind"] != "router")
+        .filter_map(|hop| {
+            Some(format!(
+                "{} {}",
+                hop["kind"].as_str()?,
+                hop["name"].as_str()?
+            ))
+        })
+        .collect();
+    let ends = [format!("pod default/{from}"), format!("pod default/{to}")];
+    assert_eq!(
+        hops,
+        [&ends[0], "node node-1", "node node-2", &ends[1]],
+        "{trace:#}"
+    );
+    assert!(trace["hops"][1]["answeredFrom"].is_string(), "{trace:#}");
+    Ok(())
+}

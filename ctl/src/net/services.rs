@@ -27,10 +27,13 @@ pub struct ServicesArgs {
     /// Only this service
     #[arg(value_name = "SERVICE")]
     service: Option<String>,
-    /// The node whose map is shown [default: this machine's]
+    /// Only the map of this node of this machine
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
 }
+
+/// The service of the cluster's DNS, as upstream names it.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
 /// The map of a node.
 pub type Map = BTreeMap<Frontend, Dispatch>;
@@ -39,6 +42,8 @@ pub type Map = BTreeMap<Frontend, Dispatch>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShownFrontend {
+    /// The node whose kernel was asked; empty without one.
+    pub node: String,
     /// `namespace/name`; empty for what no service claims.
     pub service: String,
     /// `ADDRESS:PORT`, or `*:PORT` for a port of every address of the node.
@@ -69,16 +74,28 @@ pub struct Known {
 pub async fn run(context: &Context, args: &ServicesArgs) -> Result<()> {
     let known = Known::ask(context).await?;
     let locals = local::nodes(&context.instance)?;
-    let local = match &args.node {
-        Some(name) => Some(local::node(&locals, Some(name))?),
-        None => locals.first().filter(|_| locals.len() == 1),
+    let compared: Vec<&LocalNode> = match &args.node {
+        Some(name) => vec![local::node(&locals, Some(name))?],
+        None => locals.iter().collect(),
     };
-    let kernel = local.map(kernel).transpose()?;
-    if local.is_none() && context.format.is_table() {
-        eprintln!("no kernel to compare with: name a node of this machine with --node");
+    if compared.is_empty() && context.format.is_table() {
+        eprintln!("no node runs on this machine: there is no kernel to compare with");
     }
-    let name = local.map_or("", |node| node.name.as_str());
-    let mut shown = compare(&known, name, kernel.as_ref());
+    let mut shown = match compared.as_slice() {
+        [] => compare(&known, "", None),
+        _ => Vec::new(),
+    };
+    for node in compared {
+        shown.extend(compare(&known, &node.name, Some(&kernel(node)?)));
+    }
+    shown.sort_by(|a, b| {
+        (&a.service, &a.frontend, a.protocol, &a.node).cmp(&(
+            &b.service,
+            &b.frontend,
+            b.protocol,
+            &b.node,
+        ))
+    });
     let namespace = format!("{}/", context.session.namespace());
     if !context.all_namespaces {
         shown.retain(|one| one.service.starts_with(&namespace) || one.programmed == "extra");
@@ -135,6 +152,15 @@ impl Known {
         table.current().clone()
     }
 
+    /// The addresses of the cluster's DNS, which every node serves itself.
+    fn dns(&self) -> Vec<IpAddr> {
+        let dns = |key: &ServiceKey| (key.namespace.as_str(), key.name.as_str()) == DNS_SERVICE;
+        let found = self.services.iter().find(|(key, _)| dns(key));
+        found
+            .map(|(_, facts)| facts.cluster_ips.clone())
+            .unwrap_or_default()
+    }
+
     /// The service that a frontend belongs to.
     pub fn owner(&self, frontend: &Frontend) -> Option<&ServiceKey> {
         let owns = |facts: &ServiceFacts| match frontend {
@@ -167,7 +193,7 @@ pub fn served_here(kernel: &Map) -> Vec<IpAddr> {
 
 /// What should be against what is.
 fn compare(known: &Known, node: &str, kernel: Option<&Map>) -> Vec<ShownFrontend> {
-    let dns = kernel.map(served_here).unwrap_or_default();
+    let dns = kernel.map_or_else(|| known.dns(), served_here);
     let wanted = known.map(node, &dns);
     let mut shown: Vec<ShownFrontend> = wanted
         .iter()
@@ -178,13 +204,12 @@ fn compare(known: &Known, node: &str, kernel: Option<&Map>) -> Vec<ShownFrontend
                 Some(Some(found)) if same(found, dispatch) => "yes",
                 Some(Some(_)) => "differs",
             };
-            one(known, frontend, dispatch, programmed)
+            one(known, node, frontend, dispatch, programmed)
         })
         .collect();
     let extra = kernel.into_iter().flatten();
     let extra = extra.filter(|(frontend, _)| !wanted.contains_key(frontend));
-    shown.extend(extra.map(|(frontend, dispatch)| one(known, frontend, dispatch, "extra")));
-    shown.sort_by(|a, b| (&a.service, &a.frontend).cmp(&(&b.service, &b.frontend)));
+    shown.extend(extra.map(|(frontend, dispatch)| one(known, node, frontend, dispatch, "extra")));
     shown
 }
 
@@ -216,6 +241,7 @@ pub fn frontend_text(frontend: &Frontend) -> String {
 
 fn one(
     known: &Known,
+    node: &str,
     frontend: &Frontend,
     dispatch: &Dispatch,
     programmed: &'static str,
@@ -231,6 +257,7 @@ fn one(
         Dispatch::Here => ("here", Vec::new(), None),
     };
     ShownFrontend {
+        node: node.to_owned(),
         service: known
             .owner(frontend)
             .map(ServiceKey::to_string)
@@ -246,6 +273,7 @@ fn one(
 
 fn table(shown: &[ShownFrontend]) -> Table {
     let mut table = Table::new(&[
+        "NODE",
         "SERVICE",
         "FRONTEND",
         "PROTO",
@@ -265,6 +293,7 @@ fn table(shown: &[ShownFrontend]) -> Table {
         };
         let endpoints: Vec<String> = one.endpoints.iter().map(SocketAddr::to_string).collect();
         table.row(vec![
+            one.node.as_str().into(),
             one.service.as_str().into(),
             one.frontend.as_str().into(),
             format!("{:?}", one.protocol).to_uppercase().into(),
@@ -302,8 +331,8 @@ mod tests {
         let text = table(&compare(&known, "n1", Some(&wanted))).render(false, None, false);
         assert_eq!(
             text,
-            "SERVICE       FRONTEND       PROTO   ACTION    ENDPOINTS       PROGRAMMED\n\
-             default/web   10.96.0.5:80   TCP     balance   10.0.0.1:8080   yes\n"
+            "NODE   SERVICE       FRONTEND       PROTO   ACTION    ENDPOINTS       PROGRAMMED\n\
+             n1     default/web   10.96.0.5:80   TCP     balance   10.0.0.1:8080   yes\n"
         );
         let mut other = wanted.clone();
         let stray = Frontend::NodePort {
@@ -319,7 +348,7 @@ mod tests {
             .iter()
             .map(|one| one.programmed)
             .collect();
-        assert_eq!(states, ["extra", "differs"]);
+        assert_eq!(states, ["differs", "extra"]);
         assert_eq!(
             compare(&known, "n1", Some(&Map::new()))[0].programmed,
             "missing"

@@ -281,6 +281,16 @@ fn stops(facts: &Facts) -> Option<String> {
     }
 }
 
+/// Why a packet to a pod of another node will hardly arrive: only the default route takes it.
+fn astray(facts: &Facts) -> Option<String> {
+    let far = facts.far.as_ref()?;
+    let route = facts.node_route.as_ref().ok()?;
+    let astray = route.prefix.is_none_or(|prefix| prefix.prefix_len() == 0);
+    let (from, to) = (&facts.from.node, &far.name);
+    (astray && route.fate == Fate::Forwarded)
+        .then(|| format!("{from} has no route to the pods of {to}, only its default route"))
+}
+
 /// What comes after the pod's node: leaf, far node, far pod.
 fn beyond(facts: &Facts) -> Vec<Hop> {
     let mut hops = Vec::new();
@@ -447,6 +457,8 @@ fn mark(hops: &mut Vec<Hop>, walk: &Walk, nodes: &BTreeMap<String, Vec<IpAddr>>)
                 hops[at].answered_from = Some(ip);
                 hops[at].micros = Some(step.micros);
             }
+            // A loop passes the same routers again and again.
+            (_, Some(ip)) if unknown.iter().any(|(one, _)| *one == ip) => {}
             (_, Some(ip)) => unknown.push((ip, step.micros)),
             (_, None) => {}
         }
@@ -499,7 +511,12 @@ fn verdict(facts: &Facts, stuck: Option<String>) -> (Option<bool>, String) {
             let why = why.map(|why| format!("; {why}")).unwrap_or_default();
             format!("not reached: unreachable{teller}{why}")
         }
-        (Some(Met::Hop(ip)), _) => format!("not reached: the hop limit ran out at {ip}; a loop?"),
+        (Some(Met::Hop(ip)), _) => {
+            let why = astray(facts)
+                .map(|why| format!("; {why}"))
+                .unwrap_or_default();
+            format!("not reached: the hop limit ran out at {ip}, a loop{why}")
+        }
         (Some(Met::Silence), Some(why)) => format!("not reached: {why}"),
         (Some(Met::Silence), None) => match (walked.map(|step| step.met), facts.kind) {
             // UDP services need not answer what they do not understand.
@@ -509,7 +526,10 @@ fn verdict(facts: &Facts, stuck: Option<String>) -> (Option<bool>, String) {
             (Some(Met::Answered | Met::Refused), _) => {
                 "the endpoint answers directly, but not through the service".to_owned()
             }
-            _ => "not reached: nobody answered".to_owned(),
+            _ => match astray(facts) {
+                Some(why) => format!("not reached: nobody answered; {why}"),
+                None => "not reached: nobody answered".to_owned(),
+            },
         },
     };
     let unknown = matches!(facts.kind, Kind::Port(Protocol::Udp, _)) && reached == Some(false);
@@ -802,5 +822,14 @@ verdict    reached: the destination answered
         );
         facts.first = None;
         assert_eq!(trace(&facts).reached, None);
+        let mut facts = fabric();
+        facts.node_route = Ok(route("", "static", &[hop(Some("10.0.0.254"), "eth0")]));
+        facts.first = Some(walk(&[Met::Silence]));
+        facts.walk = None;
+        let verdict = trace(&facts).verdict;
+        assert!(
+            verdict.contains("n1 has no route to the pods of n2"),
+            "{verdict}"
+        );
     }
 }
