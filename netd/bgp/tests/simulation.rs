@@ -1,5 +1,6 @@
 //! Networks of speakers in virtual time.
 
+use peapod_bgp::sim::fabric::{Fabric, Plan, Sizes};
 use peapod_bgp::sim::{Net, config};
 
 /// Leaves, each announcing a prefix, under spines; an AS each.
@@ -150,4 +151,40 @@ fn a_peer_is_shown_with_the_name_that_it_tells() {
     let shown = |node: usize| net.nodes[node].speaker.peers()[0].hostname.clone();
     assert_eq!(shown(spine).as_deref(), Some("leaf1"));
     assert_eq!(shown(leaf), None, "it tells none");
+}
+
+/// A small one of the fabrics that the bench measures: summaries of racks keep the tables small,
+/// and the loss of a spine leaves all routes on the others.
+#[test]
+fn aggregation_keeps_tables_small_and_a_spine_may_go() {
+    for (aggregate, leaf, spine, node) in [(false, 44 + 4, 48, 47), (true, 11 + 4, 12, 11 + 3 + 1)]
+    {
+        let plan = Plan {
+            racks: 12,
+            nodes: 4,
+            spines: 3,
+            whole: 3,
+            aggregate,
+        };
+        let mut fabric = Fabric::new(plan);
+        assert_eq!(
+            fabric.sizes(),
+            Sizes { leaf, spine, node },
+            "aggregate: {aggregate}"
+        );
+        assert!(fabric.uses_first_spine());
+        let loss = fabric.lose_spine(300);
+        assert_eq!(loss.converged_ms, 300);
+        let moved = if aggregate { 11 } else { 44 };
+        assert_eq!(loss.changes, moved);
+        let leaf = fabric
+            .net
+            .nodes
+            .iter()
+            .find(|node| node.name == "leaf1")
+            .unwrap();
+        let elsewhere = leaf.fib.values().filter(|hops| hops.len() == 2);
+        assert_eq!(elsewhere.count(), moved);
+        assert!(!fabric.uses_first_spine());
+    }
 }

@@ -77,10 +77,9 @@ impl Rack {
         }
         lab.kernel_route("a", PREFIX, &LEGS);
         lab.kernel_route("b", "10.244.1.0/24", &["10.0.2.2", "10.0.3.2"]);
-        for leaf in LEGS {
-            lab.bfd_up("a", leaf);
-        }
-        Rack { lab }
+        let rack = Rack { lab };
+        rack.bfd_up();
+        rack
     }
 
     /// What a fault costs the flows from a to b. It is seen that the flows use both legs.
@@ -118,6 +117,11 @@ impl Rack {
     /// The leg over leaf1 fails, and a sees its carrier go.
     pub fn carrier_lost(&self) -> Outage {
         self.outage(|lab| lab.set_link("leaf1", "a", false))
+    }
+
+    /// Waits for BFD with both leaves.
+    pub fn bfd_up(&self) {
+        LEGS.into_iter().for_each(|leaf| self.lab.bfd_up("a", leaf));
     }
 
     /// Leaf1 falls silent: no carrier is lost, only BFD can tell.

@@ -42,14 +42,8 @@ fn flows_go_on_over_the_other_leaf() {
     println!("carrier lost: {:?}", rack.carrier_lost());
     println!("link back: both legs after {:?}", rack.link_back());
     rack.as_at_first();
-    eventually_bfd(&rack);
+    rack.bfd_up();
     println!("silent, BFD 3 x 100 ms: {:?}", rack.silent_loss());
     rack.speak_again();
     rack.as_at_first();
-}
-
-fn eventually_bfd(rack: &Rack) {
-    for leaf in ["10.0.0.2", "10.0.1.2"] {
-        rack.lab.bfd_up("a", leaf);
-    }
 }

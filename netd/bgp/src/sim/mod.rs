@@ -8,6 +8,8 @@
 //! Its callers are programs of our own: a node, link or condition that cannot be is a mistake in
 //! them, and panics.
 
+pub mod fabric;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::net::IpAddr;
@@ -163,24 +165,58 @@ impl Net {
         b: usize,
         change: impl FnOnce(&mut Neighbor, &mut Neighbor),
     ) -> usize {
-        let number = self.links.len() as u32;
-        let address = |end: u32| IpAddr::from((0x0a00_0000 + number * 2 + end).to_be_bytes());
-        let ends = [(a, address(0)), (b, address(1))];
-        let remote_as = |node: usize| RemoteAs::Number(self.nodes[node].speaker.config().asn);
-        let mut b_at_a = Neighbor::at(ends[1].1, remote_as(b));
-        let mut a_at_b = Neighbor::at(ends[0].1, remote_as(a));
-        for neighbor in [&mut b_at_a, &mut a_at_b] {
-            neighbor.options.timers.hold_seconds = 9;
-            neighbor.options.timers.connect_retry_seconds = 2;
+        let mut change = Some(change);
+        let made = self.links_with(&[(a, b)], |_, first, second| {
+            if let Some(change) = change.take() {
+                change(first, second);
+            }
+        });
+        made[0]
+    }
+
+    /// The same for many at once, each node being configured once: their numbers.
+    pub fn links_with(
+        &mut self,
+        all: &[(usize, usize)],
+        mut change: impl FnMut((usize, usize), &mut Neighbor, &mut Neighbor),
+    ) -> Vec<usize> {
+        let mut configs: BTreeMap<usize, Config> = BTreeMap::new();
+        let first = self.links.len();
+        for (a, b) in all.iter().copied() {
+            let number = self.links.len() as u32;
+            let address = |end: u32| IpAddr::from((0x0a00_0000 + number * 2 + end).to_be_bytes());
+            let ends = [(a, address(0)), (b, address(1))];
+            let remote_as = |node: usize| RemoteAs::Number(self.nodes[node].speaker.config().asn);
+            let mut b_at_a = Neighbor::at(ends[1].1, remote_as(b));
+            let mut a_at_b = Neighbor::at(ends[0].1, remote_as(a));
+            for neighbor in [&mut b_at_a, &mut a_at_b] {
+                neighbor.options.timers.hold_seconds = 9;
+                neighbor.options.timers.connect_retry_seconds = 2;
+            }
+            change((a, b), &mut a_at_b, &mut b_at_a);
+            self.links.push(Link { ends, up: true });
+            for (node, neighbor) in [(a, b_at_a), (b, a_at_b)] {
+                let speaker = &self.nodes[node].speaker;
+                let config = configs
+                    .entry(node)
+                    .or_insert_with(|| speaker.config().clone());
+                config.neighbors.push(neighbor);
+            }
         }
-        change(&mut a_at_b, &mut b_at_a);
-        self.links.push(Link { ends, up: true });
-        for (node, neighbor) in [(a, b_at_a), (b, a_at_b)] {
-            let mut config = self.nodes[node].speaker.config().clone();
-            config.neighbors.push(neighbor);
+        for (node, config) in configs {
             self.handle(node, Input::Configure(Box::new(config)));
         }
-        self.links.len() - 1
+        (first..self.links.len()).collect()
+    }
+
+    /// The address of a node on a link of its.
+    ///
+    /// # Panics
+    /// If it is not on the link.
+    pub fn address(&self, link: usize, node: usize) -> IpAddr {
+        let ends = self.links[link].ends.iter();
+        let end = ends.copied().find(|(at, _)| *at == node);
+        end.expect("a node of the link").1
     }
 
     /// Cuts a link, or repairs it; both ends see its carrier.
