@@ -99,6 +99,9 @@ pub enum Refusal {
     /// outcome is unknown: it may be there after the next start.
     #[error("the store takes no writes: {0}")]
     Unavailable(String),
+    /// The transaction was sent and not answered: it may have happened, and may still happen.
+    #[error("the outcome of a write is unknown: {0}")]
+    Unknown(String),
     /// The engine is shutting down, or gone.
     #[error("the store is closed")]
     Closed,

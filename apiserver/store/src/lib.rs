@@ -15,6 +15,7 @@
 mod codec;
 pub mod engine;
 mod entry;
+mod etcd_engine;
 pub mod export;
 mod exporter;
 mod frame;
@@ -30,6 +31,7 @@ mod watch;
 mod world;
 
 pub use entry::{Describe, Entry, Event, EventKind, IndexId, Meta};
+pub use etcd_engine::{EtcdConfig, EtcdEngine, EtcdError, EtcdTls};
 pub use history::{Compacted, HistoryLimits};
 pub use key::{BadKey, Key, MAX_KEY_BYTES, Resource};
 pub use memory::MemoryEngine;

@@ -85,6 +85,9 @@ pub enum CommitError<M> {
     /// The store takes no writes. Unless it did so before, the outcome of this one is unknown.
     #[error("the store takes no writes: {0}")]
     Unavailable(String),
+    /// The transaction was sent and not answered: it may have happened, and may still happen.
+    #[error("the outcome of the write is unknown: {0}; read before you write again")]
+    Unknown(String),
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
@@ -158,7 +161,7 @@ impl<M: Meta> Store<M> {
         let exporter = exporter::run(engine.clone(), feed.clone(), due, closing.clone());
         let [applier, exporter] =
             [tokio::spawn(applier), tokio::spawn(exporter)].map(AbortOnDropHandle::new);
-        Ok(Self {
+        let store = Self {
             inner: Arc::new(Inner {
                 engine,
                 feed,
@@ -167,7 +170,17 @@ impl<M: Meta> Store<M> {
                 exporter: AsyncMutex::new(exporter),
                 closing,
             }),
-        })
+        };
+        // A shared engine may have loaded the past, to replay what follows.
+        store.fence().await?;
+        Ok(store)
+    }
+
+    /// Ends when the engine has ended, because it was closed or cannot go on: nothing new will be
+    /// seen here.
+    pub async fn ended(&self) {
+        let mut applied = self.inner.applied.clone();
+        while applied.changed().await.is_ok() {}
     }
 
     /// The newest revision that has been applied.
@@ -229,6 +242,7 @@ impl<M: Meta> Store<M> {
                 Err(CommitError::Conflict { key, present })
             }
             Err(Refusal::Unavailable(why)) => Err(CommitError::Unavailable(why)),
+            Err(Refusal::Unknown(why)) => Err(CommitError::Unknown(why)),
             Err(Refusal::Closed) => Err(CommitError::Closed),
         }
     }

@@ -119,6 +119,11 @@ impl Draft {
         }
     }
 
+    /// The value without its revision.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Where the revision goes, if anywhere.
     pub fn revision_at(&self) -> Option<u32> {
         self.revision_at

@@ -1,8 +1,10 @@
 //! What the store promises, tested from outside.
 
+mod clustered;
 mod common;
 mod damage;
 mod durability;
+mod etcd;
 mod full_disk;
 mod kill;
 mod model;

@@ -1,0 +1,149 @@
+//! The watch: every change after a revision, in order, once, over whatever happens to members and
+//! connections. It ends when the engine closes, and when etcd has forgotten what was not read yet:
+//! then this store cannot go on, and its server must start again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{Assembly, Raw};
+use super::layout::Names;
+use super::members::{Failure, Members, PATIENCE};
+use super::revision;
+use crate::engine::Delivery;
+use crate::revision::Revision;
+
+/// The pause before a watch that broke is begun again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How a watch ended.
+enum Ended {
+    /// Begin it again.
+    Broken(String),
+    /// What was to come next is forgotten.
+    Compacted,
+    /// Nobody listens any more.
+    Closed,
+}
+
+/// Follows until `closing`, or until it cannot.
+pub(super) async fn run(
+    members: Arc<Members>,
+    names: Names,
+    mut assembly: Assembly,
+    sender: mpsc::Sender<Vec<Delivery>>,
+    closing: CancellationToken,
+) {
+    loop {
+        let watching = watch(&members, &names, &mut assembly, &sender);
+        let Some(ended) = closing.run_until_cancelled(watching).await else {
+            return;
+        };
+        assembly.interrupted();
+        match ended {
+            Ended::Closed => return,
+            Ended::Broken(why) => {
+                let last = assembly.last();
+                tracing::info!(%last, why, "the watch of etcd broke; it is begun again");
+            }
+            Ended::Compacted => match nothing_missed(&members, &names, assembly.last()).await {
+                Ok(Some(revision)) => assembly.skip_to(revision),
+                Ok(None) => {
+                    let last = assembly.last();
+                    tracing::error!(
+                        %last,
+                        "etcd was compacted beyond what this server has read; it must start again"
+                    );
+                    return;
+                }
+                Err(failure) => tracing::warn!(%failure, "cannot read etcd's newest revision"),
+            },
+        }
+        if closing
+            .run_until_cancelled(tokio::time::sleep(PAUSE))
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// Watches with one member, as long as it goes.
+async fn watch(
+    members: &Members,
+    names: &Names,
+    assembly: &mut Assembly,
+    sender: &mpsc::Sender<Vec<Delivery>>,
+) -> Ended {
+    let (at, mut client) = members.watch_client();
+    let broken = |why: String| {
+        let url = members.url();
+        let why = format!("etcd at {url}: {why}");
+        members.leave(at);
+        Ended::Broken(why)
+    };
+    let (first, end) = names.all();
+    let options = WatchOptions::new()
+        .with_range(end)
+        .with_start_revision(assembly.last().next().0 as i64)
+        .with_fragment()
+        .with_progress_notify();
+    let begun = tokio::time::timeout(PATIENCE, client.watch(first, Some(options))).await;
+    let mut stream = match begun {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return broken(error.to_string()),
+        Err(_) => return broken("it does not answer".to_owned()),
+    };
+    loop {
+        let response = match stream.message().await {
+            Ok(Some(response)) => response,
+            Ok(None) => return broken("it ended the watch".to_owned()),
+            Err(error) => return broken(error.to_string()),
+        };
+        if response.compact_revision() > 0 {
+            return Ended::Compacted;
+        }
+        if response.canceled() {
+            return broken(format!("it cancelled the watch: {}", response.cancel_reason()));
+        }
+        let batch = assemble(assembly, &response);
+        if !batch.is_empty() && sender.send(batch).await.is_err() {
+            return Ended::Closed;
+        }
+    }
+}
+
+fn assemble(assembly: &mut Assembly, response: &WatchResponse) -> Vec<Delivery> {
+    let events = response.events().iter();
+    let changes = events.filter_map(|event| {
+        let kv = event.kv()?;
+        assembly.take(Raw {
+            key: kv.key(),
+            value: (event.event_type() == EventType::Put).then(|| kv.value()),
+            created: revision(kv.create_revision()),
+            modified: revision(kv.mod_revision()),
+        })
+    });
+    let deliveries = changes.map(|change| Delivery {
+        change,
+        committer: None,
+    });
+    deliveries.collect()
+}
+
+/// Up to which revision nothing of this store happened after `last`, if nothing did: etcd may have
+/// been compacted while this store was idle and others wrote.
+async fn nothing_missed(
+    members: &Members,
+    names: &Names,
+    last: Revision,
+) -> Result<Option<Revision>, Failure> {
+    let head = members.get(&names.head(), GetOptions::new()).await?;
+    let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
+    let now = head.header().map_or(0, |header| header.revision());
+    Ok((revision(newest) <= last).then_some(revision(now)))
+}
