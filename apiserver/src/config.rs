@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+pub use peapod_store::{EtcdConfig, EtcdTls};
 
 use crate::audit::AuditConfig;
 
@@ -16,6 +17,8 @@ pub enum Engine {
     Memory,
     /// In a sled database, in `store` under the data directory.
     Sled,
+    /// In etcd, for several servers over one state.
+    Etcd(EtcdConfig),
 }
 
 /// The configuration of an API server. [`Config::new`] has the defaults.

@@ -42,5 +42,5 @@ mod subresources;
 mod trail;
 mod warnings;
 
-pub use config::{Config, Engine};
+pub use config::{Config, Engine, EtcdConfig, EtcdTls};
 pub use server::{ApiServer, Error};

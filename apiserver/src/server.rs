@@ -10,7 +10,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
-use peapod_store::{Limits, MemoryEngine, SledConfig, SledEngine, engine};
+use peapod_store::{EtcdEngine, Limits, MemoryEngine, SledConfig, SledEngine, engine};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -264,8 +264,18 @@ impl ApiServer {
             );
             accepting.spawn(loop_);
         }
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => false,
+            () = self.api.store.ended() => !shutdown.is_cancelled(),
+        };
+        if ended {
+            // Reads would go stale: clients must find another server, or this one started again.
+            self.api.draining.cancel();
+            return Err(Error::Store(
+                "the store has ended while it was served; start the server again".to_owned(),
+            ));
+        }
         while accepting.join_next().await.is_some() {}
-        shutdown.cancelled().await;
         self.api.draining.cancel();
         connections.drain(self.api.config.drain).await;
         if let Some(audit) = &self.api.audit {
@@ -308,7 +318,12 @@ async fn open_store(
     config: &Config,
     registry: &Registry,
 ) -> Result<(Store, Option<String>), Error> {
-    let (engine, recovery): (Arc<dyn engine::Engine>, _) = match config.engine {
+    let (engine, recovery): (Arc<dyn engine::Engine>, _) = match &config.engine {
+        Engine::Etcd(etcd) => {
+            let engine = EtcdEngine::open(etcd.clone()).await;
+            let engine = engine.map_err(|fault| Error::Store(fault.to_string()))?;
+            (Arc::new(engine), None)
+        }
         Engine::Memory => (Arc::new(MemoryEngine::new()), None),
         Engine::Sled => {
             let engine = open_sled(config.data_dir.join("store")).await?;

@@ -12,6 +12,7 @@ mod nodes;
 mod objects;
 mod placements;
 mod proxies;
+mod several;
 mod tokens;
 mod webhooks;
 mod wire;

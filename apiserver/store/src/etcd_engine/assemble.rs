@@ -118,12 +118,27 @@ mod tests {
     fn a_change_is_whole_at_its_head() {
         let mut assembly = Assembly::after(names(), Revision(4));
         let kept = super::super::layout::encode(&Draft::new("rv=", 3));
-        assert!(assembly.take(event("/p/o/core/pods/a/x", Some(&kept), 5)).is_none());
-        assert!(assembly.take(event("/p/o/core/pods/a/y", None, 5)).is_none());
-        assert!(assembly.take(event("/p/compacted", Some(b"3"), 5)).is_none());
+        assert!(
+            assembly
+                .take(event("/p/o/core/pods/a/x", Some(&kept), 5))
+                .is_none()
+        );
+        assert!(
+            assembly
+                .take(event("/p/o/core/pods/a/y", None, 5))
+                .is_none()
+        );
+        assert!(
+            assembly
+                .take(event("/p/compacted", Some(b"3"), 5))
+                .is_none()
+        );
         assert_eq!(assembly.last(), Revision(4));
         let change = assembly.take(event("/p/head", Some(b"1000"), 5)).unwrap();
-        assert_eq!((change.revision, change.time), (Revision(5), from_millis(1000)));
+        assert_eq!(
+            (change.revision, change.time),
+            (Revision(5), from_millis(1000))
+        );
         let Write::Put(record) = &change.writes[0] else {
             panic!("no put")
         };

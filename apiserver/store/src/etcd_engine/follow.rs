@@ -23,8 +23,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 enum Ended {
     /// Begin it again.
     Broken(String),
-    /// What was to come next is forgotten.
-    Compacted,
+    /// What was to come next may be forgotten: the past up to here is.
+    Compacted(Revision),
     /// Nobody listens any more.
     Closed,
 }
@@ -49,9 +49,12 @@ pub(super) async fn run(
                 let last = assembly.last();
                 tracing::info!(%last, why, "the watch of etcd broke; it is begun again");
             }
-            Ended::Compacted => match nothing_missed(&members, &names, assembly.last()).await {
-                Ok(Some(revision)) => assembly.skip_to(revision),
-                Ok(None) => {
+            Ended::Compacted(floor) => match newest_at(&members, &names, floor).await {
+                // Idle, while others wrote to this etcd and compacted it.
+                Ok(newest) if newest <= assembly.last() => assembly.skip_to(floor),
+                // Compacted again meanwhile: the next watch says up to where.
+                Err(Failure::Compacted) => {}
+                Ok(_) => {
                     let last = assembly.last();
                     tracing::error!(
                         %last,
@@ -105,10 +108,13 @@ async fn watch(
             Err(error) => return broken(error.to_string()),
         };
         if response.compact_revision() > 0 {
-            return Ended::Compacted;
+            return Ended::Compacted(revision(response.compact_revision()));
         }
         if response.canceled() {
-            return broken(format!("it cancelled the watch: {}", response.cancel_reason()));
+            return broken(format!(
+                "it cancelled the watch: {}",
+                response.cancel_reason()
+            ));
         }
         let batch = assemble(assembly, &response);
         if !batch.is_empty() && sender.send(batch).await.is_err() {
@@ -135,15 +141,10 @@ fn assemble(assembly: &mut Assembly, response: &WatchResponse) -> Vec<Delivery> 
     deliveries.collect()
 }
 
-/// Up to which revision nothing of this store happened after `last`, if nothing did: etcd may have
-/// been compacted while this store was idle and others wrote.
-async fn nothing_missed(
-    members: &Members,
-    names: &Names,
-    last: Revision,
-) -> Result<Option<Revision>, Failure> {
-    let head = members.get(&names.head(), GetOptions::new()).await?;
+/// The newest revision of this store as of `at`.
+async fn newest_at(members: &Members, names: &Names, at: Revision) -> Result<Revision, Failure> {
+    let options = GetOptions::new().with_revision(at.0 as i64);
+    let head = members.get(&names.head(), options).await?;
     let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
-    let now = head.header().map_or(0, |header| header.revision());
-    Ok((revision(newest) <= last).then_some(revision(now)))
+    Ok(revision(newest))
 }

@@ -164,8 +164,14 @@ mod tests {
             decode(key.clone(), &kept, Revision(3), Revision(42)).unwrap()
         };
         let record = read(&Draft::new("rv=;", 3));
-        assert_eq!((&record.value[..], record.revision_at), (&b"rv=42;"[..], Some(3)));
-        assert_eq!((record.created, record.modified), (Revision(3), Revision(42)));
+        assert_eq!(
+            (&record.value[..], record.revision_at),
+            (&b"rv=42;"[..], Some(3))
+        );
+        assert_eq!(
+            (record.created, record.modified),
+            (Revision(3), Revision(42))
+        );
         assert_eq!(read(&Draft::plain("v")).value, "v");
     }
 

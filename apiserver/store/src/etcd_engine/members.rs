@@ -98,9 +98,9 @@ impl Members {
     pub fn leave(&self, failed: usize) {
         let next = failed.wrapping_add(1);
         // Somebody else's change is as good.
-        let _ =
-            self.current
-                .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .current
+            .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn member(&self) -> (usize, &Member) {
@@ -113,7 +113,9 @@ impl Members {
         let ask = |client: Client| {
             let (key, options) = (key.to_owned(), options.clone());
             async move {
-                let mut kv = client.kv_client().max_decoding_message_size(MAX_MESSAGE_BYTES);
+                let mut kv = client
+                    .kv_client()
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES);
                 kv.get(key, Some(options)).await
             }
         };

@@ -228,10 +228,12 @@ impl EtcdEngine {
     /// The state of `head`: when the store was founded, and its newest revision.
     async fn head(&self) -> Result<(Revision, Revision), Failure> {
         let head = self.read(&self.names.head()).await?;
-        let head = head.ok_or_else(|| {
-            Failure::Refused(format!("{} is missing in etcd", self.names.head()))
-        })?;
-        Ok((revision(head.create_revision()), revision(head.mod_revision())))
+        let head = head
+            .ok_or_else(|| Failure::Refused(format!("{} is missing in etcd", self.names.head())))?;
+        Ok((
+            revision(head.create_revision()),
+            revision(head.mod_revision()),
+        ))
     }
 
     async fn load_all(&self) -> Result<Loaded, Failure> {
@@ -397,7 +399,11 @@ fn compare(name: &str, compare: Compare) -> Option<EtcdCompare> {
         Compare::Any => None,
         Compare::Absent => Some(EtcdCompare::version(name, CompareOp::Equal, 0)),
         Compare::Present => Some(EtcdCompare::version(name, CompareOp::Greater, 0)),
-        Compare::At(at) => Some(EtcdCompare::mod_revision(name, CompareOp::Equal, at.0 as i64)),
+        Compare::At(at) => Some(EtcdCompare::mod_revision(
+            name,
+            CompareOp::Equal,
+            at.0 as i64,
+        )),
     }
 }
 

@@ -30,7 +30,10 @@ async fn what_one_server_wrote_the_other_reads_and_watches_in_the_same_order() {
     let writes = (0..100).map(|n| {
         let store = [&one, &other][n % 2].clone();
         async move {
-            let committed = store.commit(put(&format!("a/{}", n % 7), "n1")).await.unwrap();
+            let committed = store
+                .commit(put(&format!("a/{}", n % 7), "n1"))
+                .await
+                .unwrap();
             let value = committed.value(&pod(&format!("a/{}", n % 7))).unwrap();
             assert_eq!(value, &format!("on=n1 rv={}", committed.revision()));
             committed.revision()
@@ -64,7 +67,10 @@ async fn transactions_are_decided_by_all_their_comparisons_or_not_carried_out() 
     let with_claim =
         |path| put(path, "n1").put(claim.clone(), Compare::Absent, Draft::plain("a service"));
     // Two servers give the same address at once: one is told that it is taken.
-    let (a, b) = tokio::join!(one.commit(with_claim("a/x")), other.commit(with_claim("a/y")));
+    let (a, b) = tokio::join!(
+        one.commit(with_claim("a/x")),
+        other.commit(with_claim("a/y"))
+    );
     assert!(a.is_ok() != b.is_ok());
     let Err(CommitError::Conflict { key, present }) = a.and(b) else {
         panic!("no conflict")
@@ -124,8 +130,13 @@ async fn a_server_that_starts_later_knows_the_past_so_far_as_it_is_kept() {
     for floor in [middle, Revision(middle.0 + 100)] {
         one.compact(floor);
         wait(async || {
-            let kept = client.get("/registry/peapod/compacted", None).await.unwrap();
-            kept.kvs().first().is_some_and(|kv| kv.value() == floor.to_string().as_bytes())
+            let kept = client
+                .get("/registry/peapod/compacted", None)
+                .await
+                .unwrap();
+            kept.kvs()
+                .first()
+                .is_some_and(|kv| kv.value() == floor.to_string().as_bytes())
         })
         .await;
     }
@@ -158,7 +169,9 @@ async fn a_member_is_killed_under_load_and_nothing_acknowledged_is_lost() {
     let mut etcd = Etcd::start(3);
     let stores = [etcd.store().await, etcd.store().await];
     let begin = stores[0].fence().await.unwrap();
-    let mut watches = stores.each_ref().map(|store| store.watch(all_pods(), begin).unwrap());
+    let mut watches = stores
+        .each_ref()
+        .map(|store| store.watch(all_pods(), begin).unwrap());
     let clients = (0..8).map(|client| {
         let store = stores[client % 2].clone();
         tokio::spawn(async move {
@@ -216,11 +229,19 @@ async fn a_store_that_is_idle_while_others_write_and_compact_goes_on() {
     let mut etcd = Etcd::start(1);
     let idle = etcd.store().await;
     idle.commit(put("a/x", "n1")).await.unwrap();
-    let mut client = Client::connect(&etcd.config().endpoints, None).await.unwrap();
+    let mut client = Client::connect(&etcd.config().endpoints, None)
+        .await
+        .unwrap();
     for _ in 0..10 {
         client.put("/others", "x", None).await.unwrap();
     }
-    let newest = client.get("/others", None).await.unwrap().header().unwrap().revision();
+    let newest = client
+        .get("/others", None)
+        .await
+        .unwrap()
+        .header()
+        .unwrap()
+        .revision();
     client.compact(newest, None).await.unwrap();
     etcd.kill(0);
     etcd.run(0);
@@ -240,11 +261,16 @@ async fn a_write_that_is_not_answered_is_never_acknowledged_and_never_repeated()
     kill(process, Signal::SIGSTOP).unwrap();
     let outcome = store.commit(put("a/x", "n2")).await;
     kill(process, Signal::SIGCONT).unwrap();
-    assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(CommitError::Unknown(_))),
+        "{outcome:?}"
+    );
     // It happened once or not at all.
     wait(async || store.commit(put("a/y", "n1")).await.is_ok()).await;
     store.fence().await.unwrap();
-    let mut watch = store.watch(all_pods().namespace("a").name("x"), made).unwrap();
+    let mut watch = store
+        .watch(all_pods().namespace("a").name("x"), made)
+        .unwrap();
     let present = store.get(&pod("a/x")).unwrap();
     if present.modified > made {
         assert_eq!(read(&mut watch, 1).await.len(), 1);
@@ -256,8 +282,13 @@ async fn a_write_that_is_not_answered_is_never_acknowledged_and_never_repeated()
 async fn a_store_of_a_newer_release_is_refused() {
     let etcd = Etcd::start(1);
     etcd.store().await.close().await;
-    let mut client = Client::connect(&etcd.config().endpoints, None).await.unwrap();
-    client.put("/registry/peapod/version", "2", None).await.unwrap();
+    let mut client = Client::connect(&etcd.config().endpoints, None)
+        .await
+        .unwrap();
+    client
+        .put("/registry/peapod/version", "2", None)
+        .await
+        .unwrap();
     let refused = EtcdEngine::open(etcd.config()).await.unwrap_err();
     assert!(matches!(refused, EtcdError::Newer { .. }));
     assert!(refused.to_string().contains("has version 2"), "{refused}");
