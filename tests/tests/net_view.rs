@@ -238,3 +238,39 @@ fn traces_go_from_node_to_node() -> Result<()> {
     assert!(trace["hops"][1]["answeredFrom"].is_string(), "{trace:#}");
     Ok(())
 }
+
+#[test]
+fn a_fabric_is_drawn() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    cluster.start_with(&["--nodes", "2", "--fabric", "1x2"])?;
+    wait::until("both leaves to have a session with the spine", || {
+        let topology = view(&cluster, "topology")?;
+        let links = topology["spines"][0]["links"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(links.len() == 2 && links.iter().all(|link| link[1] == "Established"))
+    })?;
+    let topology = view(&cluster, "topology")?;
+    let leaves = topology["leaves"].as_array().context("no leaves")?;
+    assert_eq!(leaves.len(), 2, "{topology:#}");
+    let links = topology["links"].as_array().context("no links")?;
+    assert_eq!(links.len(), 4, "every node is on two leaves: {topology:#}");
+    let drawn = cluster.peapod(["net", "topology", "-o", "mermaid"])?.ok()?;
+    assert!(drawn.starts_with("graph TD"), "{drawn}");
+    // The name that a router tells of itself is what the other shows.
+    let socket = cluster.data_dir().join("fabric/spine-1/control.sock");
+    let peers = cluster
+        .peapod([
+            "net",
+            "--socket",
+            &socket.to_string_lossy(),
+            "peers",
+            "-o",
+            "json",
+        ])?
+        .ok()?;
+    let peers: Value = serde_json::from_str(&peers)?;
+    assert_eq!(peers[0]["hostname"], "leaf-1", "{peers:#}");
+    Ok(())
+}

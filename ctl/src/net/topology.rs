@@ -202,6 +202,28 @@ fn draw(
             state: session.state.clone(),
         });
     }
+    // A leaf of this machine's fabric knows of its links also where no node reports sessions.
+    for one in told.iter().filter(|one| ready.contains_key(&one.neighbor)) {
+        let (node, leaf) = (&one.neighbor, &one.router);
+        leaves.entry(leaf.clone()).or_insert_with(|| Leaf {
+            name: leaf.clone(),
+            asn: one.asn,
+            router_id: None,
+        });
+        let rack = racks.get(node).cloned().unwrap_or_default();
+        behind.entry(rack).or_default().insert(leaf.clone());
+        if !links
+            .iter()
+            .any(|link| link.node == *node && link.leaf == *leaf)
+        {
+            links.push(Link {
+                node: node.clone(),
+                port: None,
+                leaf: leaf.clone(),
+                state: one.state.clone(),
+            });
+        }
+    }
     links.sort_by(|a, b| (&a.node, &a.port, &a.leaf).cmp(&(&b.node, &b.port, &b.leaf)));
     let mut by_rack: BTreeMap<String, Rack> = BTreeMap::new();
     for (node, ready) in ready {
@@ -490,6 +512,8 @@ mod tests {
             told("spine1", "leaf1", "Established"),
             told("spine1", "leaf2", "Idle"),
             told("leaf1", "spine1", "Established"),
+            told("leaf1", "n1", "Established"),
+            told("leaf3", "n3", "Active"),
         ];
         let ready = [("n1", true), ("n2", true), ("n3", false)];
         let racks = [("n1", "r1"), ("n2", "r1")];
@@ -529,7 +553,9 @@ mod tests {
              \x20      eth1 ── leaf1  Established\n\
              \x20      eth2 ╳╳ leaf2  Active\n\
              rack (no rack)\n\
-             \x20 └─ n3  NOT READY\n"
+             \x20 leaves: leaf3 (AS 65009)\n\
+             \x20 └─ n3  NOT READY\n\
+             \x20      - ╳╳ leaf3  Active\n"
         );
     }
 
@@ -546,7 +572,7 @@ mod tests {
             "{mermaid}"
         );
         let dot = dot(&topology);
-        assert_eq!(dot.matches(" -- ").count(), 4 + 2 + 2, "{dot}");
+        assert_eq!(dot.matches(" -- ").count(), 5 + 2 + 2, "{dot}");
         assert_eq!(dot.matches('{').count(), dot.matches('}').count());
     }
 }
