@@ -13,6 +13,15 @@ pub const REGION: &str = "topology.kubernetes.io/region";
 /// Node label: its rack; blocks of one rack come from one contiguous range.
 pub const RACK: &str = "net.peapod.dev/rack";
 
+/// Node annotation: how far the node has left the fabric, see [`DRAIN_GRACEFUL`] and
+/// [`DRAIN_SERVICES`]. Cordoning a node alone changes nothing of what it announces.
+pub const DRAIN: &str = "net.peapod.dev/drain";
+/// Value of [`DRAIN`]: all it announces carries the community GRACEFUL_SHUTDOWN (RFC 8326), so that
+/// leaves prefer other nodes, and nothing is withdrawn.
+pub const DRAIN_GRACEFUL: &str = "graceful";
+/// Value of [`DRAIN`]: as that, and addresses of services are withdrawn; its pods stay reachable.
+pub const DRAIN_SERVICES: &str = "services";
+
 /// Taint of a node that is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Taint of a node that is not heard of.

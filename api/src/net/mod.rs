@@ -1,8 +1,17 @@
 //! The kinds of Peapod's own group, `net.peapod.dev/v1`: a file each.
 
+mod bgp_config;
+mod bgp_node;
+mod bgp_peer;
 mod ip_block;
 mod placement;
 
+pub use bgp_config::{
+    Announce, AsPlan, BgpConfig, BgpConfigSpec, DEFAULT as DEFAULT_BGP_CONFIG, DEFAULT_ASN,
+    PerNodeAs, PerRackAs, SharedAs,
+};
+pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
+pub use bgp_peer::{BgpPeer, BgpPeerBfd, BgpPeerSpec, BgpPeerStatus, BgpPeerTimers};
 pub use ip_block::{IpBlock, IpBlockSpec, block_name};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};
 

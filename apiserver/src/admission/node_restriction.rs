@@ -107,6 +107,9 @@ pub fn check(write: &NodeWrite<'_>) -> Result<(), String> {
             write.refuse("can only publish the Service of the cluster's DNS")
         }
         ("", "persistentvolumes", _) => volume(write),
+        ("net.peapod.dev", "bgpnodes", _) if write.name != write.node => {
+            write.refuse("is not allowed to modify the BgpNode of another node")
+        }
         _ => Ok(()),
     }
 }

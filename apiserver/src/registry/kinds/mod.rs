@@ -3,6 +3,9 @@
 mod admission_registration;
 mod api_service;
 mod autoscaler;
+mod bgp_config;
+mod bgp_node;
+mod bgp_peer;
 pub mod certificates;
 mod component_status;
 mod config_map;
@@ -79,6 +82,9 @@ pub fn all() -> Vec<Kind> {
         endpoint_slice::kind(),
         priority_class::kind(),
         storage_class::kind(),
+        bgp_config::kind(),
+        bgp_node::kind(),
+        bgp_peer::kind(),
         ip_block::kind(),
         placement::kind(),
         pod_disruption_budget::kind(),
@@ -112,9 +118,19 @@ pub fn canonical_quantity(text: &str) -> Result<String, String> {
         .map_err(|fault| fault.to_string())
 }
 
+/// The shape of a kind of our own, which its Rust type has.
+fn shape_of(definition: &impl serde::Serialize) -> serde_json::Value {
+    let definition = serde_json::to_value(definition).unwrap_or_default();
+    let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema");
+    schema.cloned().unwrap_or_default()
+}
+
 /// The shapes of all built-in types.
 pub fn graph() -> Arc<Graph> {
     let mut graph = peapod_schema::builtin::graph(canonical_quantity);
+    bgp_config::add_shape(&mut graph);
+    bgp_node::add_shape(&mut graph);
+    bgp_peer::add_shape(&mut graph);
     ip_block::add_shape(&mut graph);
     placement::add_shape(&mut graph);
     Arc::new(graph)

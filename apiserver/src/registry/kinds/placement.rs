@@ -41,10 +41,6 @@ pub fn kind() -> Kind {
 
 /// Adds the shape of the kind, which its Rust type has.
 pub fn add_shape(graph: &mut Graph) {
-    static SHAPE: LazyLock<Value> = LazyLock::new(|| {
-        let crd = serde_json::to_value(Placement::crd()).unwrap_or_default();
-        let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema");
-        schema.cloned().unwrap_or_default()
-    });
+    static SHAPE: LazyLock<Value> = LazyLock::new(|| super::shape_of(&Placement::crd()));
     structural::add_kind(graph, "net.v1.Placement", &SHAPE);
 }

@@ -1,0 +1,103 @@
+//! `BgpConfig`: what all nodes of the cluster have in common when they speak BGP.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The name of the one object.
+pub const DEFAULT: &str = "default";
+
+/// The AS of a cluster whose nodes share one, where nothing else is said.
+pub const DEFAULT_ASN: u32 = 64_512;
+
+/// How the cluster speaks BGP. There is one, named `default`; without it the nodes share AS 64512
+/// and announce their blocks of pod addresses and the addresses of load balancers.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "net.peapod.dev",
+    version = "v1",
+    kind = "BgpConfig",
+    plural = "bgpconfigs"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpConfigSpec {
+    /// Which AS a node is in.
+    #[serde(default)]
+    pub as_plan: AsPlan,
+    /// What nodes announce.
+    #[serde(default)]
+    pub announce: Announce,
+    /// Most next hops of a route, 1 to 64; 8 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multipath: Option<u8>,
+}
+
+/// Which AS a node is in: one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AsPlan {
+    /// All nodes in one AS. Leaves pass on routes between them only if nodes take paths with
+    /// their own AS, which they then do, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedAs>,
+    /// An AS for each node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_node: Option<PerNodeAs>,
+    /// An AS for each rack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_rack: Option<PerRackAs>,
+}
+
+/// One AS for all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SharedAs {
+    /// The AS.
+    pub asn: u32,
+}
+
+/// An AS for each node, counted by its block of pod addresses: no two nodes hold one block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PerNodeAs {
+    /// The AS of the node with the first block of the range of pod addresses.
+    pub from: u32,
+}
+
+/// An AS for each rack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PerRackAs {
+    /// The AS of each rack, by the value of the nodes' label `net.peapod.dev/rack`.
+    pub racks: BTreeMap<String, u32>,
+}
+
+/// What nodes announce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Announce {
+    /// Their blocks of pod addresses, each as one route.
+    #[serde(default = "yes", rename = "podCIDRs")]
+    pub pod_cidrs: bool,
+    /// Load balancer and external addresses of services that have an endpoint to answer.
+    #[serde(default = "yes")]
+    pub services: bool,
+    /// Cluster addresses of services too, a route each.
+    #[serde(default, rename = "clusterIPs")]
+    pub cluster_ips: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Announce {
+    fn default() -> Self {
+        Self {
+            pod_cidrs: true,
+            services: true,
+            cluster_ips: false,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `BgpPeer`: neighbours that nodes speak BGP with.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::BgpSession;
+
+/// A neighbour that each of the selected nodes speaks BGP with: at an address (numbered), or behind
+/// an interface, where its link-local address is learned from its router advertisements
+/// (unnumbered, RFC 8950).
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "net.peapod.dev",
+    version = "v1",
+    kind = "BgpPeer",
+    plural = "bgppeers",
+    status = "BgpPeerStatus"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerSpec {
+    /// Which nodes; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// The neighbour's address; either this or `interface`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The interface behind which it is; either this or `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Its AS: a number, `external` (any but the node's) or `internal` (the node's).
+    pub remote_as: IntOrString,
+    /// Its TCP port, 179 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Wait for it to connect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passive: bool,
+    /// BFD watches it (RFC 5880).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BgpPeerBfd>,
+    /// Timers of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timers: Option<BgpPeerTimers>,
+    /// `ipv4-unicast`, `ipv6-unicast`; both without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<String>,
+    /// Accept packets of at most this many hops only (GTSM, RFC 5082).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
+    /// Hops to an external neighbour that is not on a shared link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multihop: Option<u8>,
+    /// Most prefixes to take from it; the session ends at one more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
+}
+
+/// How BFD watches a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerBfd {
+    /// Time between packets, in milliseconds; 300 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u32>,
+    /// So many missing packets mean that the neighbour is gone; 3 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiplier: Option<u8>,
+}
+
+/// Timers of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerTimers {
+    /// Hold time that is proposed, in seconds: 0 (no keepalives) or at least 3; 90 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_seconds: Option<u16>,
+    /// Time between keepalives, in seconds; a third of the hold time without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keepalive_seconds: Option<u16>,
+    /// Time between attempts to connect, in seconds; 10 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_retry_seconds: Option<u16>,
+}
+
+/// The sessions of the selected nodes with the neighbour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerStatus {
+    /// Sessions that there should be.
+    #[serde(default)]
+    pub desired: u32,
+    /// Sessions that are established.
+    #[serde(default)]
+    pub established: u32,
+    /// `Established`, `Degraded` (some are) or `Down` (none is).
+    #[serde(default)]
+    pub state: String,
+    /// Some of them, those that are not established first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<BgpSession>,
+    /// Why one that is not established is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}

@@ -1,0 +1,71 @@
+//! `net.peapod.dev/v1 BgpConfig`: what all nodes have in common when they speak BGP.
+
+use std::sync::LazyLock;
+
+use kube::CustomResourceExt;
+use peapod_api::net::{BgpConfig, DEFAULT_BGP_CONFIG, GROUP};
+use peapod_schema::graph::Graph;
+use peapod_schema::structural;
+use serde_json::Value;
+
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, value};
+
+/// The choices of an AS plan.
+const PLANS: [&str; 3] = ["shared", "perNode", "perRack"];
+
+/// The declaration.
+pub fn kind() -> Kind {
+    Kind::cluster(GROUP, "v1", "BgpConfig", "bgpconfigs")
+        .short_names(&["bgpc"])
+        .with_generation()
+        .columns(vec![
+            Column::name(),
+            Column::computed("AS Plan", "string", |config, _| {
+                let plan = value::at(config, "spec.asPlan").unwrap_or(&Value::Null);
+                let chosen = PLANS
+                    .into_iter()
+                    .find(|plan_name| plan.get(plan_name).is_some());
+                chosen.unwrap_or("shared").into()
+            }),
+            Column::age(),
+        ])
+        .rules(BgpConfigs)
+}
+
+/// Adds the shape of the kind, which its Rust type has.
+pub fn add_shape(graph: &mut Graph) {
+    static SHAPE: LazyLock<Value> = LazyLock::new(|| super::shape_of(&BgpConfig::crd()));
+    structural::add_kind(graph, "net.v1.BgpConfig", &SHAPE);
+}
+
+struct BgpConfigs;
+
+impl Rules for BgpConfigs {
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let root = At::root(object);
+        let name = root.at("metadata.name");
+        if name.text() != DEFAULT_BGP_CONFIG {
+            name.invalid(
+                errors,
+                format!("must be {DEFAULT_BGP_CONFIG:?}: there is one"),
+            );
+        }
+        let spec = root.at("spec");
+        spec.at("multipath").within(errors, 1..=64);
+        let plan = spec.at("asPlan");
+        let given = PLANS.iter().filter(|name| plan.at(name).is_set()).count();
+        if given > 1 {
+            plan.invalid(errors, "give one of shared, perNode and perRack");
+        }
+        for asn in ["shared.asn", "perNode.from"] {
+            plan.at(asn).within(errors, 1..=i64::from(u32::MAX));
+        }
+        let racks = plan.at("perRack.racks");
+        for (_, asn) in racks.entries() {
+            asn.within(errors, 1..=i64::from(u32::MAX));
+        }
+        if plan.at("perRack").is_set() && racks.is_empty() {
+            racks.missing(errors, "name the AS of each rack");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `net.peapod.dev/v1 BgpPeer`: neighbours that nodes speak BGP with.
+
+use std::sync::LazyLock;
+
+use kube::CustomResourceExt;
+use peapod_api::net::{BgpPeer, GROUP};
+use peapod_schema::graph::Graph;
+use peapod_schema::structural;
+use serde_json::Value;
+
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, value};
+
+/// Longest name of an interface that the kernel has, bytes.
+const INTERFACE_MAX: usize = 15;
+/// The address families that are spoken.
+const FAMILIES: [&str; 2] = ["ipv4-unicast", "ipv6-unicast"];
+
+/// The declaration.
+pub fn kind() -> Kind {
+    Kind::cluster(GROUP, "v1", "BgpPeer", "bgppeers")
+        .short_names(&["bgpp"])
+        .with_generation()
+        .with_status()
+        .columns(vec![
+            Column::name(),
+            Column::computed("Neighbor", "string", |peer, _| {
+                let address = value::text(peer, "spec.address");
+                match address {
+                    "" => value::text(peer, "spec.interface").into(),
+                    address => address.into(),
+                }
+            }),
+            Column::path("AS", "string", "spec.remoteAs"),
+            Column::path("State", "string", "status.state"),
+            Column::path("Established", "integer", "status.established"),
+            Column::path("Desired", "integer", "status.desired"),
+            Column::age(),
+            Column::path("Last Error", "string", "status.lastError").wide(),
+        ])
+        .rules(BgpPeers)
+}
+
+/// Adds the shape of the kind, which its Rust type has.
+pub fn add_shape(graph: &mut Graph) {
+    static SHAPE: LazyLock<Value> = LazyLock::new(|| super::shape_of(&BgpPeer::crd()));
+    structural::add_kind(graph, "net.v1.BgpPeer", &SHAPE);
+}
+
+struct BgpPeers;
+
+impl Rules for BgpPeers {
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let root = At::root(object);
+        let spec = root.at("spec");
+        neighbor(&spec, errors);
+        remote_as(&spec.at("remoteAs"), errors);
+        let selector = spec.at("nodeSelector");
+        if selector.is_set() {
+            checks::label_selector(&selector, errors);
+        }
+        if spec.at("port").is_set() {
+            checks::port(&spec.at("port"), errors);
+        }
+        spec.at("bfd.intervalMs").within(errors, 10..=60_000);
+        spec.at("bfd.multiplier").within(errors, 1..=255);
+        let hold = spec.at("timers.holdSeconds");
+        if hold
+            .int()
+            .is_some_and(|seconds| seconds == 1 || seconds == 2)
+        {
+            hold.invalid(errors, "must be 0 or at least 3 (RFC 4271, section 4.2)");
+        }
+        spec.at("timers.connectRetrySeconds")
+            .within(errors, 1..=65_535);
+        spec.at("ttlSecurity").within(errors, 1..=254);
+        spec.at("multihop").within(errors, 1..=255);
+        spec.at("maxPrefixes")
+            .within(errors, 1..=i64::from(u32::MAX));
+        if spec.at("ttlSecurity").is_set() && spec.at("multihop").is_set() {
+            spec.at("multihop")
+                .forbidden(errors, "may not be given with ttlSecurity");
+        }
+        for family in spec.at("families").items() {
+            family.one_of(errors, &FAMILIES);
+        }
+    }
+}
+
+fn neighbor(spec: &At<'_>, errors: &mut FieldErrors) {
+    let (address, interface) = (spec.at("address"), spec.at("interface"));
+    match (address.is_set(), interface.is_set()) {
+        (true, true) => interface.forbidden(errors, "may not be given with address"),
+        (false, false) => address.missing(
+            errors,
+            "give address, or interface for an unnumbered neighbor",
+        ),
+        (true, false) => checks::ip(&address, errors),
+        (false, true) => {
+            let name = interface.text();
+            let sound = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+            if name.is_empty() || name.len() > INTERFACE_MAX || !name.chars().all(sound) {
+                interface.invalid(
+                    errors,
+                    "must be the name of an interface, at most 15 characters",
+                );
+            }
+        }
+    }
+}
+
+fn remote_as(given: &At<'_>, errors: &mut FieldErrors) {
+    let number = match given.value() {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) if text == "external" || text == "internal" => return,
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    if !number.is_some_and(|number| (1..=u64::from(u32::MAX)).contains(&number)) {
+        given.invalid(errors, "must be an AS number, \"external\" or \"internal\"");
+    }
+}
