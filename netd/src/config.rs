@@ -25,6 +25,8 @@ pub struct Config {
     pub dns: Option<DnsConfig>,
     /// MTU of pods' links in bytes; `None` takes the uplink's.
     pub mtu: Option<u32>,
+    /// Where the node's BGP speaker is to be looked at, while it has one.
+    pub bgp_socket: Option<PathBuf>,
     /// Where the values of kernel settings are kept that [`crate::cleanup`] restores.
     pub state_dir: PathBuf,
 }

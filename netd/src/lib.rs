@@ -13,6 +13,7 @@ mod cleanup;
 mod config;
 pub mod core;
 pub mod dns;
+mod fabric;
 pub mod host_firewall;
 pub mod links;
 mod metrics;

@@ -1,6 +1,7 @@
 //! The agent as its callers see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hickory_proto::rr::Name;
@@ -24,6 +25,8 @@ use crate::nat::{Nat, NatConfig};
 use crate::pods::{self, LinkSettings, Pods};
 use crate::tasks::{self, Beginning, Shared};
 
+/// How long the tasks have to end when they are told to.
+const LEAVE: Duration = Duration::from_secs(3);
 /// Links of detached pods that wait for their deletion, at most; further detachments wait.
 const DELETION_QUEUE: usize = 1024;
 
@@ -72,6 +75,7 @@ pub struct Netd {
     deletions: mpsc::Sender<Connected>,
     readiness: watch::Receiver<Readiness>,
     warnings: watch::Receiver<Vec<String>>,
+    shutdown: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -86,6 +90,7 @@ impl Netd {
         config: Config,
         shutdown: CancellationToken,
     ) -> Result<Arc<Netd>, Error> {
+        let shutdown = shutdown.child_token();
         let config = Arc::new(config);
         let for_thread = config.clone();
         let prepared = tokio::task::spawn_blocking(move || prepare(&for_thread)).await??;
@@ -103,6 +108,7 @@ impl Netd {
             readiness,
             warnings,
             metrics: metrics.clone(),
+            announced: watch::Sender::new(None),
         });
         let pods = shared.pods.clone();
         let beginning = Beginning {
@@ -119,6 +125,7 @@ impl Netd {
             deletions,
             readiness: on_ready,
             warnings: on_warning,
+            shutdown,
             tasks: tokio::sync::Mutex::new(tasks),
         }))
     }
@@ -126,7 +133,14 @@ impl Netd {
     /// Ends the agent's tasks and waits until they have let go of their sockets, so that
     /// another agent can start. The kernel stays as it is: pods keep their network.
     pub async fn stop(&self) {
-        self.tasks.lock().await.shutdown().await;
+        self.shutdown.cancel();
+        let mut tasks = self.tasks.lock().await;
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        // The fabric takes leave of its neighbours; a neighbour that does not listen is not
+        // waited for.
+        if tokio::time::timeout(LEAVE, ended).await.is_err() {
+            tasks.shutdown().await;
+        }
     }
 
     /// What else on this machine meddles with the network, a sentence with the remedy each; kept

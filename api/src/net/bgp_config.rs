@@ -83,6 +83,9 @@ pub struct Announce {
     /// Load balancer and external addresses of services that have an endpoint to answer.
     #[serde(default = "yes")]
     pub services: bool,
+    /// The nodes' own addresses, where these are not on a link that others share.
+    #[serde(default, rename = "nodeIPs")]
+    pub node_ips: bool,
     /// Cluster addresses of services too, a route each.
     #[serde(default, rename = "clusterIPs")]
     pub cluster_ips: bool,
@@ -97,6 +100,7 @@ impl Default for Announce {
         Self {
             pod_cidrs: true,
             services: true,
+            node_ips: false,
             cluster_ips: false,
         }
     }

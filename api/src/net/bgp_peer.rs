@@ -1,9 +1,8 @@
 //! `BgpPeer`: neighbours that nodes speak BGP with.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::BgpSession;
@@ -31,7 +30,8 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// Its AS: a number, `external` (any but the node's) or `internal` (the node's).
-    pub remote_as: IntOrString,
+    #[schemars(schema_with = "int_or_string")]
+    pub remote_as: BgpPeerAs,
     /// Its TCP port, 179 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -56,6 +56,26 @@ pub struct BgpPeerSpec {
     /// Most prefixes to take from it; the session ends at one more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_prefixes: Option<u32>,
+}
+
+/// A neighbour's AS. Of four octets, which the API's own type for this cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BgpPeerAs {
+    /// This one.
+    Number(u32),
+    /// `external`, `internal`, or a number as text.
+    Text(String),
+}
+
+impl Default for BgpPeerAs {
+    fn default() -> Self {
+        Self::Text("external".to_owned())
+    }
+}
+
+fn int_or_string(_: &mut schemars::SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-int-or-string": true})
 }
 
 /// How BFD watches a neighbour.

@@ -11,7 +11,7 @@ pub use bgp_config::{
     PerNodeAs, PerRackAs, SharedAs,
 };
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
-pub use bgp_peer::{BgpPeer, BgpPeerBfd, BgpPeerSpec, BgpPeerStatus, BgpPeerTimers};
+pub use bgp_peer::{BgpPeer, BgpPeerAs, BgpPeerBfd, BgpPeerSpec, BgpPeerStatus, BgpPeerTimers};
 pub use ip_block::{IpBlock, IpBlockSpec, block_name};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};
 

@@ -53,6 +53,11 @@ impl Layout {
         self.root.join("network")
     }
 
+    /// Where the node's BGP speaker is looked at, while it has one.
+    pub fn bgp_socket(&self) -> PathBuf {
+        self.run().join("bgp.sock")
+    }
+
     /// How the node's containers are kept in a containerd.
     pub fn runtime(&self, socket: PathBuf) -> containerd::Config {
         containerd::Config::new(

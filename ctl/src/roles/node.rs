@@ -87,6 +87,7 @@ pub fn netd_config(node: &NodeSettings, layout: &Layout) -> peapod_netd::Config 
         service_cidrs: node.cluster.service_cidrs.clone(),
         dns: Some(dns),
         mtu: None,
+        bgp_socket: Some(layout.bgp_socket()),
         state_dir: layout.network(),
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::Error;
 
 /// A router, as its file describes it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouterConfig {
     /// Our AS number.
@@ -51,6 +51,9 @@ pub struct RouterConfig {
     /// An eBGP neighbour without policy sends and gets nothing (RFC 8212).
     #[serde(default)]
     pub require_policy: bool,
+    /// All routes are announced with GRACEFUL_SHUTDOWN (RFC 8326), to leave without loss.
+    #[serde(default)]
+    pub graceful_shutdown: bool,
     /// The route reflection cluster.
     #[serde(default)]
     pub cluster_id: Option<Ipv4Addr>,
@@ -73,6 +76,28 @@ impl RouterConfig {
 
     fn default_multipath() -> u8 {
         8
+    }
+
+    /// A router with neither neighbours nor anything to announce, listening on port 179.
+    pub fn new(asn: u32, router_id: Ipv4Addr) -> Self {
+        Self {
+            asn,
+            router_id,
+            listen: Self::default_listen(),
+            neighbors: Vec::new(),
+            ranges: Vec::new(),
+            announce: Vec::new(),
+            install: false,
+            multipath: Self::default_multipath(),
+            selection: None,
+            graceful_restart: GracefulRestart::default(),
+            policies: BTreeMap::new(),
+            require_policy: false,
+            graceful_shutdown: false,
+            cluster_id: None,
+            hostname: None,
+            control_socket: None,
+        }
     }
 
     /// Reads a file.
@@ -111,6 +136,7 @@ impl RouterConfig {
             selection: self.selection.unwrap_or(relaxed),
             graceful_restart: self.graceful_restart,
             require_policy: self.require_policy,
+            graceful_shutdown: self.graceful_shutdown,
             policies: self.policies.clone(),
             neighbors: self.neighbors.clone(),
             ranges: self.ranges.clone(),

@@ -11,7 +11,7 @@ use peapod_bgp::speaker::{Endpoint, Input, Notice, Output, Scope};
 use peapod_bgp::types::Family;
 use peapod_bgp::{Speaker, Time};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ use crate::{Error, RouterConfig, bfd};
 
 /// Events that wait for the router, at most.
 const EVENTS: usize = 64;
+/// How long after something happened the sessions are shown: what follows at once is seen too.
+const SHOW_AFTER: Duration = Duration::from_millis(200);
 /// Routes in a page of an answer.
 const PAGE: usize = 512;
 
@@ -44,6 +46,19 @@ struct Router {
     /// Tasks that look for unnumbered neighbours, by interface.
     discoveries: HashMap<String, AbortHandle>,
     tasks: JoinSet<()>,
+    /// Who wants to know how the sessions are, and when they are told next.
+    shown: watch::Sender<Vec<ShownPeer>>,
+    show_at: Option<Instant>,
+}
+
+/// What another part of the process does to a router at work.
+#[derive(Debug)]
+pub struct Seat {
+    /// The configuration as it should be. The AS, the BGP Identifier, `listen`, `install` and
+    /// `controlSocket` are those of the start.
+    pub config: watch::Receiver<RouterConfig>,
+    /// Gets the sessions, a moment after they change.
+    pub sessions: watch::Sender<Vec<ShownPeer>>,
 }
 
 /// What the router's tasks tell it with.
@@ -59,6 +74,22 @@ struct Senders {
 /// # Errors
 /// If it cannot listen, make its control socket, or talk to the kernel.
 pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<(), Error> {
+    let (_keep, config) = watch::channel(config);
+    let (sessions, _) = watch::channel(Vec::new());
+    run_seated(Seat { config, sessions }, shutdown).await
+}
+
+/// Runs a router whose configuration follows `seat`, until `shutdown`. Sessions that a change does
+/// not concern go on.
+///
+/// # Errors
+/// If it cannot listen, make its control socket, or talk to the kernel.
+pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), Error> {
+    let Seat {
+        mut config,
+        sessions,
+    } = seat;
+    let first = config.borrow_and_update().clone();
     let (events, mut happened) = mpsc::channel(EVENTS);
     let (done_sender, mut done) = mpsc::unbounded_channel();
     let (questions_sender, mut questions) = mpsc::channel(EVENTS);
@@ -72,7 +103,7 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
         bfd: bfd_sender,
         heard: heard_sender,
     };
-    let mut router = Router::start(config, senders)?;
+    let mut router = Router::start(first, senders, sessions)?;
     let _bfd = bfd::Watch::start(router.bfd.clone(), bfd_commands, report_sender)?;
     let path = router.config.control_socket.clone();
     let _control = path
@@ -92,6 +123,11 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
             changes = watch.next(&mut router.links) => router.changed(changes?),
             news = touched(route_watch.as_mut()) => router.touched(news?),
             () = until(deadline) => router.tick(),
+            // Whoever ends the sender without a shutdown wants the last configuration.
+            Ok(()) = config.changed() => {
+                let wanted = config.borrow_and_update().clone();
+                router.configure(wanted);
+            }
         }
     }
     // BFD first: its silence is to be no failure.
@@ -120,7 +156,11 @@ async fn touched(watch: Option<&mut RouteWatch>) -> io::Result<Vec<News>> {
 // === impl Router ===
 
 impl Router {
-    fn start(config: RouterConfig, senders: Senders) -> Result<Self, Error> {
+    fn start(
+        config: RouterConfig,
+        senders: Senders,
+        shown: watch::Sender<Vec<ShownPeer>>,
+    ) -> Result<Self, Error> {
         let links = Links::read()?;
         let fib = match config.install {
             true => Some(Fib::start(senders.done)?),
@@ -161,6 +201,8 @@ impl Router {
             heard: senders.heard,
             discoveries: HashMap::new(),
             tasks: JoinSet::new(),
+            shown,
+            show_at: None,
         };
         let names: Vec<String> = router.links.names().map(str::to_owned).collect();
         for name in names
@@ -177,6 +219,32 @@ impl Router {
         Ok(router)
     }
 
+    /// Makes the configuration so. What it does not change goes on undisturbed.
+    fn configure(&mut self, wanted: RouterConfig) {
+        let wanted = RouterConfig {
+            asn: self.config.asn,
+            router_id: self.config.router_id,
+            ..wanted
+        };
+        for neighbor in &wanted.neighbors {
+            if let (Some(address), Some(key)) = (neighbor.address, &neighbor.options.password) {
+                self.transport.sign(address, key);
+            }
+        }
+        let settings = wanted.speaker();
+        self.config = wanted;
+        self.handle(Input::Configure(Box::new(settings)));
+        let unnumbered: Vec<&str> = self.speaker.unnumbered().map(|(_, on)| on).collect();
+        self.discoveries.retain(|interface, task| {
+            let wanted = unnumbered.contains(&interface.as_str());
+            if !wanted {
+                task.abort();
+            }
+            wanted
+        });
+        self.discover();
+    }
+
     fn now(&self) -> Time {
         Time(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
@@ -188,10 +256,15 @@ impl Router {
             .deadline()
             .map(|at| self.start + Duration::from_millis(at.0));
         let kernel = self.fib.as_ref().and_then(Fib::deadline);
-        speaker.into_iter().chain(kernel).min()
+        speaker.into_iter().chain(kernel).chain(self.show_at).min()
     }
 
     fn tick(&mut self) {
+        if self.show_at.is_some_and(|at| at <= Instant::now()) {
+            self.show_at = None;
+            // Nobody may want to know.
+            self.shown.send_replace(self.sessions());
+        }
         if let Some(fib) = &mut self.fib {
             fib.tick(&mut self.speaker, &self.links);
         }
@@ -200,6 +273,9 @@ impl Router {
 
     /// Tells the speaker, and does what it wants.
     fn handle(&mut self, input: Input) {
+        if input != Input::Tick && self.shown.receiver_count() > 0 && self.show_at.is_none() {
+            self.show_at = Some(Instant::now() + SHOW_AFTER);
+        }
         self.speaker.handle(input, self.now());
         loop {
             let outputs: Vec<Output> = self.speaker.take_outputs().collect();
@@ -520,13 +596,21 @@ impl Router {
     }
 
     fn peers(&self) -> Result<Vec<String>, String> {
-        let shown = self.speaker.peers().into_iter().map(|peer| {
-            let bfd = self.bfd_states.get(&peer.id).map(ToString::to_string);
-            serde_json::to_string(&ShownPeer { peer, bfd })
-        });
-        shown
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())
+        let lines = self.sessions().into_iter();
+        lines
+            .map(|shown| serde_json::to_string(&shown).map_err(|error| error.to_string()))
+            .collect()
+    }
+
+    /// The neighbours, with what BFD says of them.
+    fn sessions(&self) -> Vec<ShownPeer> {
+        let peers = self.speaker.peers().into_iter();
+        peers
+            .map(|peer| ShownPeer {
+                bfd: self.bfd_states.get(&peer.id).map(ToString::to_string),
+                peer,
+            })
+            .collect()
     }
 
     fn peer(&self, name: &str) -> Result<PeerId, String> {

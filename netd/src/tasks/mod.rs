@@ -9,6 +9,7 @@
 //!   ruleset (guard)─┘               │
 //!                                   │ Zone ──▶ DNS server ◀── requests of pods and the node
 //!                                   │ Readiness
+//!                                   │ Announced ──▶ [`crate::fabric`]
 //!   nodelet ── attach, detach ──▶ Netd ── Connected ──▶ delete links ──▶ rtnetlink
 //! ```
 //!
@@ -34,6 +35,7 @@ use crate::core::services::ServiceTable;
 use crate::core::zone::Zone;
 use crate::dns::upstreams::Upstreams;
 use crate::dns::{self, Forwarder, Handler};
+use crate::fabric::{self, Announced};
 use crate::links::pod::Connected;
 use crate::metrics::Metrics;
 use crate::nat::Nat;
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) readiness: watch::Sender<Readiness>,
     pub(crate) warnings: watch::Sender<Vec<String>>,
     pub(crate) metrics: Metrics,
+    /// What the node could announce, once that is known.
+    pub(crate) announced: watch::Sender<Option<Announced>>,
 }
 
 /// What the tasks begin with.
@@ -88,6 +92,9 @@ pub(crate) fn spawn(
     }
     let guard = guard::run(shared.clone(), sender);
     until(&mut tasks, shutdown, guard);
+    let announced = shared.announced.subscribe();
+    // It ends by itself, since it has to leave its neighbours in order.
+    tasks.spawn(fabric::run(shared.clone(), announced, shutdown.clone()));
     let world = World::new(&shared.config, beginning.services, beginning.zone);
     let deletions = delete_links(shared.pods.clone(), beginning.to_delete);
     let program = program::run(shared, world, receiver);

@@ -10,6 +10,7 @@ use super::Shared;
 use super::inputs::Input;
 use super::world::{Addresses, World};
 use crate::core::services::Change;
+use crate::fabric::Announced;
 use crate::links::{self, node};
 use crate::netd::nat_config;
 
@@ -84,6 +85,7 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         tell_services(shared, changes, world.services.current().len()).await?;
         told.services = true;
     }
+    announce(shared, world, told);
     shared.readiness.send_if_modified(|now| {
         let before = *now;
         now.block = !told.addresses.blocks.is_empty();
@@ -91,6 +93,20 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         *now != before
     });
     Ok(())
+}
+
+/// What the kernel answers may be announced: never before it does.
+fn announce(shared: &Shared, world: &World, told: &Told) {
+    if !told.services || told.addresses.blocks.is_empty() {
+        return;
+    }
+    let (blocks, ranges) = (&told.addresses.blocks, &shared.config.service_cidrs);
+    let announced = Announced::of(blocks, ranges, world.services.current());
+    shared.announced.send_if_modified(|now| {
+        let differs = now.as_ref() != Some(&announced);
+        *now = Some(announced);
+        differs
+    });
 }
 
 /// The kernel may be anywhere between before and after: finds out.

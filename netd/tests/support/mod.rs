@@ -283,6 +283,7 @@ impl Node {
                 ..DnsConfig::new(vec![DNS_V4.parse().unwrap(), DNS_V6.parse().unwrap()])
             }),
             mtu: None,
+            bgp_socket: None,
             state_dir: self.state.path().to_owned(),
         }
     }

@@ -1,0 +1,210 @@
+//! BGP: the node speaks to the switches above it as the API says, and tells the API how that goes.
+//!
+//! ```text
+//!   API watches                                       leaf switches
+//!   bgppeers, bgpconfigs, own node ─┐                      ▲ BGP, BFD
+//!                                   ▼                      │
+//!   program ── Announced ───▶ [`plan`] ── config ──▶ peapod-router ──▶ routes in the kernel
+//!                                                          │ sessions
+//!                         BgpNode ◀── publish ◀── [`status`]
+//! ```
+//!
+//! What decides is pure: [`plan`] says which router the node should be, [`status`] what the API is
+//! told of it. A node that no `BgpPeer` selects runs no router and listens on no port. It must not
+//! know how paths are chosen: the speaker does.
+
+mod announced;
+pub mod plan;
+mod publish;
+mod status;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peapod_api::net::BgpNodeStatus;
+use peapod_router::control::ShownPeer;
+use peapod_router::{RouterConfig, Seat, run_seated};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use self::announced::Announced;
+
+use self::plan::{Facts, Plan};
+use self::watches::Known;
+use crate::tasks::Shared;
+
+/// Inputs that wait, at most; further watch events wait in their connections.
+const INPUTS: usize = 256;
+/// How long after a router ended in an error it is started again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A router at work.
+struct Running {
+    plan: Plan,
+    config: watch::Sender<RouterConfig>,
+    sessions: watch::Receiver<Vec<ShownPeer>>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<Result<(), peapod_router::Error>>,
+}
+
+/// Follows the API until `shutdown`, then leaves as for a planned restart: routes stay.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut announced: watch::Receiver<Option<Announced>>,
+    shutdown: CancellationToken,
+) {
+    let (sender, mut inputs) = mpsc::channel(INPUTS);
+    let _watches = watches::spawn(&shared.client, &shared.config.node_name, &sender);
+    let (tell, told) = watch::channel(BgpNodeStatus::default());
+    let (owner, owned) = watch::channel(None);
+    let name = shared.config.node_name.clone();
+    let publishing = publish::run(shared.client.clone(), name, told, owned);
+    let _publishing = AbortOnDropHandle::new(tokio::spawn(publishing));
+    let mut known = Known::default();
+    let mut running: Option<Running> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(input) = inputs.recv() => known.take(input),
+            Ok(()) = announced.changed() => {}
+            news = news(&mut running) => match news {
+                News::Sessions => {
+                    tell_of(&tell, running.as_ref(), None);
+                    continue;
+                }
+                News::Ended(error) => {
+                    tracing::error!(error, "the node's BGP speaker ended; starting it again");
+                    running = None;
+                    tell_of(&tell, None, error);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            },
+        }
+        // What waits is taken in at once.
+        while let Ok(input) = inputs.try_recv() {
+            known.take(input);
+        }
+        owner.send_if_modified(|now| {
+            let differs = *now != known.uid();
+            *now = known.uid();
+            differs
+        });
+        let facts = announced.borrow_and_update().clone();
+        let Some(facts) = facts.and_then(|announced| known.facts(&shared.config, announced)) else {
+            continue;
+        };
+        follow(&facts, &mut running, &tell).await;
+    }
+    if let Some(running) = running {
+        leave(running).await;
+    }
+}
+
+/// Makes the router as the facts want it.
+async fn follow(facts: &Facts, running: &mut Option<Running>, tell: &watch::Sender<BgpNodeStatus>) {
+    let plan = match plan::plan(facts) {
+        Ok(plan) => plan,
+        // The router goes on as it was: a mistake in the API is no reason to go dark.
+        Err(fault) => return tell_of(tell, running.as_ref(), Some(fault.to_string())),
+    };
+    let Some(plan) = plan else {
+        // No peer: the router, if there is one, stays without, so that its routes go.
+        if let Some(running) = running {
+            running.config.send_modify(|config| {
+                config.neighbors.clear();
+                config.announce.clear();
+            });
+            running.plan.peers.clear();
+        }
+        return tell_of(tell, running.as_ref(), None);
+    };
+    let identity = |config: &RouterConfig| (config.asn, config.router_id);
+    let same = |now: &Running| identity(&now.plan.router) == identity(&plan.router);
+    if let Some(other) = running.take_if(|now| !same(now)) {
+        leave(other).await;
+    }
+    match running {
+        Some(running) => {
+            running.config.send_if_modified(|config| {
+                let differs = *config != plan.router;
+                config.clone_from(&plan.router);
+                differs
+            });
+            running.plan = plan;
+        }
+        None => *running = Some(start(plan)),
+    }
+    tell_of(tell, running.as_ref(), None);
+}
+
+fn start(plan: Plan) -> Running {
+    let (config, configured) = watch::channel(plan.router.clone());
+    let (show, sessions) = watch::channel(Vec::new());
+    let stop = CancellationToken::new();
+    let seat = Seat {
+        config: configured,
+        sessions: show,
+    };
+    let task = tokio::spawn(run_seated(seat, stop.clone()));
+    Running {
+        plan,
+        config,
+        sessions,
+        stop,
+        task: AbortOnDropHandle::new(task),
+    }
+}
+
+/// Ends a router so that its neighbours keep its routes for a while.
+async fn leave(running: Running) {
+    running.stop.cancel();
+    let task: JoinHandle<_> = running.task.detach();
+    if let Ok(Err(error)) = task.await {
+        tracing::warn!(%error, "the BGP speaker did not end well");
+    }
+}
+
+/// What a router at work has to tell.
+enum News {
+    /// Its sessions have changed.
+    Sessions,
+    /// It has ended, and why.
+    Ended(Option<String>),
+}
+
+async fn news(running: &mut Option<Running>) -> News {
+    let Some(running) = running else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        ended = &mut running.task => News::Ended(match ended {
+            Ok(ended) => ended.err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        }),
+        Ok(()) = running.sessions.changed() => News::Sessions,
+    }
+}
+
+fn tell_of(tell: &watch::Sender<BgpNodeStatus>, running: Option<&Running>, error: Option<String>) {
+    let none = BTreeMap::new();
+    let (router, peers, sessions) = match running {
+        Some(now) => (
+            Some(&now.plan.router),
+            &now.plan.peers,
+            now.sessions.borrow().clone(),
+        ),
+        None => (None, &none, Vec::new()),
+    };
+    let now = jiff::Timestamp::now();
+    tell.send_if_modified(|told| {
+        let mut status = status::status(router, peers, &sessions, told, now);
+        status.last_error = error;
+        let differs = *told != status;
+        *told = status;
+        differs
+    });
+}

@@ -1,0 +1,348 @@
+//! Which router a node should be. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use peapod_api::labels::RACK;
+use peapod_api::net::{AsPlan, BgpConfigSpec, BgpPeerAs, BgpPeerSpec, DEFAULT_ASN};
+use peapod_api::selector::Selector;
+use peapod_bgp::config::{Bfd, MaxPrefixes, Neighbor, NeighborOptions, RemoteAs, Timers};
+use peapod_bgp::types::Family;
+use peapod_router::RouterConfig;
+
+use super::Announced;
+
+/// How far the node has left the fabric (see [`peapod_api::labels::DRAIN`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// Not at all.
+    #[default]
+    None,
+    /// Others are preferred.
+    Graceful,
+    /// Services are withdrawn too.
+    Services,
+}
+
+/// What the router follows from.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The node's name.
+    pub node: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its own addresses.
+    pub ips: Vec<IpAddr>,
+    /// How far it has left.
+    pub drain: Drain,
+    /// The cluster's ranges of pod addresses.
+    pub pod_cidrs: Vec<IpNet>,
+    /// What holds for all nodes.
+    pub config: BgpConfigSpec,
+    /// All neighbours that any node has, by the name of their object.
+    pub peers: BTreeMap<String, BgpPeerSpec>,
+    /// What the node could announce.
+    pub announced: Announced,
+    /// Where the router is to be looked at.
+    pub control_socket: Option<PathBuf>,
+}
+
+/// The router that a node should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The router.
+    pub router: RouterConfig,
+    /// The `BgpPeer` of each of its neighbours, by the neighbour's name.
+    pub peers: BTreeMap<String, String>,
+}
+
+/// Why there is no router.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The AS plan says nothing of the node's rack.
+    #[error(
+        "no AS for this node: it is in rack {0:?}, of which BgpConfig spec.asPlan.perRack.racks \
+         says nothing"
+    )]
+    Rack(String),
+    /// The AS plan counts by block, and the node has none.
+    #[error("no AS for this node yet: it holds no block of pod addresses")]
+    NoBlock,
+    /// The AS plan runs beyond the highest AS.
+    #[error("no AS for this node: BgpConfig spec.asPlan.perNode.from leaves too little room")]
+    TooHigh,
+    /// The node has no IPv4 address to be its BGP Identifier.
+    #[error("no BGP Identifier: the node has no IPv4 InternalIP")]
+    NoIdentifier,
+    /// The API let something pass that makes no sense.
+    #[error("BgpPeer {peer}: {why}")]
+    Peer {
+        /// The object.
+        peer: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The router; none for a node that no peer selects.
+///
+/// # Errors
+/// [`Fault`] says what is missing, and where.
+pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
+    let mut peers = BTreeMap::new();
+    let mut neighbors = Vec::new();
+    for (name, spec) in &facts.peers {
+        let fault = |why: String| Fault::Peer {
+            peer: name.clone(),
+            why,
+        };
+        if !selects(spec, &facts.labels).map_err(fault)? {
+            continue;
+        }
+        let neighbor = neighbor(spec, &facts.config.as_plan).map_err(fault)?;
+        // Of two objects that name one neighbour the first by name has it.
+        if let std::collections::btree_map::Entry::Vacant(place) = peers.entry(neighbor.name()) {
+            place.insert(name.clone());
+            neighbors.push(neighbor);
+        }
+    }
+    if neighbors.is_empty() {
+        return Ok(None);
+    }
+    let mut router = RouterConfig::new(asn(facts)?, router_id(facts)?);
+    router.neighbors = neighbors;
+    router.announce = announce(facts);
+    router.install = true;
+    router.multipath = facts.config.multipath.unwrap_or(router.multipath);
+    router.graceful_shutdown = facts.drain >= Drain::Graceful;
+    router.hostname = Some(facts.node.clone());
+    router.control_socket = facts.control_socket.clone();
+    Ok(Some(Plan { router, peers }))
+}
+
+fn selects(spec: &BgpPeerSpec, labels: &BTreeMap<String, String>) -> Result<bool, String> {
+    let Some(selector) = &spec.node_selector else {
+        return Ok(true);
+    };
+    let selector = Selector::from_label_selector(selector).map_err(|error| error.to_string())?;
+    Ok(selector.matches(labels))
+}
+
+fn asn(facts: &Facts) -> Result<u32, Fault> {
+    let plan = &facts.config.as_plan;
+    if let Some(per_node) = &plan.per_node {
+        let index = block_index(facts).ok_or(Fault::NoBlock)?;
+        let asn = u32::try_from(u128::from(per_node.from) + index);
+        return asn.map_err(|_| Fault::TooHigh);
+    }
+    if let Some(per_rack) = &plan.per_rack {
+        let rack = facts.labels.get(RACK).cloned().unwrap_or_default();
+        let asn = per_rack.racks.get(&rack).copied();
+        return asn.ok_or(Fault::Rack(rack));
+    }
+    let shared = plan.shared.as_ref().map(|shared| shared.asn);
+    Ok(shared.unwrap_or(DEFAULT_ASN))
+}
+
+/// The number of the node's first block in its range.
+fn block_index(facts: &Facts) -> Option<u128> {
+    let block = facts.announced.blocks.first()?;
+    let range = facts.pod_cidrs.iter().find(|range| range.contains(block))?;
+    let number = |net: &IpNet| match net.network() {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let host_bits = u32::from(block.max_prefix_len() - block.prefix_len());
+    (number(block) - number(range)).checked_shr(host_bits)
+}
+
+fn router_id(facts: &Facts) -> Result<Ipv4Addr, Fault> {
+    let v4 = facts.ips.iter().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    v4.ok_or(Fault::NoIdentifier)
+}
+
+/// Blocks as one route each; addresses of services and of the node as host routes.
+fn announce(facts: &Facts) -> Vec<IpNet> {
+    let (wanted, have) = (&facts.config.announce, &facts.announced);
+    let mut prefixes = BTreeSet::new();
+    if wanted.pod_cidrs {
+        prefixes.extend(have.blocks.iter().map(IpNet::trunc));
+    }
+    if facts.drain < Drain::Services {
+        let external = have.external.iter().filter(|_| wanted.services);
+        let cluster = have.cluster.iter().filter(|_| wanted.cluster_ips);
+        prefixes.extend(external.chain(cluster).map(|&ip| IpNet::from(ip)));
+    }
+    let own = facts.ips.iter().filter(|_| wanted.node_ips);
+    prefixes.extend(own.map(|&ip| IpNet::from(ip)));
+    prefixes.into_iter().collect()
+}
+
+fn neighbor(spec: &BgpPeerSpec, plan: &AsPlan) -> Result<Neighbor, String> {
+    let remote_as = match &spec.remote_as {
+        BgpPeerAs::Number(number) => RemoteAs::Number(*number),
+        BgpPeerAs::Text(text) => match text.as_str() {
+            "external" => RemoteAs::External,
+            "internal" => RemoteAs::Internal,
+            other => RemoteAs::Number(other.parse().map_err(|_| format!("{other:?} is no AS"))?),
+        },
+    };
+    let address = spec.address.as_ref().map(|text| {
+        let parsed = text.parse::<IpAddr>();
+        parsed.map_err(|_| format!("{text:?} is no address"))
+    });
+    Ok(Neighbor {
+        address: address.transpose()?,
+        interface: spec.interface.clone(),
+        options: options(spec, remote_as, plan)?,
+    })
+}
+
+fn options(
+    spec: &BgpPeerSpec,
+    remote_as: RemoteAs,
+    plan: &AsPlan,
+) -> Result<NeighborOptions, String> {
+    let mut options = NeighborOptions::new(remote_as);
+    options.port = spec.port.unwrap_or(options.port);
+    options.passive = spec.passive;
+    options.ttl_security = spec.ttl_security;
+    options.multihop = spec.multihop;
+    options.bfd = spec.bfd.as_ref().map(|given| {
+        let usual = Bfd::default();
+        Bfd {
+            interval_ms: given.interval_ms.unwrap_or(usual.interval_ms),
+            multiplier: given.multiplier.unwrap_or(usual.multiplier),
+        }
+    });
+    if let Some(given) = &spec.timers {
+        let usual = Timers::default();
+        options.timers = Timers {
+            hold_seconds: given.hold_seconds.unwrap_or(usual.hold_seconds),
+            keepalive_seconds: given.keepalive_seconds,
+            connect_retry_seconds: given
+                .connect_retry_seconds
+                .unwrap_or(usual.connect_retry_seconds),
+            ..usual
+        };
+    }
+    options.max_prefixes = spec.max_prefixes.map(|limit| MaxPrefixes {
+        limit,
+        restart_seconds: None,
+        warning_only: false,
+    });
+    for name in &spec.families {
+        let known = Family::SUPPORTED.into_iter();
+        let family = known.clone().find(|family| family.to_string() == *name);
+        options
+            .families
+            .push(family.ok_or_else(|| format!("{name:?} is no address family"))?);
+    }
+    // Other nodes of our own AS are behind the neighbour.
+    if plan.per_node.is_none() {
+        options.allowas_in = 1;
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn facts(config: serde_json::Value, peers: serde_json::Value) -> Facts {
+        Facts {
+            node: "n1".to_owned(),
+            labels: BTreeMap::from([(RACK.to_owned(), "a".to_owned())]),
+            ips: vec!["192.0.2.1".parse().unwrap()],
+            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            config: serde_json::from_value(config).unwrap(),
+            peers: serde_json::from_value(peers).unwrap(),
+            announced: Announced {
+                blocks: vec!["10.244.5.0/24".parse().unwrap()],
+                external: BTreeSet::from(["203.0.113.7".parse().unwrap()]),
+                cluster: BTreeSet::from(["10.96.0.9".parse().unwrap()]),
+            },
+            ..Facts::default()
+        }
+    }
+
+    fn leaf() -> serde_json::Value {
+        json!({"leaf": {"interface": "eth1", "remoteAs": "external"}})
+    }
+
+    fn announced(facts: &Facts) -> Vec<String> {
+        let plan = plan(facts).unwrap().unwrap();
+        plan.router.announce.iter().map(IpNet::to_string).collect()
+    }
+
+    #[test]
+    fn as_plans() {
+        let asn = |config| plan(&facts(config, leaf())).map(|plan| plan.unwrap().router.asn);
+        assert_eq!(asn(json!({})), Ok(DEFAULT_ASN));
+        assert_eq!(asn(json!({"asPlan": {"shared": {"asn": 7}}})), Ok(7));
+        let per_node = json!({"asPlan": {"perNode": {"from": 4_200_000_000_u32}}});
+        assert_eq!(asn(per_node), Ok(4_200_000_005));
+        let racks = |rack: &str| json!({"asPlan": {"perRack": {"racks": {rack: 65_001}}}});
+        assert_eq!(asn(racks("a")), Ok(65_001));
+        assert_eq!(asn(racks("b")), Err(Fault::Rack("a".to_owned())));
+        let high = json!({"asPlan": {"perNode": {"from": u32::MAX}}});
+        assert_eq!(asn(high), Err(Fault::TooHigh));
+    }
+
+    #[test]
+    fn who_is_spoken_to() {
+        let peers = json!({
+            "a": {"address": "192.0.2.9", "remoteAs": 65000, "bfd": {"intervalMs": 100}},
+            "b": {"address": "192.0.2.9", "remoteAs": 65001},
+            "other-rack": {"interface": "eth9", "remoteAs": "external",
+                "nodeSelector": {"matchLabels": {RACK: "z"}}},
+        });
+        let plan = plan(&facts(json!({}), peers)).unwrap().unwrap();
+        assert_eq!(
+            plan.peers,
+            BTreeMap::from([("192.0.2.9".into(), "a".into())])
+        );
+        let options = &plan.router.neighbors[0].options;
+        assert_eq!(options.remote_as, RemoteAs::Number(65000));
+        assert_eq!(options.bfd.unwrap().interval_ms, 100);
+        // The other nodes of the AS are behind the leaf.
+        assert_eq!(options.allowas_in, 1);
+        let nobody = json!({"z": {"interface": "e", "remoteAs": 1,
+            "nodeSelector": {"matchLabels": {RACK: "z"}}}});
+        assert_eq!(super::plan(&facts(json!({}), nobody)), Ok(None));
+    }
+
+    #[test]
+    fn what_is_announced() {
+        let usual = facts(json!({}), leaf());
+        let all = ["10.244.5.0/24", "203.0.113.7/32"];
+        assert_eq!(announced(&usual), all);
+        let config = json!({"announce": {"podCIDRs": false, "services": false, "nodeIPs": true,
+            "clusterIPs": true}});
+        assert_eq!(
+            announced(&facts(config, leaf())),
+            ["10.96.0.9/32", "192.0.2.1/32"]
+        );
+    }
+
+    #[test]
+    fn a_node_leaves_in_steps() {
+        let mut facts = facts(json!({}), leaf());
+        for (drain, shutdown, count) in [
+            (Drain::None, false, 2),
+            (Drain::Graceful, true, 2),
+            (Drain::Services, true, 1),
+        ] {
+            facts.drain = drain;
+            let plan = plan(&facts).unwrap().unwrap();
+            assert_eq!(plan.router.graceful_shutdown, shutdown, "{drain:?}");
+            assert_eq!(plan.router.announce.len(), count, "{drain:?}");
+        }
+    }
+}

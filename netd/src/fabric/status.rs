@@ -1,0 +1,124 @@
+//! What the API is told of the node's sessions. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use peapod_api::net::{BgpNodeStatus, BgpSession};
+use peapod_router::RouterConfig;
+use peapod_router::control::{FamilyView, ShownPeer};
+
+/// A session's beginning is known by its age in whole seconds: it is the same one if it differs by
+/// no more than this.
+const SAME: SignedDuration = SignedDuration::from_secs(2);
+
+/// The status now. `before` is what was told last: what has not changed is told in the same words.
+pub fn status(
+    router: Option<&RouterConfig>,
+    peers: &BTreeMap<String, String>,
+    sessions: &[ShownPeer],
+    before: &BgpNodeStatus,
+    now: Timestamp,
+) -> BgpNodeStatus {
+    let sessions = sessions.iter().filter_map(|shown| {
+        let peer = peers.get(&shown.peer.name)?;
+        Some(session(shown, peer, &before.sessions, now))
+    });
+    let mut sessions: Vec<BgpSession> = sessions.collect();
+    sessions.sort_by(|a, b| {
+        (&a.interface, &a.neighbor, &a.peer).cmp(&(&b.interface, &b.neighbor, &b.peer))
+    });
+    BgpNodeStatus {
+        asn: router.map(|router| router.asn),
+        router_id: router.map(|router| router.router_id.to_string()),
+        announced: router.map_or(0, |router| count(router.announce.len())),
+        sessions,
+        last_error: None,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn session(shown: &ShownPeer, object: &str, before: &[BgpSession], now: Timestamp) -> BgpSession {
+    let peer = &shown.peer;
+    let sum = |of: fn(&FamilyView) -> u32| peer.families.iter().map(of).sum();
+    let mut session = BgpSession {
+        node: None,
+        peer: object.to_owned(),
+        neighbor: peer.address.map(|address| address.to_string()),
+        interface: peer.interface.clone(),
+        remote_as: peer.remote_as.parse().ok(),
+        remote_router_id: peer.router_id.map(|id| id.to_string()),
+        remote_hostname: peer.hostname.clone(),
+        state: peer.state.to_string(),
+        since: None,
+        bfd: shown.bfd.clone(),
+        received: sum(|family| family.received),
+        advertised: sum(|family| family.advertised),
+        last_error: peer.last_error.clone(),
+    };
+    let age = i64::try_from(peer.since_seconds).unwrap_or(i64::MAX);
+    let since = now
+        .checked_sub(SignedDuration::from_secs(age))
+        .unwrap_or(Timestamp::UNIX_EPOCH);
+    let told = before.iter().find(|told| {
+        (&told.interface, &told.peer) == (&session.interface, &session.peer)
+            && told.is_established() == session.is_established()
+    });
+    let same = told.and_then(|told| told.since.clone()).filter(|text| {
+        let told: Option<Timestamp> = text.parse().ok();
+        told.is_some_and(|told| told.duration_since(since).abs() <= SAME)
+    });
+    session.since = same.or_else(|| Some(since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+    session
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shown(state: &str, seconds: u64) -> ShownPeer {
+        let peer = json!({"name": "eth1", "id": 1, "address": "fe80::1", "interface": "eth1",
+            "remoteAs": "65000", "routerId": "10.0.0.9", "hostname": "leaf1", "state": state,
+            "sinceSeconds": seconds, "established": 1, "messages": [3, 4], "problems": 0,
+            "families": [
+                {"family": "ipv4-unicast", "received": 5, "advertised": 2, "endOfRib": true},
+                {"family": "ipv6-unicast", "received": 1, "advertised": 1, "endOfRib": true}],
+            "bfd": "Up"});
+        serde_json::from_value(peer).unwrap()
+    }
+
+    #[test]
+    fn sessions_are_told_once() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let peers = BTreeMap::from([("eth1".to_owned(), "leaves".to_owned())]);
+        let tell = |state, seconds, before: &BgpNodeStatus, now| {
+            status(None, &peers, &[shown(state, seconds)], before, at(now))
+        };
+        let none = BgpNodeStatus::default();
+        let first = tell("Established", 10, &none, "2026-01-01T00:01:00.2Z");
+        let session = &first.sessions[0];
+        assert_eq!(session.since.as_deref(), Some("2026-01-01T00:00:50Z"));
+        assert_eq!((session.received, session.advertised), (6, 3));
+        assert_eq!(session.peer, "leaves");
+        // Ages are whole seconds: a second more or less says nothing new.
+        let second = tell("Established", 20, &first, "2026-01-01T00:01:11.9Z");
+        assert_eq!(second, first);
+        let down = tell("Active", 0, &first, "2026-01-01T00:01:12Z");
+        assert_eq!(
+            down.sessions[0].since.as_deref(),
+            Some("2026-01-01T00:01:12Z")
+        );
+        // A neighbour that no object asks for any more is none of ours to tell of.
+        let gone = status(
+            None,
+            &BTreeMap::new(),
+            &[shown("Idle", 0)],
+            &first,
+            at("2026-01-01T00:02:00Z"),
+        );
+        assert!(gone.sessions.is_empty());
+    }
+}
