@@ -8,6 +8,7 @@
 //! It must not know IO, time, threads or any other crate of the workspace.
 
 pub mod attach;
+pub mod bootstrap;
 pub mod conditions;
 pub mod field_path;
 pub mod labels;

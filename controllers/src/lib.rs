@@ -4,7 +4,7 @@
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
 //! [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
 //! and addresses ([`node`], [`ipblock`]), their certificates and tokens ([`certificates`],
-//! [`bootstrap_token`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
+//! [`bootstrap_token`], [`bootstrap_signer`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
 //! every namespace has ([`service_account`]) and may use ([`quota`]), roles made of others
 //! ([`cluster_role_aggregation`]), and volumes and claims ([`volume`]). It owns nothing that is
 //! not in the API, and must not know the other parts: it meets them over a `kube::Client`.
@@ -30,6 +30,7 @@ pub mod common;
 pub mod config;
 pub mod shell;
 
+pub mod bootstrap_signer;
 pub mod bootstrap_token;
 pub mod certificates;
 pub mod cluster_role_aggregation;
@@ -111,6 +112,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     disruption::start(&ctx, &mut tasks);
     cluster_role_aggregation::start(&ctx, &mut tasks);
     certificates::start(&ctx, &mut tasks);
+    bootstrap_signer::start(&ctx, &mut tasks);
     bootstrap_token::start(&ctx, &mut tasks);
     let namespaces = namespace::start(&ctx, &mut tasks);
     gc::start(&ctx, &mut tasks, namespaces);

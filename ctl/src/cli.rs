@@ -10,7 +10,7 @@ use crate::client::{self, ClientCommand, Global};
 use crate::image::{self, ImageArgs};
 use crate::instance::{self, UpArgs};
 use crate::net::{self, NetArgs};
-use crate::roles::run_node;
+use crate::roles::{apart, join, run_node, server, token};
 use crate::router::{self, RouterArgs};
 
 /// A Kubernetes in one small binary, with the network built in.
@@ -31,8 +31,18 @@ enum Command {
     Down(instance::DownArgs),
     /// Show what runs, since when, and what to know
     Status(instance::StatusArgs),
+    /// Run the control plane of a cluster of machines, in the foreground
+    Server(Box<server::ServerArgs>),
+    /// Make this machine a node of a cluster
+    Join(join::JoinArgs),
     /// Run the agents of a node, in the foreground
     Node(run_node::NodeArgs),
+    /// Run the scheduler apart from the server
+    Scheduler(apart::SchedulerArgs),
+    /// Run the controllers apart from the server
+    Controllers(apart::ControllersArgs),
+    /// Manage the tokens that machines join with
+    Token(token::TokenArgs),
     /// Manage the images of this machine's nodes
     Image(ImageArgs),
     /// Run a BGP router, with no cluster
@@ -61,7 +71,12 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Up(args) => instance::up(&args)?,
         Command::Down(args) => instance::down(&args)?,
         Command::Status(args) => return instance::status(&args),
+        Command::Server(args) => server::run(&args)?,
+        Command::Join(args) => join::run(&args)?,
         Command::Node(args) => run_node::run(&args)?,
+        Command::Scheduler(args) => apart::scheduler(&args)?,
+        Command::Controllers(args) => apart::controllers(&args)?,
+        Command::Token(args) => token::run(&args)?,
         Command::Image(args) => image::run(&args)?,
         Command::Router(args) => router::run(&args)?,
         Command::Net(args) => net::run(args, &cli.global)?,

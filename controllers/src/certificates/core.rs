@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
 
 use super::request::Asked;
 
@@ -59,6 +60,30 @@ pub fn approvals(renews: bool) -> &'static [Verdict] {
     }
 }
 
+const SERVING: Verdict = Verdict {
+    permission: "",
+    message: "Auto approving kubelet serving certificate of a node for its own name and addresses.",
+};
+
+/// Whether a node may have a serving certificate: it asks itself, by its own name, for nothing
+/// but its name and the addresses that its Node has.
+pub fn may_serve(asked: &Asked, username: &str, usages: &[String], node: Option<&Node>) -> bool {
+    let status = node.and_then(|node| node.status.as_ref());
+    let addresses = status.and_then(|status| status.addresses.as_deref());
+    let own = |name: &String| {
+        let mut all = addresses.unwrap_or_default().iter();
+        all.any(|one| one.address == *name)
+    };
+    asked.fault_as_node_serving(usages).is_none()
+        && asked.name == username
+        && asked.names.iter().all(own)
+}
+
+/// For the condition of an approved serving certificate.
+pub fn serving() -> &'static Verdict {
+    &SERVING
+}
+
 fn has(request: &CertificateSigningRequest, kind: &str) -> bool {
     let conditions = request.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.is_some_and(|all| all.iter().any(|one| one.type_ == kind))
@@ -90,7 +115,7 @@ pub fn next(request: &CertificateSigningRequest, now: Timestamp) -> Next {
     }
     match (approved, request.spec.signer_name.as_str()) {
         (true, _) => Next::Sign,
-        (false, NODE_CLIENT) => Next::Approve,
+        (false, NODE_CLIENT | NODE_SERVING) => Next::Approve,
         (false, _) => Next::Nothing,
     }
 }
@@ -158,7 +183,7 @@ mod tests {
         for (signer, age, status, expected) in [
             (NODE_CLIENT, soon, json!({}), Next::Approve),
             (CLIENT, soon, json!({}), Next::Nothing),
-            (NODE_SERVING, soon, json!({}), Next::Nothing),
+            (NODE_SERVING, soon, json!({}), Next::Approve),
             (CLIENT, soon, verdict("Approved", soon), Next::Sign),
             (NODE_SERVING, soon, verdict("Approved", soon), Next::Sign),
             (
@@ -192,6 +217,37 @@ mod tests {
                 "{signer} {status}"
             );
         }
+    }
+
+    #[test]
+    fn a_node_may_serve_at_its_own_addresses_only() {
+        let node = |addresses: &[&str]| -> Node {
+            let addresses: Vec<_> = addresses
+                .iter()
+                .map(|address| json!({"type": "InternalIP", "address": address}))
+                .collect();
+            serde_json::from_value(json!({"status": {"addresses": addresses}})).unwrap()
+        };
+        let asked = Asked {
+            name: "system:node:n1".to_owned(),
+            groups: vec!["system:nodes".to_owned()],
+            servers: 2,
+            names: vec!["n1".to_owned(), "10.0.0.1".to_owned()],
+            others: 0,
+        };
+        let usages = ["digital signature", "server auth"].map(str::to_owned);
+        let own = node(&["10.0.0.1", "n1"]);
+        let may = |user: &str, node: Option<&Node>| may_serve(&asked, user, &usages, node);
+        assert!(may("system:node:n1", Some(&own)));
+        assert!(!may("system:node:n2", Some(&own)));
+        assert!(!may("system:node:n1", Some(&node(&["10.0.0.2", "n1"]))));
+        assert!(!may("system:node:n1", None));
+        assert!(!may_serve(
+            &asked,
+            "system:node:n1",
+            &usages[..1],
+            Some(&own)
+        ));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Certificate requests: nodes' are approved, approved ones are signed, old ones are deleted.
+//! Certificate requests: nodes' own are approved, approved ones are signed, old ones are deleted.
 //!
 //! Three loops of upstream in one pass over a request: `csrapproving`, `csrsigning` and
 //! `csrcleaner`. The cores are [`request::Asked`] (what is asked for, and whether a signer signs
@@ -9,6 +9,7 @@ pub mod request;
 pub mod sign;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -26,6 +27,9 @@ use crate::shell::error::Doing;
 use crate::shell::{Context, Controller, Error, Loop, Outcome, Result, Tasks, write};
 use request::Asked;
 use sign::Authority;
+
+/// Addresses of nodes change: a request that does not fit may fit later.
+const SERVING_AGAIN: Duration = Duration::from_secs(5);
 
 struct Certificates {
     ctx: Context,
@@ -66,6 +70,11 @@ impl Controller for Certificates {
                 write::delete::<CertificateSigningRequest>(&self.ctx, &request.metadata).await?;
                 return Ok(Outcome::Done);
             }
+            Next::Approve if request.spec.signer_name == core::NODE_SERVING => {
+                if !self.approve_serving(key, &request).await? {
+                    return Ok(Outcome::After(SERVING_AGAIN));
+                }
+            }
             Next::Approve => self.approve(key, &request).await?,
             Next::Sign => self.sign(key, &request, now).await?,
             Next::Nothing => {}
@@ -92,6 +101,27 @@ impl Certificates {
             }
         }
         Ok(())
+    }
+
+    /// Approves a node's request for a serving certificate, if it is for the node's own name and
+    /// addresses; whether it did. Its Node may not be known yet.
+    async fn approve_serving(
+        &self,
+        key: &Key,
+        request: &CertificateSigningRequest,
+    ) -> Result<bool> {
+        let Ok(asked) = Asked::of(&request.spec.request.0) else {
+            return Ok(false);
+        };
+        let username = request.spec.username.as_deref().unwrap_or_default();
+        let usages = request.spec.usages.as_deref().unwrap_or_default();
+        let name = username.strip_prefix("system:node:").unwrap_or_default();
+        let node = self.ctx.informers.nodes.get(&Key::cluster(name));
+        let may = core::may_serve(&asked, username, usages, node.as_deref());
+        if may {
+            self.write_approval(key, request, core::serving()).await?;
+        }
+        Ok(may)
     }
 
     /// Whether who asks may have a certificate of a kind.

@@ -1,5 +1,7 @@
 //! What a PKCS #10 request asks for, and whether the signers of the cluster sign such. Pure.
 
+use std::net::IpAddr;
+
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, Pem};
@@ -18,6 +20,8 @@ pub struct Asked {
     pub groups: Vec<String>,
     /// How many names and addresses it is to serve.
     pub servers: usize,
+    /// Those names and addresses, as a Node's status has them.
+    pub names: Vec<String>,
     /// How many mail addresses, URIs and others it is to be for.
     pub others: usize,
 }
@@ -47,7 +51,14 @@ impl Asked {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
                 for name in &names.general_names {
                     match name {
-                        GeneralName::DNSName(_) | GeneralName::IPAddress(_) => asked.servers += 1,
+                        GeneralName::DNSName(name) => {
+                            asked.servers += 1;
+                            asked.names.push((*name).to_owned());
+                        }
+                        GeneralName::IPAddress(bytes) => {
+                            asked.servers += 1;
+                            asked.names.push(address(bytes));
+                        }
                         _ => asked.others += 1,
                     }
                 }
@@ -103,6 +114,13 @@ impl Asked {
             "usages must include client auth and may only hold digital signature and key encipherment beside it",
         )
     }
+}
+
+/// An address as text; what is none is a name that nobody has.
+fn address(bytes: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| IpAddr::from(bytes).to_string());
+    let v6 = || <[u8; 16]>::try_from(bytes).map(|bytes| IpAddr::from(bytes).to_string());
+    v4.or_else(|_| v6()).unwrap_or_default()
 }
 
 /// Whether usages are these, with or without key encipherment (which RSA keys want).

@@ -18,6 +18,7 @@ use super::state::{InstanceLock, State};
 use super::{Layout, preflight, unit};
 use crate::cli::{DataDir, single_threaded};
 use crate::fabric;
+use crate::roles::node::NodeSettings;
 use crate::terminal::Steps;
 
 /// A stop that takes longer is ended by force.
@@ -91,7 +92,7 @@ fn stop_process(layout: &Layout) -> Result<InstanceLock> {
 /// The containerd that holds the node's containers: the instance's last, if it is known.
 fn containerd_socket(layout: &Layout) -> Result<Option<PathBuf>> {
     if let Some(state) = State::read(layout)? {
-        return Ok(Some(state.containerd));
+        return Ok(state.has_node().then_some(state.containerd));
     }
     let private = launch::private_socket(&layout.containerd());
     let system = PathBuf::from(SYSTEM_SOCKET);
@@ -121,7 +122,19 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
 
 fn restore_network(layout: &Layout) -> Result<()> {
     let settings = settings::read_json::<Settings>(&layout.settings())?;
-    let dns = settings.as_ref().map(Settings::dns_address).transpose()?;
+    let node = settings::read_json::<NodeSettings>(&layout.node_settings())?;
+    if node.is_none()
+        && settings
+            .as_ref()
+            .is_some_and(|settings| settings.node.is_empty())
+    {
+        // A server alone leaves the network as it is.
+        return Ok(());
+    }
+    let dns = match &node {
+        Some(node) => Some(node.cluster.dns),
+        None => settings.as_ref().map(Settings::dns_address).transpose()?,
+    };
     if settings
         .as_ref()
         .is_some_and(|settings| settings.network.is_some())

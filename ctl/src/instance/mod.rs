@@ -19,4 +19,4 @@ pub use down::{DownArgs, down};
 pub use layout::Layout;
 pub use state::State;
 pub use status::{StatusArgs, status};
-pub use up::{UpArgs, up};
+pub use up::{UpArgs, start_node, up};

@@ -97,6 +97,11 @@ impl InstanceLock {
 }
 
 impl State {
+    /// Whether containers run here: not with a server alone.
+    pub fn has_node(&self) -> bool {
+        !self.containerd.as_os_str().is_empty()
+    }
+
     /// Writes the description, whole or not at all.
     pub fn write(&self, layout: &Layout) -> Result<()> {
         super::settings::write_json(&layout.state(), self)

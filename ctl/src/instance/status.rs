@@ -114,8 +114,13 @@ fn text(report: &Report) -> String {
         ),
         format!("API server  https://{}", state.listen),
         format!("kubeconfig  {}", state.kubeconfig.display()),
-        format!("containerd  {} ({owner})", state.containerd.display()),
     ];
+    if state.has_node() {
+        lines.push(format!(
+            "containerd  {} ({owner})",
+            state.containerd.display()
+        ));
+    }
     for node in &report.nodes {
         let ready = if node.ready { "Ready" } else { "NotReady" };
         let ip = node.internal_ip.as_deref().unwrap_or("no address");

@@ -1,5 +1,6 @@
 //! `peapod up`: starts the instance in the background and waits until it is ready.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -95,7 +96,9 @@ pub fn up(args: &UpArgs) -> Result<()> {
     if args.foreground {
         return foreground(args, &layout);
     }
-    let state = detach(&layout)?;
+    let mut command: Vec<OsString> = std::env::args_os().skip(1).collect();
+    command.push("--foreground".into());
+    let state = detach(&layout, &command, "the cluster")?;
     println!(
         "peapod {} is ready: node {} at {}.",
         state.version, state.node, state.node_ip
@@ -209,8 +212,18 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
     })
 }
 
-/// Starts this same command in the foreground in a session of its own, and waits for it.
-fn detach(layout: &Layout) -> Result<State> {
+/// Starts the agents of the node of a data directory in the background.
+pub fn start_node(layout: &Layout) -> Result<State> {
+    let dir = layout.root().as_os_str().to_owned();
+    detach(
+        layout,
+        &["node".into(), "--data-dir".into(), dir],
+        "the node",
+    )
+}
+
+/// Starts a command of this binary in a session of its own, and waits until it is ready.
+fn detach(layout: &Layout, command_line: &[OsString], what: &str) -> Result<State> {
     std::fs::create_dir_all(layout.root()).with_context(|| {
         format!(
             "cannot create the data directory {}",
@@ -221,8 +234,7 @@ fn detach(layout: &Layout) -> Result<State> {
     let (reader, writer) = nix::unistd::pipe().context("cannot make a pipe")?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this binary")?);
     command
-        .args(std::env::args_os().skip(1))
-        .arg("--foreground")
+        .args(command_line)
         .env(handshake::READY_FD, writer.as_raw_fd().to_string())
         .current_dir("/")
         .stdin(Stdio::null())
@@ -240,7 +252,7 @@ fn detach(layout: &Layout) -> Result<State> {
     }
     outcome.with_context(|| {
         format!(
-            "the cluster did not start; its log is {}",
+            "{what} did not start; its log is {}",
             layout.log().display()
         )
     })

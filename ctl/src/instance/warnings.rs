@@ -25,7 +25,8 @@ pub fn look(layout: &Layout, state: &State, nodes: &[Node]) -> Vec<String> {
     warnings.extend(disk);
     let socket = &state.containerd;
     let told = |warning: &String| warning.contains(&*socket.to_string_lossy());
-    if let Err(error) = UnixStream::connect(socket)
+    if state.has_node()
+        && let Err(error) = UnixStream::connect(socket)
         && !warnings.iter().any(told)
     {
         warnings.push(format!(

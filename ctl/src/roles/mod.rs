@@ -2,9 +2,14 @@
 //! process for each node; on machines of their own they are `peapod server`, `node`, `netd`,
 //! `scheduler` and `controllers`. All are made of the same parts.
 
+pub mod apart;
 pub mod control_plane;
 pub mod csr;
+mod discovery;
 pub mod identity;
+pub mod join;
 pub mod node;
 pub mod run_node;
+pub mod server;
 pub mod tasks;
+pub mod token;

@@ -1,0 +1,280 @@
+//! `peapod server`: the control plane of a cluster of machines, in the foreground.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use peapod_api::bootstrap::{CLUSTER_INFO, KUBECONFIG, NODE_SETTINGS, PUBLIC, SETTINGS, SYSTEM};
+use serde_json::json;
+
+use super::control_plane;
+use super::node::ClusterSettings;
+use super::tasks::{self, Tasks};
+use super::{discovery, token};
+use crate::instance::api_flags::ApiFlags;
+use crate::instance::settings::{self, Settings};
+use crate::instance::state::InstanceLock;
+use crate::instance::{Layout, State, layout};
+
+/// How long the token of the printed command holds.
+const TOKEN_HOURS: i64 = 24;
+
+/// The arguments of `peapod server`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServerArgs {
+    /// Where all state lives
+    #[arg(long, value_name = "DIR", default_value = layout::DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    /// Where the API server listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
+    listen: SocketAddr,
+    /// Where nodes and pods reach it [default: this machine's address towards others]
+    #[arg(long, value_name = "ADDRESS")]
+    advertise_address: Option<IpAddr>,
+    /// Also write the kubeconfig to this file
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Ranges of pod addresses, the preferred family first
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16,fd00:10:244::/56"
+    )]
+    pod_cidr: Vec<IpNet>,
+    /// Ranges of service addresses, the preferred family first
+    #[arg(
+        long,
+        value_name = "CIDR,...",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16,fd00:10:96::/112"
+    )]
+    service_cidr: Vec<IpNet>,
+    /// Leave these to processes of their own
+    #[arg(long, value_name = "ROLE,...", value_delimiter = ',')]
+    without: Vec<Part>,
+    /// How long a node may be silent before it counts as unreachable
+    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
+    node_monitor_grace_period: u64,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// `peapod controllers`
+    Controllers,
+    /// `peapod scheduler`
+    Scheduler,
+}
+
+/// Runs `peapod server`.
+pub fn run(args: &ServerArgs) -> Result<()> {
+    let layout = Layout::new(&args.data_dir)?;
+    std::fs::create_dir_all(layout.root())
+        .with_context(|| format!("cannot create {}", layout.root().display()))?;
+    let Some(_lock) = InstanceLock::take(&layout)? else {
+        bail!(
+            "another peapod runs from {}; see `peapod status`",
+            layout.root().display()
+        );
+    };
+    let advertise = match args.advertise_address {
+        Some(address) => address,
+        None if !args.listen.ip().is_unspecified() => args.listen.ip(),
+        None => own_address()?,
+    };
+    tasks::run(live(args, &layout, advertise))
+}
+
+/// The address of the link that leads to others. Nothing is sent.
+fn own_address() -> Result<IpAddr> {
+    // Documentation addresses (RFC 5737): any that is not on a link of this machine does.
+    address_towards("192.0.2.1:9".parse().context("a constant address")?)
+}
+
+/// This machine's own address on the way to another.
+pub fn address_towards(other: SocketAddr) -> Result<IpAddr> {
+    let any: SocketAddr = match other {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let towards = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(other)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    towards().with_context(|| format!("this machine has no way to {other}; name its own address"))
+}
+
+async fn live(args: &ServerArgs, layout: &Layout, advertise: IpAddr) -> Result<()> {
+    let mut tasks = Tasks::new()?;
+    let settings = choose(args, layout)?;
+    let server = control_plane::start_api(&settings, layout.root(), advertise, &args.api).await?;
+    control_plane::serve_api(&server, &settings, advertise, &mut tasks).await?;
+    let mut kubeconfigs = vec![layout.kubeconfig()];
+    kubeconfigs.extend(args.kubeconfig.clone());
+    control_plane::write_kubeconfig(&server, &settings, &kubeconfigs)?;
+    settings::write_json(&layout.settings(), &settings)?;
+    let url = format!(
+        "https://{}",
+        SocketAddr::new(advertise, settings.listen.port())
+    );
+    let admin = server.client("kubernetes-admin", &["system:masters"]);
+    let ca = server.pki().ca_certificate();
+    publish(&admin, &url, ca, &settings, layout).await?;
+    write_role(
+        &server,
+        layout,
+        "controllers",
+        "system:kube-controller-manager",
+        &url,
+    )?;
+    write_role(&server, layout, "scheduler", "system:kube-scheduler", &url)?;
+    if !args.without.contains(&Part::Controllers) {
+        let config = peapod_controllers::Config {
+            root_ca_pem: ca.to_owned(),
+            signing_key_pem: server.pki().ca_key().to_owned(),
+            cluster_cidrs: control_plane::block_ranges(&settings.pod_cidrs),
+            local_volumes_dir: layout.volumes(),
+            node_grace: Duration::from_secs(args.node_monitor_grace_period),
+            ..Default::default()
+        };
+        server.register_metrics(|registry| config.metrics.register(registry));
+        let client = server.client("system:kube-controller-manager", &[]);
+        control_plane::spawn_controllers(client, config, &mut tasks);
+    }
+    if !args.without.contains(&Part::Scheduler) {
+        let config = peapod_scheduler::Config::default();
+        server.register_metrics(|registry| config.metrics.register(registry));
+        let client = server.client("system:kube-scheduler", &[]);
+        control_plane::spawn_scheduler(client, config, &mut tasks);
+    }
+    let ttl = Some(SignedDuration::from_hours(TOKEN_HOURS));
+    let token = token::create(&admin, ttl, "made at the start of the server").await?;
+    state(&settings, layout, advertise).write(layout)?;
+    println!(
+        "The cluster is at {url}; export KUBECONFIG={}",
+        layout.kubeconfig().display()
+    );
+    println!("To make another machine a node of it, run there within {TOKEN_HOURS} hours:\n");
+    println!("  {}\n", token::join_command(&url, &token, ca)?);
+    let outcome = tasks.ended().await;
+    tasks.stop().await;
+    server.close().await;
+    outcome
+}
+
+/// The settings of an earlier start; what contradicts them is refused, since objects follow them.
+fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
+    let wanted = Settings {
+        node: String::new(),
+        node_ip: None,
+        listen: args.listen,
+        pod_cidrs: args.pod_cidr.clone(),
+        service_cidrs: args.service_cidr.clone(),
+        node_cidr: IpNet::new_assert([0, 0, 0, 0].into(), 0),
+        cluster_domain: "cluster.local".to_owned(),
+        nodes: None,
+        fabric: None,
+        network: None,
+    };
+    let Some(kept) = settings::read_json::<Settings>(&layout.settings())? else {
+        return Ok(wanted);
+    };
+    if kept.pod_cidrs != wanted.pod_cidrs || kept.service_cidrs != wanted.service_cidrs {
+        bail!(
+            "--pod-cidr or --service-cidr differs from what this cluster was made with (see {}); \
+             keep them, or begin anew after `peapod down --purge`",
+            layout.settings().display()
+        );
+    }
+    Ok(wanted)
+}
+
+fn state(settings: &Settings, layout: &Layout, advertise: IpAddr) -> State {
+    State {
+        pid: std::process::id() as i32,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: Timestamp::now(),
+        listen: settings.listen.to_string(),
+        kubeconfig: layout.kubeconfig(),
+        node: String::new(),
+        node_ip: advertise,
+        containerd: PathBuf::new(),
+        private_containerd: false,
+        warnings: Vec::new(),
+    }
+}
+
+/// What machines that join must find: which cluster this is, and what every node must know.
+async fn publish(
+    client: &Client,
+    url: &str,
+    ca: &str,
+    settings: &Settings,
+    layout: &Layout,
+) -> Result<()> {
+    let cluster = ClusterSettings {
+        pod_cidrs: settings.pod_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        dns: settings.dns_address()?,
+        local_volumes_dir: layout.volumes(),
+    };
+    let cluster = serde_json::to_string_pretty(&cluster)?;
+    for (namespace, name, key, text) in [
+        (
+            PUBLIC,
+            CLUSTER_INFO,
+            KUBECONFIG,
+            discovery::kubeconfig(url, ca),
+        ),
+        (SYSTEM, NODE_SETTINGS, SETTINGS, cluster),
+    ] {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        let map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {key: text},
+        });
+        let params = PatchParams::apply("peapod-server").force();
+        let applied = maps.patch(name, &params, &Patch::Apply(map)).await;
+        applied
+            .map_err(crate::client::server_error)
+            .with_context(|| format!("cannot publish ConfigMap {namespace}/{name}"))?;
+    }
+    Ok(())
+}
+
+/// A kubeconfig for a role that may run apart.
+fn write_role(
+    server: &peapod_apiserver::ApiServer,
+    layout: &Layout,
+    role: &str,
+    user: &str,
+    url: &str,
+) -> Result<()> {
+    let subject = peapod_apiserver::pki::Subject {
+        name: user,
+        groups: &[],
+        sans: &[],
+    };
+    let pki = server.pki();
+    let credential = pki.credential(role, &subject, Timestamp::now())?;
+    let text = pki.kubeconfig(url, user, &credential);
+    settings::write_private(&role_kubeconfig(layout.root(), role), text.as_bytes())
+}
+
+/// Where it is.
+pub fn role_kubeconfig(data_dir: &Path, role: &str) -> PathBuf {
+    data_dir.join(format!("{role}.kubeconfig"))
+}

@@ -1,0 +1,208 @@
+//! A cluster of machines: a server, and a machine (a network namespace) that joins it.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+use peapod_tests::{Cluster, Run, command, wait};
+
+const SERVER: &str = "10.253.9.1";
+const MACHINE: &str = "10.253.9.2";
+
+/// A machine of its own, as far as its network goes, on a cable to the server.
+struct Place {
+    name: String,
+    link: String,
+    data: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let place = Self {
+            name: format!("peapod-join-{}", std::process::id()),
+            link: format!("pj{}", std::process::id()),
+            data: tempfile::Builder::new().prefix("peapod-join-").tempdir()?,
+        };
+        let (name, link) = (&place.name, &place.link);
+        for line in [
+            format!("netns add {name}"),
+            format!("link add {link} type veth peer name eth0 netns {name}"),
+            format!("addr add {SERVER}/24 dev {link}"),
+            format!("link set {link} up"),
+        ] {
+            command::run("ip", line.split(' '))?.ok()?;
+        }
+        for line in [
+            format!("addr add {MACHINE}/24 dev eth0"),
+            "link set eth0 up".to_owned(),
+            "link set lo up".to_owned(),
+            format!("route add default via {SERVER}"),
+        ] {
+            place.inside("ip", line.split(' '))?.ok()?;
+        }
+        Ok(place)
+    }
+
+    fn inside<'a>(&self, program: &str, args: impl Iterator<Item = &'a str>) -> Result<Run> {
+        let namespace = format!("--net=/run/netns/{}", self.name);
+        let all = [namespace.as_str(), program].into_iter().chain(args);
+        command::run("nsenter", all)
+    }
+
+    /// Runs peapod there.
+    fn peapod(&self, line: &str) -> Result<Run> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        let binary = command::peapod()?.to_string_lossy().into_owned();
+        let line = format!("{line} --data-dir {data}");
+        self.inside(&binary, line.split_whitespace())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data.path().join("peapod.log"));
+            eprintln!("--- the node's log ---\n{}", log.unwrap_or_default());
+        }
+        let purged = self.peapod("down --purge").and_then(Run::ok);
+        let gone = command::run("ip", ["netns", "del", &self.name]).and_then(Run::ok);
+        for error in [purged.err(), gone.err()].into_iter().flatten() {
+            eprintln!("the joined machine could not be removed: {error:#}");
+        }
+    }
+}
+
+/// `peapod server`, and the join command that it prints.
+fn server(cluster: &Cluster) -> Result<(Child, String)> {
+    let out = cluster.data_dir().join("server.out");
+    let port = cluster.listen().rsplit(':').next().context("no port")?;
+    let child = Command::new(command::peapod()?)
+        .args(["server", "--listen", &format!("{SERVER}:{port}")])
+        .arg("--data-dir")
+        .arg(cluster.data_dir())
+        .stdout(File::create(&out)?)
+        .stderr(File::create(cluster.data_dir().join("peapod.log"))?)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let mut line = None;
+    wait::until("the join command", || {
+        let text = std::fs::read_to_string(&out)?;
+        line = text
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("peapod join "));
+        line = line.map(str::to_owned).map(|line| format!("join {line}"));
+        Ok(line.is_some())
+    })?;
+    Ok((child, line.context("no join command")?))
+}
+
+#[test]
+fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    let place = Place::new()?;
+    let (mut child, join) = server(&cluster)?;
+    let words: Vec<&str> = join.split(' ').collect();
+    let (url, token, pin) = (words[1], words[3], words[5]);
+    let (id, secret) = token.split_once('.').context("no token")?;
+
+    for (given, pin, sentence) in [
+        (format!("aaaaaa.{secret}"), pin, "knows no token aaaaaa"),
+        (
+            format!("{id}.0123456789abcdef"),
+            pin,
+            "its secret part is wrong",
+        ),
+        (token.to_owned(), "sha256:00", "has the hash sha256:"),
+        ("short".to_owned(), pin, "a token must look like"),
+    ] {
+        let tried = place.peapod(&format!("join {url} --token {given} --ca-cert-hash {pin}"))?;
+        let refusal = tried.refused()?;
+        assert!(refusal.contains(sentence), "{refusal}");
+    }
+    let flags = "--node-name n1 --rack r1 --node-labels disk=fast \
+                 --register-with-taints dedicated=x:NoExecute";
+    let joined = place.peapod(&format!("{join} {flags}"))?.ok()?;
+    assert!(
+        joined.contains(&format!("n1 is a node of {url}")),
+        "{joined}"
+    );
+    let refusal = place.peapod(&join)?.refused()?;
+    assert!(
+        refusal.contains("is node n1 of") && refusal.contains("already"),
+        "{refusal}"
+    );
+
+    let field = |path: &str| cluster.field("node/n1", path);
+    assert_eq!(field("{.status.addresses[0].address}")?, MACHINE);
+    assert_eq!(field("{.metadata.labels.disk}")?, "fast");
+    assert_eq!(field(r"{.metadata.labels.net\.peapod\.dev/rack}")?, "r1");
+    assert_eq!(field("{.spec.taints[0].key}")?, "dedicated");
+
+    // A pod there, with its log and exec by the certificate that the cluster has given.
+    place
+        .peapod(&format!("image load {}", busybox(&place)?))?
+        .ok()?;
+    cluster.apply(POD)?;
+    cluster
+        .kubectl("wait --for=condition=Ready pod/there --timeout=60s")?
+        .ok()?;
+    wait::until("exec by the node's certified API", || {
+        let said = cluster
+            .kubectl("exec there -- /bin/busybox echo hello")?
+            .ok()?;
+        Ok(said.trim() == "hello")
+    })?;
+    assert_eq!(cluster.kubectl("logs there")?.ok()?.trim(), "up");
+
+    // A node is held to what is its own.
+    let own = place.data.path().join("kubeconfig");
+    let own = own.to_string_lossy();
+    let get = |what: &str| cluster.kubectl(&format!("--kubeconfig {own} get {what}"));
+    assert!(get("node n1")?.ok()?.contains("n1"));
+    let refusal = get("secrets -A")?.refused()?;
+    assert!(refusal.contains("forbidden"), "{refusal}");
+
+    // A token that is deleted is of no use.
+    cluster.peapod(["token", "delete", token])?.ok()?;
+    wait::until("the signature of a deleted token to go", || {
+        let info = cluster.kubectl("get configmap cluster-info -n kube-public -o yaml")?;
+        Ok(!info.ok()?.contains(id))
+    })?;
+    place.peapod("down --purge")?.ok()?;
+    let refusal = place.peapod(&join)?.refused()?;
+    assert!(refusal.contains("has expired or was deleted"), "{refusal}");
+    cluster.purge()?;
+    child.wait()?;
+    Ok(())
+}
+
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: there}
+spec:
+  terminationGracePeriodSeconds: 0
+  tolerations: [{operator: Exists}]
+  containers:
+  - {name: c, image: 'busybox:test', command: [/bin/busybox, sh, -c, 'echo up; busybox sleep 100000']}
+";
+
+/// An archive of `busybox:test`.
+fn busybox(place: &Place) -> Result<String> {
+    let archive = place
+        .data
+        .path()
+        .join("busybox.tar")
+        .to_string_lossy()
+        .into_owned();
+    let words = [
+        "image",
+        "assemble",
+        "busybox:test",
+        "/bin/busybox",
+        "-o",
+        &archive,
+    ];
+    command::run(command::peapod()?, words)?.ok()?;
+    Ok(archive)
+}
