@@ -45,16 +45,20 @@ impl Place {
 
     fn inside<'a>(&self, program: &str, args: impl Iterator<Item = &'a str>) -> Result<Run> {
         let namespace = format!("--net=/run/netns/{}", self.name);
-        let all = [namespace.as_str(), program].into_iter().chain(args);
+        let mut all = vec![namespace, program.to_owned()];
+        all.extend(args.map(str::to_owned));
         command::run("nsenter", all)
     }
 
     /// Runs peapod there.
     fn peapod(&self, line: &str) -> Result<Run> {
-        let data = self.data.path().to_string_lossy().into_owned();
+        let data = format!("PEAPOD_DATA_DIR={}", self.data.path().display());
         let binary = command::peapod()?.to_string_lossy().into_owned();
-        let line = format!("{line} --data-dir {data}");
-        self.inside(&binary, line.split_whitespace())
+        let mut line = format!("{data} {binary} {line}");
+        if line.contains(" join ") {
+            line += &format!(" --data-dir {}", self.data.path().display());
+        }
+        self.inside("env", line.split_whitespace())
     }
 }
 
@@ -84,13 +88,12 @@ fn server(cluster: &Cluster) -> Result<(Child, String)> {
         .stderr(File::create(cluster.data_dir().join("peapod.log"))?)
         .stdin(Stdio::null())
         .spawn()?;
-    let mut line = None;
+    let mut line: Option<String> = None;
     wait::until("the join command", || {
         let text = std::fs::read_to_string(&out)?;
-        line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("peapod join "));
-        line = line.map(str::to_owned).map(|line| format!("join {line}"));
+        let printed = text.lines().map(str::trim);
+        let printed = printed.filter_map(|line| line.strip_prefix("peapod join "));
+        line = printed.map(|rest| format!("join {rest}")).next();
         Ok(line.is_some())
     })?;
     Ok((child, line.context("no join command")?))
