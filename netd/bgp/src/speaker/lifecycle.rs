@@ -250,6 +250,7 @@ impl Speaker {
             advertise_at: Time::default(),
         });
         self.notice(id, Notice::Up);
+        self.link_works(id);
         self.resume_stale(id);
         self.join(id, egress);
         self.deferral_peer_up(id);

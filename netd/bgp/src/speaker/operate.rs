@@ -144,6 +144,17 @@ impl Speaker {
         self.weigh_again();
     }
 
+    /// A session came up over a link: whatever was said of the link before, it works. News of its
+    /// carrier may come as much as a second late.
+    pub(super) fn link_works(&mut self, id: PeerId) {
+        let peer = self.peers.get(&id);
+        if let Some(on) = peer.and_then(|peer| peer.interface.clone())
+            && self.links_down.remove(&on)
+        {
+            self.weigh_again();
+        }
+    }
+
     /// Ways to next hops have changed: routes over them are chosen again.
     fn weigh_again(&mut self) {
         let mut changed = HashSet::new();

@@ -1,0 +1,242 @@
+//! The figures of services: how long the kernel takes to learn many and one change among them, and
+//! what a connection through a service address costs: `cargo bench -p peapod-netd --bench figures`,
+//! as root. It works in network namespaces of its own, and reads everything back to check it.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use peapod_api::attach::Protocol;
+use peapod_netd::core::facts::{EndpointFacts, PortFacts, ServiceFacts, ServiceKey, SliceFacts};
+use peapod_netd::core::services::ServiceTable;
+use peapod_netd::nat::{Nat, NatConfig};
+
+const ENDPOINTS: u32 = 3;
+const CHANGES: u32 = 200;
+const SIZES: [u32; 3] = [100, 1_000, 10_000];
+/// Connections in a row, and how often, for each of the two ways.
+const CONNECTIONS: usize = 1_000;
+const TURNS: usize = 15;
+const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+/// The service of the pod; beyond those that are only there to be many.
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 1);
+
+fn main() {
+    println!("services of {ENDPOINTS} endpoints each, programmed, and one endpoint changed");
+    for services in SIZES {
+        let sized = std::thread::spawn(move || program(services));
+        sized.join().expect("a measurement");
+    }
+    println!("must reach: 10,000 in 1 s; one change 5 ms, flat from 100 to 10,000");
+    let connections = std::thread::spawn(connections);
+    connections.join().expect("a measurement");
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load average at the end: {load}");
+}
+
+/// Tables of this many services, in a namespace of their own.
+fn filled(
+    services: u32,
+    extra: Option<(ServiceKey, Arc<ServiceFacts>, Arc<SliceFacts>)>,
+) -> (Nat, ServiceTable, NatConfig) {
+    unshare(CloneFlags::CLONE_NEWNET).expect("root");
+    let config = NatConfig {
+        private_ips: Vec::new(),
+        service_cidrs: vec!["10.96.0.0/12".parse().expect("a range")],
+        ipv6: false,
+    };
+    let (nat, empty) = Nat::open(&config).expect("nftables");
+    let mut table = ServiceTable::new("here", &[], empty);
+    let many = (0..services).map(|n| service(n, 0));
+    for (key, service, slice) in many.chain(extra) {
+        let name = format!("slice-{}", key.name);
+        table.set_service(key, Some(service));
+        table.set_slice("default", &name, Some(slice));
+    }
+    (nat, table, config)
+}
+
+fn program(services: u32) {
+    let (mut nat, mut table, config) = filled(services, None);
+    let (changes, plan) = timed(|| table.plan());
+    let (written, write) = timed(|| nat.apply(&changes));
+    written.expect("the kernel takes them");
+    let (_, found) = Nat::open(&config).expect("nftables");
+    assert_eq!(&found, table.current(), "the kernel has what was written");
+
+    let mut took = Vec::new();
+    for n in 0..CHANGES {
+        let at = (n * 7919) % services;
+        let start = Instant::now();
+        let (key, _, slice) = service(at, n + 1);
+        table.set_slice("default", &format!("slice-{}", key.name), Some(slice));
+        nat.apply(&table.plan()).expect("the kernel takes it");
+        took.push(start.elapsed());
+    }
+    took.sort();
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
+    println!(
+        "  {services:>6}: worked out in {plan}, written in {write}; one change p50 {:.2} ms, p99 {:.2} ms",
+        at(50),
+        at(99)
+    );
+    let (_, found) = Nat::open(&config).expect("nftables");
+    assert_eq!(&found, table.current(), "the kernel has what was changed");
+}
+
+/// Connections to a pod, direct and by its service's address, in turns, with 10,000 other services.
+fn connections() {
+    let (mut nat, mut table, _) = filled(10_000, Some(pod_service()));
+    nat.apply(&table.plan()).expect("the kernel takes them");
+    let space = Space::new();
+    ip("link set lo up");
+    ip(&format!(
+        "link add pod0 type veth peer name eth0 netns {}",
+        space.0
+    ));
+    ip("addr add 10.1.0.1/24 dev pod0");
+    ip("link set pod0 up");
+    ip("route add 10.96.0.0/12 dev pod0");
+    ip(&format!("-n {} addr add {POD}/24 dev eth0", space.0));
+    ip(&format!("-n {} link set eth0 up", space.0));
+    space.serve();
+    let direct = SocketAddr::from((POD, 8080));
+    let by_service = SocketAddr::from((SERVICE, 80));
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        one.push(rate(direct));
+        other.push(rate(by_service));
+    }
+    let [direct, by_service] = [one, other].map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    println!(
+        "connections/s, median of {TURNS} turns: direct to the pod {direct:.0}, by the service's address \
+         {by_service:.0}: {:.2} x   (must reach 0.95 x)",
+        by_service / direct
+    );
+}
+
+/// Connections in a second, one after the other.
+fn rate(to: SocketAddr) -> f64 {
+    let start = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(to).expect("the pod answers");
+        // The server closes first, so that no port is used up here.
+        let _ = stream.read(&mut [0]);
+    }
+    CONNECTIONS as f64 / start.elapsed().as_secs_f64()
+}
+
+/// A network namespace with a name, which goes with this.
+struct Space(String);
+
+impl Space {
+    fn new() -> Self {
+        let name = format!("figures-{}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Space(name)
+    }
+
+    /// A server in it that closes what it accepts.
+    fn serve(&self) {
+        let file = std::fs::File::open(format!("/run/netns/{}", self.0)).expect("a namespace");
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            setns(file, CloneFlags::CLONE_NEWNET).expect("root");
+            let listener = TcpListener::bind("0.0.0.0:8080").expect("a port");
+            let _ = ready.send(());
+            listener.incoming().for_each(drop);
+        });
+        is_ready.recv().expect("the server listens");
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        ip(&format!("netns del {}", self.0));
+    }
+}
+
+fn ip(command: &str) {
+    let done = Command::new("ip").args(command.split(' ')).status();
+    assert!(done.is_ok_and(|status| status.success()), "ip {command}");
+}
+
+fn pod_service() -> (ServiceKey, Arc<ServiceFacts>, Arc<SliceFacts>) {
+    let (key, mut service, mut slice) = service(0, 0);
+    let key = ServiceKey {
+        name: "pod".to_owned(),
+        ..key
+    };
+    Arc::make_mut(&mut service).cluster_ips = vec![SERVICE.into()];
+    let facts = Arc::make_mut(&mut slice);
+    facts.service = key.clone();
+    facts.endpoints.truncate(1);
+    facts.endpoints[0].ip = POD.into();
+    (key, service, slice)
+}
+
+/// Service number `n`, its first endpoint being its `generation`th.
+fn service(n: u32, generation: u32) -> (ServiceKey, Arc<ServiceFacts>, Arc<SliceFacts>) {
+    let key = ServiceKey {
+        namespace: "default".to_owned(),
+        name: format!("service-{n}"),
+    };
+    let port = PortFacts {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        node_port: None,
+    };
+    let service = ServiceFacts {
+        cluster_ips: vec![address(0x0a60_0001 + n)],
+        ports: vec![port.clone()],
+        ..ServiceFacts::default()
+    };
+    let first = 0x0af4_0000 + n * ENDPOINTS;
+    let ip = |place: u32| match place {
+        0 => address(first + (generation << 20)),
+        place => address(first + place),
+    };
+    let endpoint = |place: u32| EndpointFacts {
+        ip: ip(place),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: None,
+        hostname: None,
+    };
+    let slice = SliceFacts {
+        service: key.clone(),
+        ports: vec![PortFacts { port: 8080, ..port }],
+        endpoints: (0..ENDPOINTS).map(endpoint).collect(),
+    };
+    (key, Arc::new(service), Arc::new(slice))
+}
+
+fn address(number: u32) -> IpAddr {
+    IpAddr::V4(number.into())
+}
+
+/// What a piece of work gave, and its time in both kinds.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let (start, cpu) = (Instant::now(), cpu_time());
+    let result = work();
+    let (wall, cpu) = (start.elapsed(), cpu_time() - cpu);
+    (result, format!("{wall:8.1?} ({cpu:.1?} of CPU)"))
+}
+
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).map(|usage| {
+        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Duration::from_micros(micros.unsigned_abs())
+    });
+    usage.unwrap_or_default()
+}
