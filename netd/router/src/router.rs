@@ -231,7 +231,9 @@ impl Router {
                 self.transport.sign(address, key);
             }
         }
-        let settings = wanted.speaker();
+        let mut settings = wanted.speaker();
+        // A restart is not over because the configuration changes.
+        settings.graceful_restart.restarting |= self.speaker.config().graceful_restart.restarting;
         self.config = wanted;
         self.handle(Input::Configure(Box::new(settings)));
         let unnumbered: Vec<&str> = self.speaker.unnumbered().map(|(_, on)| on).collect();

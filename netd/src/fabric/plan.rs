@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use peapod_api::labels::RACK;
 use peapod_api::net::{AsPlan, BgpConfigSpec, BgpPeerAs, BgpPeerSpec, DEFAULT_ASN};
 use peapod_api::selector::Selector;
 use peapod_bgp::config::{Bfd, MaxPrefixes, Neighbor, NeighborOptions, RemoteAs, Timers};
+use peapod_bgp::policy::{Action, AsPathPattern, Condition, Policy, Statement};
 use peapod_bgp::types::Family;
 use peapod_router::RouterConfig;
 
 use super::Announced;
+
+/// The name of the export policy of every neighbour.
+const OWN: &str = "own-routes";
 
 /// How far the node has left the fabric (see [`peapod_api::labels::DRAIN`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,6 +118,8 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     }
     let mut router = RouterConfig::new(asn(facts)?, router_id(facts)?);
     router.neighbors = neighbors;
+    let own = Arc::new(own_only());
+    router.policies = BTreeMap::from([(OWN.to_owned(), own)]);
     router.announce = announce(facts);
     router.install = true;
     router.multipath = facts.config.multipath.unwrap_or(router.multipath);
@@ -183,6 +190,23 @@ fn announce(facts: &Facts) -> Vec<IpNet> {
     prefixes.into_iter().collect()
 }
 
+/// A node is nobody's way to anywhere else: what it has learned from one leaf it does not tell
+/// another. Routes of its own have no AS path yet.
+fn own_only() -> Policy {
+    let own = Statement {
+        condition: Condition {
+            as_path: Some(AsPathPattern::default()),
+            ..Condition::default()
+        },
+        action: Action::Accept,
+        ..Statement::default()
+    };
+    Policy {
+        statements: vec![own],
+        default: Action::Reject,
+    }
+}
+
 fn neighbor(spec: &BgpPeerSpec, plan: &AsPlan) -> Result<Neighbor, String> {
     let remote_as = match &spec.remote_as {
         BgpPeerAs::Number(number) => RemoteAs::Number(*number),
@@ -243,6 +267,7 @@ fn options(
             .families
             .push(family.ok_or_else(|| format!("{name:?} is no address family"))?);
     }
+    options.export = Some(OWN.to_owned());
     // Other nodes of our own AS are behind the neighbour.
     if plan.per_node.is_none() {
         options.allowas_in = 1;

@@ -97,6 +97,10 @@ impl Api {
             let body = body.collect().await.unwrap().to_bytes();
             return self.create(&body);
         }
+        if let (&Method::PATCH, [kind, name, "status"]) = (&head.method, rest) {
+            let body = body.collect().await.unwrap().to_bytes();
+            return self.patch_status(kind, &format!("{namespace}/{name}"), &body);
+        }
         if let [kind, name] = rest {
             let found = self
                 .0
@@ -127,6 +131,25 @@ impl Api {
         }
         self.put(object.clone());
         reply(StatusCode::CREATED, &object)
+    }
+
+    /// Merges the fields of a status.
+    fn patch_status(&self, kind: &str, id: &str, body: &[u8]) -> Reply {
+        let patch: Value = serde_json::from_slice(body).unwrap();
+        let found = self
+            .0
+            .lock()
+            .objects
+            .get(kind)
+            .and_then(|all| all.get(id).cloned());
+        let Some(mut object) = found else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
+        for (field, value) in patch["status"].as_object().unwrap() {
+            object["status"][field] = value.clone();
+        }
+        self.put(object.clone());
+        reply(StatusCode::OK, &object)
     }
 
     fn watch(&self, kind: &str) -> Reply {

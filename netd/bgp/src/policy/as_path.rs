@@ -25,8 +25,9 @@ use serde::{Deserialize, Serialize};
 /// Longest pattern, in elements.
 const MAX_ELEMENTS: usize = 64;
 
-/// A pattern for AS paths; see the [module](self) for what it looks like.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A pattern for AS paths; see the [module](self) for what it looks like. The default is that of
+/// routes that originate here: the empty path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AsPathPattern {
     text: String,

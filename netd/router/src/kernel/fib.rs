@@ -26,6 +26,8 @@ use super::routes::{
 /// Wait after something that makes an audit necessary, so that one serves for several.
 const AUDIT_DELAY: Duration = Duration::from_millis(200);
 /// First and longest wait before routes are repaired that somebody else touches, or tried again
+/// How long routes of before stay after the speaker has made its choice.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 /// that the kernel refuses.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(30)];
 /// Without trouble for so long, the first wait holds again.
@@ -58,6 +60,8 @@ pub struct Fib {
     installer: Installer,
     /// Routes of a router before us that nothing was said of yet.
     leftover: BTreeSet<IpNet>,
+    /// When what is still left over goes; known once everybody could have had their say.
+    leftover_until: Option<Instant>,
     /// What the kernel refused, and why.
     refused: BTreeMap<IpNet, io::Error>,
     /// What others touched.
@@ -114,6 +118,7 @@ impl Fib {
     pub fn start(done: UnboundedSender<Done>) -> io::Result<Self> {
         Ok(Fib {
             leftover: installed()?.into_iter().map(|route| route.prefix).collect(),
+            leftover_until: None,
             installer: Installer::start(done)?,
             refused: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -150,7 +155,8 @@ impl Fib {
 
     /// When [`Fib::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.due
+        let leftover = self.leftover_until.filter(|_| !self.leftover.is_empty());
+        self.due.into_iter().chain(leftover).min()
     }
 
     /// Gives the kernel what changed, as fast as it takes it.
@@ -183,6 +189,12 @@ impl Fib {
     fn remove_leftover(&mut self, speaker: &Speaker) {
         let ready = self.installer.ready() && !speaker.has_changes() && !speaker.deferring();
         if self.leftover.is_empty() || !ready {
+            return;
+        }
+        let now = Instant::now();
+        // A neighbour that takes no part in graceful restart is not waited for by the speaker, and
+        // may still be about to say the same as before.
+        if now < *self.leftover_until.get_or_insert(now + LEFTOVER_PATIENCE) {
             return;
         }
         let gone = std::mem::take(&mut self.leftover);

@@ -1,0 +1,237 @@
+//! The node and its leaf: BGP as the API says, with FRR on the other end.
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::{Namespace, Node, OUTSIDE, Pod, UPLINK};
+
+/// How long a session may take to come up and say everything, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The node's block.
+const BLOCK: &str = "10.244.1.0/24";
+/// A prefix that the leaf announces.
+const BEYOND: &str = "198.51.100.0/24";
+/// An address of a load balancer.
+const BALANCER: &str = "203.0.113.9";
+
+const LEAF: &str = "
+hostname leaf1
+ip route 198.51.100.0/24 blackhole
+router bgp 65000
+ bgp router-id 192.0.2.10
+ no bgp ebgp-requires-policy
+ neighbor 192.0.2.1 remote-as external
+ neighbor 192.0.2.1 timers connect 1
+ address-family ipv4 unicast
+  network 198.51.100.0/24
+ exit-address-family
+";
+
+/// FRR in the namespace outside; its processes end with it.
+struct Leaf {
+    here: Namespace,
+    dir: tempfile::TempDir,
+    daemons: Vec<Child>,
+}
+
+impl Leaf {
+    fn start(here: &Namespace) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // FRR gives up root for a user of its own.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let config = dir.path().join("frr.conf");
+        std::fs::write(&config, LEAF).unwrap();
+        let mut leaf = Leaf {
+            here: here.clone(),
+            dir,
+            daemons: Vec::new(),
+        };
+        for daemon in ["zebra", "bgpd", "staticd"] {
+            let child = leaf.here.run(|| leaf.spawn(daemon, &config));
+            leaf.daemons.push(child);
+            let socket = leaf.dir.path().join(format!("{daemon}.vty"));
+            patiently("the daemon listens", || socket.exists());
+        }
+        leaf
+    }
+
+    fn spawn(&self, daemon: &str, config: &Path) -> Child {
+        let dir = self.dir.path();
+        Command::new(format!("/usr/lib/frr/{daemon}"))
+            .arg("-f")
+            .arg(config)
+            .arg("-i")
+            .arg(dir.join(format!("{daemon}.pid")))
+            .arg("-z")
+            .arg(dir.join("zserv"))
+            .arg("--vty_socket")
+            .arg(dir)
+            .args(["-A", "127.0.0.1"])
+            .spawn()
+            .unwrap()
+    }
+
+    /// What the leaf knows of a prefix.
+    fn bgp(&self, prefix: &str) -> Value {
+        let show = format!("show bgp ipv4 unicast {prefix} json");
+        let shown = Command::new("vtysh")
+            .arg("--vty_socket")
+            .arg(self.dir.path())
+            .args(["-c", &show])
+            .output()
+            .unwrap();
+        serde_json::from_slice(&shown.stdout).unwrap_or_default()
+    }
+
+    /// The community that tells of a graceful shutdown (RFC 8326), on a prefix.
+    fn is_shutting_down(&self, prefix: &str) -> bool {
+        self.bgp(prefix).to_string().contains("gracefulShutdown")
+    }
+
+    /// Whether its kernel has a route over the node.
+    fn routes(&self, prefix: &str) -> bool {
+        route(&self.here, prefix).contains(UPLINK)
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            // It may have ended by itself; then the test has failed already.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// The kernel's BGP route of a prefix, as `ip` shows it.
+fn route(at: &Namespace, prefix: &str) -> String {
+    let show = || {
+        Command::new("ip")
+            .args(["route", "show", prefix, "proto", "bgp"])
+            .output()
+            .unwrap()
+    };
+    String::from_utf8(at.run(show).stdout).unwrap()
+}
+
+fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn node_object(node: &Node, annotations: Value) {
+    node.api.put(json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "here", "uid": "u", "annotations": annotations}}));
+}
+
+/// A node with a session to a leaf, and with a service behind a load balancer's address.
+fn connected() -> (Node, Leaf, Pod) {
+    let node = Node::start();
+    let leaf = Leaf::start(&node.outside);
+    node_object(&node, json!({}));
+    let server = node.server("server");
+    node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER]}));
+    node.endpoints(&[&server]);
+    node.api
+        .put(json!({"apiVersion": "net.peapod.dev/v1", "kind": "BgpPeer",
+        "metadata": {"name": "leaf"}, "spec": {"address": OUTSIDE, "remoteAs": 65000}}));
+    patiently("the leaf learns the block", || leaf.routes(BLOCK));
+    patiently("and the service", || leaf.routes(BALANCER));
+    (node, leaf, server)
+}
+
+#[test]
+fn what_is_announced_follows_the_api() {
+    let (node, leaf, server) = connected();
+    patiently("the node learns what is beyond", || {
+        route(&node.here, BEYOND).contains(OUTSIDE)
+    });
+    let answer = node.outside.ask_tcp(&format!("{BALANCER}:80")).unwrap();
+    assert_eq!(answer.0, "server");
+    // The API is told.
+    patiently("the session is told of", || {
+        let told = node.api.get("BgpNode", "/here").unwrap_or_default();
+        let session = &told["status"]["sessions"][0];
+        session["state"] == "Established"
+            && session["peer"] == "leaf"
+            && session["remoteHostname"] == "leaf1"
+            && session["received"].as_u64() >= Some(1)
+    });
+    // No endpoint, no route; the block stays.
+    node.endpoints(&[]);
+    patiently("the service is withdrawn", || !leaf.routes(BALANCER));
+    assert!(leaf.routes(BLOCK));
+    node.endpoints(&[&server]);
+    patiently("and announced again", || leaf.routes(BALANCER));
+    // Endpoints elsewhere only, and the policy wants one here.
+    node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER],
+        "externalTrafficPolicy": "Local"}));
+    node.endpoints_on("there", &[&server]);
+    node.endpoints(&[]);
+    patiently("it is no longer this node's", || !leaf.routes(BALANCER));
+    // Without the peer nothing is left, on either side.
+    node.api.delete("BgpPeer", "/leaf");
+    patiently("the leaf forgets", || !leaf.routes(BLOCK));
+    patiently("the node forgets", || route(&node.here, BEYOND).is_empty());
+}
+
+#[test]
+fn a_node_leaves_in_steps_and_comes_back() {
+    let (node, leaf, _server) = connected();
+    assert!(!leaf.is_shutting_down(BLOCK));
+    node_object(&node, json!({"net.peapod.dev/drain": "graceful"}));
+    patiently("others are to be preferred", || {
+        leaf.is_shutting_down(BLOCK) && leaf.is_shutting_down(&format!("{BALANCER}/32"))
+    });
+    assert!(leaf.routes(BALANCER));
+    node_object(&node, json!({"net.peapod.dev/drain": "services"}));
+    patiently("services go, pods stay", || !leaf.routes(BALANCER));
+    assert!(leaf.routes(BLOCK));
+    node_object(&node, json!({}));
+    patiently("all is as before", || {
+        leaf.routes(BALANCER) && !leaf.is_shutting_down(BLOCK)
+    });
+}
+
+#[test]
+fn a_planned_restart_is_not_seen() {
+    let (mut node, leaf, _server) = connected();
+    patiently("the node learns what is beyond", || {
+        !route(&node.here, BEYOND).is_empty()
+    });
+    let said = |leaf: &Leaf| leaf.bgp(BLOCK)["paths"][0]["lastUpdate"]["epoch"].clone();
+    let before = said(&leaf);
+    let unseen = |node: &Node| {
+        assert!(
+            leaf.routes(BLOCK) && leaf.routes(BALANCER),
+            "the leaf waits"
+        );
+        assert!(!route(&node.here, BEYOND).is_empty(), "the kernel forwards");
+    };
+    node.stop();
+    unseen(&node);
+    node.restart();
+    patiently("the node says again what it said", || {
+        unseen(&node);
+        said(&leaf) != before
+    });
+    // What it has from the leaf comes last.
+    patiently("the leaf is heard again", || {
+        unseen(&node);
+        let told = node.api.get("BgpNode", "/here").unwrap_or_default();
+        let session = &told["status"]["sessions"][0];
+        session["state"] == "Established" && session["received"].as_u64() >= Some(1)
+    });
+}
