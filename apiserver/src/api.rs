@@ -19,6 +19,7 @@ use crate::placements::Placements;
 use crate::proxy::Kubelets;
 use crate::registry::Registry;
 use crate::storage::Store;
+use crate::usage::Usage;
 
 /// Everything that request handlers share.
 pub struct Api {
@@ -48,6 +49,8 @@ pub struct Api {
     pub aggregation: Aggregation,
     /// Where pods have been.
     pub placements: Placements,
+    /// What nodes and pods use.
+    pub usage: Usage,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches and streams end.

@@ -40,6 +40,7 @@ mod status;
 mod storage;
 mod subresources;
 mod trail;
+mod usage;
 mod warnings;
 
 pub use config::{Config, Engine, EtcdConfig, EtcdTls};

@@ -150,6 +150,7 @@ impl ApiServer {
         });
         let api = Arc::new(Api {
             flow,
+            usage: Default::default(),
             registry,
             store,
             admission: Chain::standard(),

@@ -273,6 +273,38 @@ fn streams_over_spdy() -> Result<()> {
 }
 
 #[test]
+fn top_shows_what_is_used() -> Result<()> {
+    let cluster = with_hello()?;
+    let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;
+    // A container that has just started is not known at once.
+    wait::until("the pod is measured", || {
+        Ok(cluster
+            .kubectl(&format!("top pod {pod} --no-headers"))?
+            .ok()
+            .is_ok_and(|line| line.starts_with(&pod)))
+    })?;
+    let pods = cluster.kubectl("top pods -l app=hello --containers --no-headers")?;
+    let pods = pods.ok()?;
+    let line = pods.lines().find(|line| line.starts_with(&pod));
+    let fields: Vec<&str> = line
+        .context("the pod is missing")?
+        .split_whitespace()
+        .collect();
+    let memory = fields.last().and_then(|text| text.strip_suffix("Mi"));
+    let memory: u64 = memory.context("no memory")?.parse()?;
+    assert!((1..500).contains(&memory), "{pods}");
+    let nodes = cluster.kubectl("top nodes --no-headers")?.ok()?;
+    assert_eq!(nodes.lines().count(), 1, "{nodes}");
+    assert!(nodes.contains('%'), "{nodes}");
+    let own = cluster.peapod(&["top", "node"])?.ok()?;
+    assert!(own.lines().count() == 2 && own.contains("Mi"), "{own}");
+    let none =
+        cluster.kubectl("get --raw /apis/metrics.k8s.io/v1beta1/namespaces/default/pods/none")?;
+    assert!(none.stderr.contains("not found"), "{}", none.stderr);
+    Ok(())
+}
+
+#[test]
 fn deletes() -> Result<()> {
     let cluster = with_hello()?;
     let pod = cluster.field("pods -l app=hello", "{.items[0].metadata.name}")?;

@@ -31,6 +31,8 @@ pub use through::through;
 
 /// How much of a node's error is read, in bytes.
 const MESSAGE_MAX: usize = 16 * 1024;
+/// How much of a node's document is read, in bytes.
+const DOCUMENT_MAX: usize = 16 * 1024 * 1024;
 /// The port of a node that names none.
 const DEFAULT_PORT: u16 = 10250;
 /// The annotation that names the container for `kubectl logs` and `exec`.
@@ -89,6 +91,33 @@ pub async fn stream(api: &Api, call: &Call, parts: Parts) -> Result<Response<Bod
         Some(Subresource::Log) if !response.status().is_success() => Err(told(response).await),
         _ => Ok(response),
     }
+}
+
+/// What a node's kubelet API answers to a GET of a path.
+///
+/// # Errors
+/// 503 when the node does not answer, answers something else, or too much.
+pub async fn fetch(api: &Api, node: &str, path: &str) -> Result<Bytes> {
+    let address = address_of_node(api, node)?;
+    let mut sender = api.kubelets.open(&address).await?;
+    let failed = |fault: &dyn std::fmt::Display| {
+        Status::unavailable(format!("node {node} does not answer {path}: {fault}"))
+    };
+    let host = std::net::SocketAddr::new(address.ip, address.port).to_string();
+    let request = http::Request::get(path).header(http::header::HOST, host);
+    let request = request.body(http_body_util::Full::default());
+    let request = request.map_err(|fault| failed(&fault))?;
+    let answered = sender.send_request(request).await;
+    let response = answered.map_err(|fault| failed(&fault))?;
+    if !response.status().is_success() {
+        return Err(failed(&response.status()));
+    }
+    let limited = Limited::new(response.into_body(), DOCUMENT_MAX)
+        .collect()
+        .await;
+    limited
+        .map(|body| body.to_bytes())
+        .map_err(|fault| failed(&fault))
 }
 
 /// What a node says of logs that it cannot give, as a status: it answers in plain text.

@@ -46,6 +46,9 @@ async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
     if crate::placements::serve::serves(call.kind()) {
         return crate::placements::serve::serve(api, call).await;
     }
+    if crate::usage::serve::serves(call.kind()) {
+        return crate::usage::serve::serve(api, call).await;
+    }
     match call.verb {
         Verb::Get => get::get(api, call).await,
         Verb::List => list::list(api, call).await,

@@ -24,6 +24,7 @@ mod job;
 mod job_policies;
 mod lease;
 mod limits;
+mod metrics;
 mod namespace;
 mod networking;
 mod node;
@@ -99,6 +100,7 @@ pub fn all() -> Vec<Kind> {
         flow_control::kinds(),
         admission_registration::kinds(),
         limits::kinds(),
+        metrics::kinds(),
         templates::kinds(),
         networking::kinds(),
         rbac::kinds(),
@@ -133,5 +135,6 @@ pub fn graph() -> Arc<Graph> {
     bgp_peer::add_shape(&mut graph);
     ip_block::add_shape(&mut graph);
     placement::add_shape(&mut graph);
+    metrics::add_shapes(&mut graph);
     Arc::new(graph)
 }
