@@ -119,7 +119,11 @@ fn forget_network(local_addresses: &[String]) -> Result<()> {
     let named = links.lines().filter_map(|line| line.split(": ").nth(1));
     for link in named.filter_map(|name| name.split('@').next()) {
         if link.starts_with(LINKS) {
-            run("ip", ["link", "delete", link])?.ok()?;
+            let deleted = run("ip", ["link", "delete", link])?.ok();
+            // With the last mount of its namespace the kernel deletes it too, and may be first.
+            if Path::new("/sys/class/net").join(link).exists() {
+                deleted?;
+            }
         }
     }
     for family in ["ip", "ip6"] {
