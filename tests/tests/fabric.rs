@@ -1,7 +1,7 @@
 //! A rack on one machine: nodes, leaves and spines in namespaces, which speak BGP.
 
 use anyhow::{Context, Result};
-use peapod_tests::{Cluster, Machine, process, wait};
+use peapod_tests::{Cluster, Machine, command, process, wait};
 use serde_json::Value;
 
 /// The states of a router's sessions with the neighbours whose interfaces begin so.
@@ -24,6 +24,51 @@ fn all_established(cluster: &Cluster, router: &str, with: &str, count: usize) ->
     let states = sessions(cluster, router, with)?;
     let up = |state: &String| state.eq_ignore_ascii_case("established");
     Ok(states.len() == count && states.iter().all(up))
+}
+
+fn pod(name: &str, node: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: c, image: 'peapod.dev/demo:v1'}}]
+---"
+    )
+}
+
+#[test]
+fn pods_reach_each_other_over_the_fabric() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    cluster.start_with(&["--nodes", "4", "--fabric", "2x4"])?;
+    cluster.load_demo_images()?;
+    wait::until("every session of the nodes", || {
+        let states = cluster.field("bgpnodes", "{.items[*].status.sessions[*].state}")?;
+        let up = states.split(' ').filter(|state| *state == "Established");
+        Ok(up.count() == 8)
+    })?;
+    cluster.apply(&[pod("server", "node-4"), pod("client", "node-1")].concat())?;
+    cluster
+        .kubectl("wait --for=condition=Ready pod/server pod/client --timeout=60s")?
+        .ok()?;
+    cluster.kubectl("expose pod server --port=8080")?.ok()?;
+    let direct = cluster.field("pod/server", "{.status.podIP}")?;
+    let service = cluster.field("service/server", "{.spec.clusterIP}")?;
+    let client = cluster.field("pod/client", "{.metadata.uid}")?;
+    let sandbox = format!("nodes/node-1/runtime/sandboxes/{client}/net");
+    let inside = format!("--net={}", cluster.data_dir().join(sandbox).display());
+    for address in [direct, service] {
+        let url = format!("http://{address}:8080/");
+        wait::until("an answer from the other rack", || {
+            let ask = [&inside, "curl", "-sS", "--max-time", "3", &url];
+            let said = command::run("nsenter", ask)?.ok();
+            Ok(said.is_ok_and(|said| said.contains("from server")))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

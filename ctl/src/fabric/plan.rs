@@ -15,6 +15,9 @@ const LEAVES_MAX: u32 = 16;
 const SPINE_AS: u32 = 65_000;
 const LEAF_AS: u32 = 65_100;
 
+/// A node's ports towards its two leaves.
+pub const PORTS: [&str; 2] = ["eth1", "eth2"];
+
 /// A leaf-spine fabric: `SPINESxLEAVES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -166,7 +169,7 @@ impl Plan {
             let rack = n * fabric.racks() / count;
             let name = self.nodes[n as usize].name.clone();
             self.nodes[n as usize].rack = Some(format!("rack-{}", rack + 1));
-            for (side, interface) in ["eth1", "eth2"].into_iter().enumerate() {
+            for (side, interface) in PORTS.into_iter().enumerate() {
                 let leaf = leaf(rack * 2 + side as u32);
                 self.link((leaf, name.clone()), (name.clone(), interface.to_owned()));
             }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, Client};
 use peapod_api::labels;
+use peapod_api::net::{BgpPeer, BgpPeerBfd, BgpPeerSpec};
 use peapod_apiserver::ApiServer;
 use peapod_apiserver::pki::Subject;
 
@@ -65,8 +68,34 @@ pub async fn start(
     for node in &plan.nodes {
         all.push(prepare(seat, plan, node, server)?);
     }
+    if !plan.routers.is_empty() {
+        let client = server.client("kubernetes-admin", &["system:masters"]);
+        speak_bgp(&client).await?;
+    }
     let shutdown = tasks.shutdown.clone();
     tasks.spawn("keeping the nodes", fabric::keep_all(all, shutdown));
+    Ok(())
+}
+
+/// Has all nodes speak BGP with the leaves behind their two ports. What is there already stays as
+/// the user may have made it.
+async fn speak_bgp(client: &Client) -> Result<()> {
+    let peers: Api<BgpPeer> = Api::all(client.clone());
+    for port in fabric::plan::PORTS {
+        let spec = BgpPeerSpec {
+            interface: Some(port.to_owned()),
+            bfd: Some(BgpPeerBfd {
+                interval_ms: None,
+                multiplier: None,
+            }),
+            ..Default::default()
+        };
+        let peer = BgpPeer::new(&format!("leaf-{port}"), spec);
+        match peers.create(&PostParams::default(), &peer).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => drop(other.context("cannot have the nodes speak BGP with their leaves")?),
+        }
+    }
     Ok(())
 }
 
