@@ -251,11 +251,14 @@ fn a_fabric_is_drawn() -> Result<()> {
             .unwrap_or_default();
         Ok(links.len() == 2 && links.iter().all(|link| link[1] == "Established"))
     })?;
+    wait::until("every node to have sessions with two leaves", || {
+        let topology = view(&cluster, "topology")?;
+        let links = topology["links"].as_array().cloned().unwrap_or_default();
+        Ok(links.len() == 4 && links.iter().all(|link| link["state"] == "Established"))
+    })?;
     let topology = view(&cluster, "topology")?;
     let leaves = topology["leaves"].as_array().context("no leaves")?;
     assert_eq!(leaves.len(), 2, "{topology:#}");
-    let links = topology["links"].as_array().context("no links")?;
-    assert_eq!(links.len(), 4, "every node is on two leaves: {topology:#}");
     let drawn = cluster.peapod(["net", "topology", "-o", "mermaid"])?.ok()?;
     assert!(drawn.starts_with("graph TD"), "{drawn}");
     // The name that a router tells of itself is what the other shows.
