@@ -16,7 +16,7 @@ use super::segment::Line;
 use crate::api::Api;
 use crate::registry::Kind;
 use crate::rest::call::{Call, Reply};
-use crate::rest::negotiate::Form;
+use crate::rest::computed;
 use crate::rest::target::Verb;
 use crate::rest::{respond, table};
 use crate::status::{Result, Status};
@@ -216,7 +216,7 @@ async fn list(api: &Api, placements: &Placements, call: &Call) -> Result<Reply> 
     };
     let meta = table::list_meta(newest.into(), &token, None);
     let items: Vec<Value> = lines.iter().map(object).collect();
-    render(api, call, meta, items)
+    computed::list(api, call, meta, items)
 }
 
 fn continue_after(token: &str) -> Result<u32> {
@@ -227,37 +227,6 @@ fn continue_after(token: &str) -> Result<u32> {
         u32::try_from(token["after"].as_u64()?).ok()
     };
     read().ok_or_else(|| Status::bad_request("continue key is not valid"))
-}
-
-fn render(api: &Api, call: &Call, meta: Value, items: Vec<Value>) -> Result<Reply> {
-    let kind = call.kind();
-    let list = match call.accept.form {
-        Form::Table => {
-            let include = table::IncludeObject::parse(call.query.get("includeObject"))?;
-            let now = api.now();
-            let rows = items
-                .into_iter()
-                .map(|item| table::row(kind, item, include, now));
-            let mut out = table::table(kind, meta, true);
-            out["rows"] = rows.collect();
-            out
-        }
-        Form::Metadata => json!({
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta,
-            "items": items.into_iter().map(table::partial).collect::<Vec<_>>(),
-        }),
-        _ => json!({
-            "kind": kind.list_kind,
-            "apiVersion": call.resource.api_version,
-            "metadata": meta,
-            "items": items,
-        }),
-    };
-    let encoding = call.accept.encoding;
-    let body = table::encode(&list, encoding)?;
-    Ok(Reply::of(StatusCode::OK, encoding.content_type(), body))
 }
 
 /// Does something with the log, on a thread that may wait for the disk.

@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod body_object;
 pub mod call;
+pub mod computed;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;

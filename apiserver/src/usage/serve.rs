@@ -12,7 +12,7 @@ use super::{GROUP, Pair};
 use crate::api::Api;
 use crate::registry::{Kind, value};
 use crate::rest::call::{Call, Reply};
-use crate::rest::negotiate::Form;
+use crate::rest::computed;
 use crate::rest::selection::Selection;
 use crate::rest::target::Verb;
 use crate::rest::{respond, table};
@@ -55,7 +55,7 @@ pub async fn serve(api: &Api, call: &Call) -> Result<Reply> {
             None => Err(fault.unwrap_or_else(not_found)),
         };
     }
-    list(api, call, items)
+    computed::list(api, call, json!({}), items)
 }
 
 /// The nodes or pods that a request is about.
@@ -127,36 +127,4 @@ fn shown(object: &Value, pair: &Pair, of_node: bool, now: &str) -> Option<Value>
     meta["namespace"] = namespace.into();
     let containers = pair.later.pod_since(&pair.earlier, namespace, name)?;
     Use::pod(meta, &containers)
-}
-
-fn list(api: &Api, call: &Call, items: Vec<Value>) -> Result<Reply> {
-    let kind = call.kind();
-    let meta = json!({});
-    let list = match call.accept.form {
-        Form::Table => {
-            let include = table::IncludeObject::parse(call.query.get("includeObject"))?;
-            let now = api.now();
-            let rows = items
-                .into_iter()
-                .map(|item| table::row(kind, item, include, now));
-            let mut out = table::table(kind, meta, true);
-            out["rows"] = rows.collect();
-            out
-        }
-        Form::Metadata => json!({
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": meta,
-            "items": items.into_iter().map(table::partial).collect::<Vec<_>>(),
-        }),
-        _ => json!({
-            "kind": kind.list_kind,
-            "apiVersion": call.resource.api_version,
-            "metadata": meta,
-            "items": items,
-        }),
-    };
-    let encoding = call.accept.encoding;
-    let body = table::encode(&list, encoding)?;
-    Ok(Reply::of(StatusCode::OK, encoding.content_type(), body))
 }
