@@ -115,7 +115,7 @@ pub struct BgpPeerStatus {
     /// Sessions that are established.
     #[serde(default)]
     pub established: u32,
-    /// `Established`, `Degraded` (some are) or `Down` (none is).
+    /// `Established`, `Degraded` (some are), `Down` (none is) or `Unused` (no node is selected).
     #[serde(default)]
     pub state: String,
     /// Some of them, those that are not established first.

@@ -17,7 +17,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use peapod_api::net::IpBlock;
+use peapod_api::net::{BgpNode, BgpPeer, IpBlock};
 
 use super::events::{self, Events, Writer};
 use super::informer::{Informer, Keep};
@@ -99,6 +99,10 @@ informers! {
     root_cas: ConfigMap = Keep { fields: "metadata.name=kube-root-ca.crt", ..Keep::default() }, Api::all;
     /// Address blocks.
     ip_blocks: IpBlock = Keep::default(), Api::all;
+    /// Neighbours that nodes speak BGP with.
+    bgp_peers: BgpPeer = Keep::default(), Api::all;
+    /// How nodes speak BGP.
+    bgp_nodes: BgpNode = Keep::default(), Api::all;
     /// ResourceQuotas.
     quotas: ResourceQuota = Keep::default(), Api::all;
     /// Disruption budgets.
