@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Namespace, Node, OUTSIDE, Pod, UPLINK};
+use support::{NODE_V4, Namespace, Node, OUTSIDE, Pod, UPLINK};
 
 /// How long a session may take to come up and say everything, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,6 +160,8 @@ fn what_is_announced_follows_the_api() {
     });
     let answer = node.outside.ask_tcp(&format!("{BALANCER}:80")).unwrap();
     assert_eq!(answer.0, "server");
+    // What the node itself sends comes from its own address, not from another that it has.
+    assert!(route(&node.here, BEYOND).contains(&format!("src {NODE_V4}")));
     // The API is told.
     patiently("the session is told of", || {
         let told = node.api.get("BgpNode", "/here").unwrap_or_default();

@@ -50,6 +50,10 @@ fn pods_reach_each_other_over_the_fabric() -> Result<()> {
         let up = states.split(' ').filter(|state| *state == "Established");
         Ok(up.count() == 8)
     })?;
+    wait::until("the peers to say so", || {
+        let told = cluster.field("bgppeers", "{.items[*].status.state}")?;
+        Ok(told == "Established Established")
+    })?;
     cluster.apply(&[pod("server", "node-4"), pod("client", "node-1")].concat())?;
     cluster
         .kubectl("wait --for=condition=Ready pod/server pod/client --timeout=60s")?
@@ -59,8 +63,13 @@ fn pods_reach_each_other_over_the_fabric() -> Result<()> {
     let service = cluster.field("service/server", "{.spec.clusterIP}")?;
     let client = cluster.field("pod/client", "{.metadata.uid}")?;
     let sandbox = format!("nodes/node-1/runtime/sandboxes/{client}/net");
-    let inside = format!("--net={}", cluster.data_dir().join(sandbox).display());
-    for address in [direct, service] {
+    let pod = cluster.data_dir().join(sandbox).display().to_string();
+    let settings = std::fs::read(cluster.data_dir().join("nodes/node-1/node.json"))?;
+    let settings: Value = serde_json::from_slice(&settings)?;
+    let node = settings["netns"].as_str().context("no namespace")?;
+    // From a pod, and from the node itself.
+    for (from, address) in [(pod.as_str(), &direct), (&pod, &service), (node, &direct)] {
+        let inside = format!("--net={from}");
         let url = format!("http://{address}:8080/");
         wait::until("an answer from the other rack", || {
             let ask = [&inside, "curl", "-sS", "--max-time", "3", &url];

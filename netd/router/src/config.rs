@@ -1,7 +1,7 @@
 //! The configuration file of `peapod router`.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub struct RouterConfig {
     /// Put routes into the kernel's main table.
     #[serde(default)]
     pub install: bool,
+    /// Where this machine's own packets over these routes come from, where they do not say: one
+    /// address of each family at most, which the machine must have. The kernel chooses without.
+    #[serde(default)]
+    pub sources: Vec<IpAddr>,
     /// Most next hops of a route, 1 to 64. Paths through different ASes may share the load.
     #[serde(default = "RouterConfig::default_multipath")]
     pub multipath: u8,
@@ -88,6 +92,7 @@ impl RouterConfig {
             ranges: Vec::new(),
             announce: Vec::new(),
             install: false,
+            sources: Vec::new(),
             multipath: Self::default_multipath(),
             selection: None,
             graceful_restart: GracefulRestart::default(),

@@ -54,8 +54,8 @@ struct Router {
 /// What another part of the process does to a router at work.
 #[derive(Debug)]
 pub struct Seat {
-    /// The configuration as it should be. The AS, the BGP Identifier, `listen`, `install` and
-    /// `controlSocket` are those of the start.
+    /// The configuration as it should be. The AS, the BGP Identifier, `listen`, `install`,
+    /// `sources` and `controlSocket` are those of the start.
     pub config: watch::Receiver<RouterConfig>,
     /// Gets the sessions, a moment after they change.
     pub sessions: watch::Sender<Vec<ShownPeer>>,
@@ -163,7 +163,7 @@ impl Router {
     ) -> Result<Self, Error> {
         let links = Links::read()?;
         let fib = match config.install {
-            true => Some(Fib::start(senders.done)?),
+            true => Some(Fib::start(config.sources.clone(), senders.done)?),
             false => None,
         };
         let leftover = fib.as_ref().map_or(0, Fib::leftover);

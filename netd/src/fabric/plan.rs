@@ -122,6 +122,8 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     router.policies = BTreeMap::from([(OWN.to_owned(), own)]);
     router.announce = announce(facts);
     router.install = true;
+    // Not an address that only stands on `lo`, such as that of the cluster's DNS.
+    router.sources = facts.ips.clone();
     router.multipath = facts.config.multipath.unwrap_or(router.multipath);
     router.graceful_shutdown = facts.drain >= Drain::Graceful;
     router.hostname = Some(facts.node.clone());

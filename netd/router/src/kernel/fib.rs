@@ -115,11 +115,11 @@ impl Fib {
     ///
     /// # Errors
     /// If the kernel's routes cannot be read.
-    pub fn start(done: UnboundedSender<Done>) -> io::Result<Self> {
+    pub fn start(sources: Vec<IpAddr>, done: UnboundedSender<Done>) -> io::Result<Self> {
         Ok(Fib {
             leftover: installed()?.into_iter().map(|route| route.prefix).collect(),
             leftover_until: None,
-            installer: Installer::start(done)?,
+            installer: Installer::start(sources, done)?,
             refused: BTreeMap::new(),
             touched: BTreeSet::new(),
             audit_wanted: false,

@@ -32,6 +32,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
 const RTA_NH_ID: u16 = 30;
@@ -82,8 +83,15 @@ pub(super) enum Way<'a> {
     Object(u32),
 }
 
-/// Appends a message that makes a route what it should be.
-pub(super) fn put_route(out: &mut Vec<u8>, sequence: u32, prefix: &IpNet, way: Way<'_>) {
+/// Appends a message that makes a route what it should be. `source` is what this machine's own
+/// packets over it come from, where they do not say; `None` leaves it to the kernel.
+pub(super) fn put_route(
+    out: &mut Vec<u8>,
+    sequence: u32,
+    prefix: &IpNet,
+    way: Way<'_>,
+    source: Option<IpAddr>,
+) {
     let start = out.len();
     let (kind, flags) = match way {
         Way::Gone => (RTM_DELROUTE, NLM_F_REQUEST),
@@ -100,6 +108,9 @@ pub(super) fn put_route(out: &mut Vec<u8>, sequence: u32, prefix: &IpNet, way: W
     out.extend(u32::from(alone.map_or(0, on_link)).to_ne_bytes());
     attribute(out, RTA_DST, &octets(prefix.network()));
     attribute(out, RTA_PRIORITY, &METRIC.to_ne_bytes());
+    if let Some(source) = source.filter(|_| !matches!(way, Way::Gone)) {
+        attribute(out, RTA_PREFSRC, &octets(source));
+    }
     match (alone, way) {
         (Some(hop), _) => put_hop(out, family, hop, true),
         (None, Way::Hops(hops)) => {
@@ -424,7 +435,7 @@ mod tests {
         for (prefix, hops) in cases {
             let prefix: IpNet = prefix.parse().unwrap();
             let mut bytes = Vec::new();
-            put_route(&mut bytes, 7, &prefix, Way::Hops(&hops));
+            put_route(&mut bytes, 7, &prefix, Way::Hops(&hops), None);
             let message = messages(&bytes).next().unwrap();
             assert_eq!((message.kind, message.sequence), (RTM_NEWROUTE, 7));
             assert_eq!(bytes.len() % 4, 0);
@@ -462,7 +473,7 @@ mod tests {
             assert_eq!(nexthop(message.body), Some(expected));
         }
         let (prefix, mut bytes) = ("10.0.0.0/8".parse().unwrap(), Vec::new());
-        put_route(&mut bytes, 1, &prefix, Way::Object(8));
+        put_route(&mut bytes, 1, &prefix, Way::Object(8), None);
         let message = messages(&bytes).next().unwrap();
         assert_eq!(route(message.body).unwrap().object, Some(8));
     }

@@ -82,6 +82,8 @@ struct Kernel {
     socket: Socket,
     /// None if it has no nexthop objects.
     objects: Option<Objects>,
+    /// What packets of this machine over our routes come from, one of each family at most.
+    sources: Vec<IpAddr>,
 }
 
 // === impl Installer ===
@@ -92,7 +94,7 @@ impl Installer {
     ///
     /// # Errors
     /// If there is no netlink socket to be had.
-    pub fn start(done: UnboundedSender<Done>) -> io::Result<Self> {
+    pub fn start(sources: Vec<IpAddr>, done: UnboundedSender<Done>) -> io::Result<Self> {
         let socket = open()?;
         let mut address = SocketAddr::new(0, 0);
         socket.get_address(&mut address)?;
@@ -102,6 +104,7 @@ impl Installer {
         }
         let kernel = Kernel {
             socket,
+            sources,
             objects: objects.ok().map(|known| {
                 let ours = known
                     .into_iter()
@@ -209,6 +212,11 @@ impl Kernel {
         }
     }
 
+    fn source(&self, prefix: &IpNet) -> Option<IpAddr> {
+        let mut sources = self.sources.iter().copied();
+        sources.find(|source| source.is_ipv4() == prefix.addr().is_ipv4())
+    }
+
     /// Takes note of what happened to objects.
     fn note(&mut self, order: Order) {
         let Some(objects) = &mut self.objects else {
@@ -258,7 +266,13 @@ impl Kernel {
                 (None, None) => Way::Gone,
             };
             last = bytes.len();
-            message::put_route(&mut bytes, sequence, &job.prefix, way);
+            message::put_route(
+                &mut bytes,
+                sequence,
+                &job.prefix,
+                way,
+                self.source(&job.prefix),
+            );
         }
         let refused = send(&self.socket, &mut bytes, last, jobs)?;
         let (again, refused): (Vec<_>, Vec<_>) = refused
@@ -287,7 +301,7 @@ impl Kernel {
             };
             last = bytes.len();
             let way = hops.as_deref().map_or(Way::Gone, Way::Hops);
-            message::put_route(&mut bytes, *sequence, prefix, way);
+            message::put_route(&mut bytes, *sequence, prefix, way, self.source(prefix));
         }
         send(&self.socket, &mut bytes, last, jobs)
     }
