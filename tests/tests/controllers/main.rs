@@ -59,12 +59,20 @@ impl Cluster {
             panic!("the controllers ended: {ended:?}");
         });
         tasks.spawn(run_pods(client.clone()));
-        Self {
+        let cluster = Self {
             client,
             _server: server,
             _tasks: tasks,
             _dir: dir,
-        }
+        };
+        // Without it the API takes no pod.
+        let accounts = cluster.api::<ServiceAccount>();
+        eventually("the namespace's service account", || {
+            let accounts = accounts.clone();
+            async move { accounts.get_opt("default").await.unwrap().is_some() }
+        })
+        .await;
+        cluster
     }
 
     fn api<K>(&self) -> Api<K>
