@@ -151,6 +151,8 @@ impl Parts {
                 .await?;
         }
 
+        let admin = server.client("kubernetes-admin", &["system:masters"]);
+        tasks.while_starting(ready::takes_pods(admin)).await?;
         let mut network_warnings = netd.as_ref().map(|netd| netd.warnings());
         let mut warnings: Vec<String> = server.recovery().map(str::to_owned).into_iter().collect();
         if let Some(network) = &mut network_warnings {

@@ -1,4 +1,4 @@
-//! When a cluster is ready: its node says so, and the cluster's DNS answers.
+//! When a cluster is ready: its nodes say so, pods may be created, and the cluster's DNS answers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use tokio::net::UdpSocket;
@@ -28,6 +28,22 @@ pub async fn wait(client: Client, settings: &Settings, dns: SocketAddr) -> Resul
     match tokio::time::timeout(PATIENCE, both).await {
         Ok(outcome) => outcome,
         Err(_) => bail!("node {} was not ready after {PATIENCE:?}", settings.node),
+    }
+}
+
+/// Waits until the API takes pods in the namespace `default`: it refuses them before the namespace
+/// has its service account.
+pub async fn takes_pods(client: Client) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+    let there = await_condition(accounts, "default", |account: Option<&ServiceAccount>| {
+        account.is_some()
+    });
+    match tokio::time::timeout(PATIENCE, there).await {
+        Ok(outcome) => outcome.map(drop).context("cannot watch service accounts"),
+        Err(_) => bail!(
+            "the namespace default had no service account after {PATIENCE:?}; see the controllers \
+             in the log"
+        ),
     }
 }
 
