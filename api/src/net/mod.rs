@@ -4,6 +4,7 @@ mod bgp_config;
 mod bgp_node;
 mod bgp_peer;
 mod ip_block;
+mod ip_pool;
 mod placement;
 
 pub use bgp_config::{
@@ -13,6 +14,7 @@ pub use bgp_config::{
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
 pub use bgp_peer::{BgpPeer, BgpPeerAs, BgpPeerBfd, BgpPeerSpec, BgpPeerStatus, BgpPeerTimers};
 pub use ip_block::{IpBlock, IpBlockSpec, block_name};
+pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};
 
 /// The group's name.

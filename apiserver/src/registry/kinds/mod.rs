@@ -20,6 +20,7 @@ mod endpoints;
 mod event;
 mod flow_control;
 mod ip_block;
+mod ip_pool;
 mod job;
 mod job_policies;
 mod lease;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Kind> {
         bgp_node::kind(),
         bgp_peer::kind(),
         ip_block::kind(),
+        ip_pool::kind(),
         placement::kind(),
         pod_disruption_budget::kind(),
         runtime_class::kind(),
@@ -134,6 +136,7 @@ pub fn graph() -> Arc<Graph> {
     bgp_node::add_shape(&mut graph);
     bgp_peer::add_shape(&mut graph);
     ip_block::add_shape(&mut graph);
+    ip_pool::add_shape(&mut graph);
     placement::add_shape(&mut graph);
     metrics::add_shapes(&mut graph);
     Arc::new(graph)
