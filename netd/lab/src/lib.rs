@@ -35,6 +35,8 @@ pub struct Lab {
     id: String,
     dir: tempfile::TempDir,
     spaces: Vec<String>,
+    /// Those of others: their processes are none of the lab's.
+    adopted: Vec<String>,
     routers: Vec<Ours>,
     daemons: Vec<Child>,
 }
@@ -65,6 +67,7 @@ impl Lab {
             id,
             dir,
             spaces: Vec::new(),
+            adopted: Vec::new(),
             routers: Vec::new(),
             daemons: Vec::new(),
         }
@@ -107,14 +110,25 @@ impl Lab {
             for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
                 self.within(name, &format!("sysctl -qw {key}=1"));
             }
-            let quick = ["all", "default"];
-            for which in quick {
-                self.within(
-                    name,
-                    &format!("sysctl -qw net.ipv6.conf.{which}.accept_dad=0"),
-                );
+            for which in ["all", "default"] {
+                // An address is there at once, and still there after its link was down.
+                for setting in ["accept_dad=0", "keep_addr_on_down=1"] {
+                    self.within(name, &format!("sysctl -qw net.ipv6.conf.{which}.{setting}"));
+                }
             }
         }
+    }
+
+    /// Makes a namespace that somebody else made, and keeps, one of the lab's by its file.
+    pub fn adopt(&mut self, name: &str, file: &Path) {
+        let space = self.space(name);
+        let place = self.space_file(name);
+        std::fs::create_dir_all("/run/netns").unwrap();
+        std::fs::File::create(&place).unwrap();
+        let (file, place) = (file.display().to_string(), place.display().to_string());
+        run("mount", &["--bind", &file, &place]).unwrap();
+        self.adopted.push(space.clone());
+        self.spaces.push(space);
     }
 
     /// Connects two namespaces, by interfaces named after the other end, with addresses (or none,
@@ -152,10 +166,19 @@ impl Lab {
 
     /// Runs a command in a namespace; what it prints.
     pub fn within(&self, name: &str, command: &str) -> String {
+        let said = self.try_within(name, command);
+        said.unwrap_or_else(|error| panic!("{name}: {command}: {error}"))
+    }
+
+    /// The same for one that may fail.
+    ///
+    /// # Errors
+    /// With what it says of it.
+    pub fn try_within(&self, name: &str, command: &str) -> io::Result<String> {
         let space = self.space(name);
         let mut arguments = vec!["netns", "exec", &space];
         arguments.extend(command.split_whitespace());
-        run("ip", &arguments).unwrap_or_else(|error| panic!("{name}: {command}: {error}"))
+        run("ip", &arguments)
     }
 
     /// Writes a file of the lab.
@@ -393,7 +416,9 @@ impl Drop for Lab {
         }
         for space in &self.spaces {
             // FRR's and BIRD's children, if they left any.
-            if let Ok(pids) = run("ip", &["netns", "pids", space]) {
+            if !self.adopted.contains(space)
+                && let Ok(pids) = run("ip", &["netns", "pids", space])
+            {
                 for pid in pids.split_whitespace() {
                     let _ = run("kill", &["-9", pid]);
                 }
