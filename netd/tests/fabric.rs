@@ -2,16 +2,10 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
-use support::{NODE_V4, Namespace, Node, OUTSIDE, Pod, UPLINK};
+use support::leaf::{Leaf, patiently, route};
+use support::{NODE_V4, Node, OUTSIDE, Pod};
 
-/// How long a session may take to come up and say everything, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The node's block.
 const BLOCK: &str = "10.244.1.0/24";
 /// A prefix that the leaf announces.
@@ -32,105 +26,6 @@ router bgp 65000
  exit-address-family
 ";
 
-/// FRR in the namespace outside; its processes end with it.
-struct Leaf {
-    here: Namespace,
-    dir: tempfile::TempDir,
-    daemons: Vec<Child>,
-}
-
-impl Leaf {
-    fn start(here: &Namespace) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // FRR gives up root for a user of its own.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let config = dir.path().join("frr.conf");
-        std::fs::write(&config, LEAF).unwrap();
-        let mut leaf = Leaf {
-            here: here.clone(),
-            dir,
-            daemons: Vec::new(),
-        };
-        for daemon in ["zebra", "bgpd", "staticd"] {
-            let child = leaf.here.run(|| leaf.spawn(daemon, &config));
-            leaf.daemons.push(child);
-            let socket = leaf.dir.path().join(format!("{daemon}.vty"));
-            patiently("the daemon listens", || socket.exists());
-        }
-        leaf
-    }
-
-    fn spawn(&self, daemon: &str, config: &Path) -> Child {
-        let dir = self.dir.path();
-        Command::new(format!("/usr/lib/frr/{daemon}"))
-            .arg("-f")
-            .arg(config)
-            .arg("-i")
-            .arg(dir.join(format!("{daemon}.pid")))
-            .arg("-z")
-            .arg(dir.join("zserv"))
-            .arg("--vty_socket")
-            .arg(dir)
-            .args(["-A", "127.0.0.1"])
-            .spawn()
-            .unwrap()
-    }
-
-    /// What the leaf knows of a prefix.
-    fn bgp(&self, prefix: &str) -> Value {
-        let show = format!("show bgp ipv4 unicast {prefix} json");
-        let shown = Command::new("vtysh")
-            .arg("--vty_socket")
-            .arg(self.dir.path())
-            .args(["-c", &show])
-            .output()
-            .unwrap();
-        serde_json::from_slice(&shown.stdout).unwrap_or_default()
-    }
-
-    /// The community that tells of a graceful shutdown (RFC 8326), on a prefix.
-    fn is_shutting_down(&self, prefix: &str) -> bool {
-        self.bgp(prefix).to_string().contains("gracefulShutdown")
-    }
-
-    /// Whether its kernel has a route over the node.
-    fn routes(&self, prefix: &str) -> bool {
-        route(&self.here, prefix).contains(UPLINK)
-    }
-}
-
-impl Drop for Leaf {
-    fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            // It may have ended by itself; then the test has failed already.
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
-}
-
-/// The kernel's BGP route of a prefix, as `ip` shows it.
-fn route(at: &Namespace, prefix: &str) -> String {
-    let show = || {
-        Command::new("ip")
-            .args(["route", "show", prefix, "proto", "bgp"])
-            .output()
-            .unwrap()
-    };
-    String::from_utf8(at.run(show).stdout).unwrap()
-}
-
-fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(
-            start.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn node_object(node: &Node, annotations: Value) {
     node.api.put(json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": "here", "uid": "u", "annotations": annotations}}));
@@ -139,7 +34,7 @@ fn node_object(node: &Node, annotations: Value) {
 /// A node with a session to a leaf, and with a service behind a load balancer's address.
 fn connected() -> (Node, Leaf, Pod) {
     let node = Node::start();
-    let leaf = Leaf::start(&node.outside);
+    let leaf = Leaf::start(&node.outside, LEAF);
     node_object(&node, json!({}));
     let server = node.server("server");
     node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER]}));

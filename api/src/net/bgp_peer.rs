@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::BgpSession;
 
+/// Where the Secrets are that hold the passwords of sessions.
+pub const SECRET_NAMESPACE: &str = "kube-system";
+
 /// A neighbour that each of the selected nodes speaks BGP with: at an address (numbered), or behind
 /// an interface, where its link-local address is learned from its router advertisements
 /// (unnumbered, RFC 8950).
@@ -41,6 +44,9 @@ pub struct BgpPeerSpec {
     /// BFD watches it (RFC 5880).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BgpPeerBfd>,
+    /// How the session is protected; without it anybody at the neighbour's address is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<BgpPeerAuth>,
     /// Timers of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timers: Option<BgpPeerTimers>,
@@ -76,6 +82,33 @@ impl Default for BgpPeerAs {
 
 fn int_or_string(_: &mut schemars::SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-int-or-string": true})
+}
+
+/// How a session is protected: every segment is signed with a password (TCP MD5, RFC 2385).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerAuth {
+    /// Where the password is. While it is not there, there is no session.
+    pub secret_ref: BgpPeerSecret,
+}
+
+/// A password in a Secret of the namespace [`SECRET_NAMESPACE`], which the selected nodes may read.
+/// Nodes can label themselves: where only some may know it, select them by a label whose name
+/// begins with `node-restriction.kubernetes.io/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerSecret {
+    /// Name of the Secret.
+    pub name: String,
+    /// The key in its data that holds the password, 1 to 80 characters; `password` without it.
+    #[serde(default = "BgpPeerSecret::default_key")]
+    pub key: String,
+}
+
+impl BgpPeerSecret {
+    fn default_key() -> String {
+        "password".to_owned()
+    }
 }
 
 /// How BFD watches a neighbour.

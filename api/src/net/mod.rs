@@ -12,7 +12,10 @@ pub use bgp_config::{
     PerNodeAs, PerRackAs, SharedAs,
 };
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
-pub use bgp_peer::{BgpPeer, BgpPeerAs, BgpPeerBfd, BgpPeerSpec, BgpPeerStatus, BgpPeerTimers};
+pub use bgp_peer::{
+    BgpPeer, BgpPeerAs, BgpPeerAuth, BgpPeerBfd, BgpPeerSecret, BgpPeerSpec, BgpPeerStatus,
+    BgpPeerTimers, SECRET_NAMESPACE as BGP_SECRET_NAMESPACE,
+};
 pub use ip_block::{IpBlock, IpBlockSpec, block_name};
 pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};

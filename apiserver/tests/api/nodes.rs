@@ -1,6 +1,7 @@
 //! What a node may: read what its own pods use, write what is its own.
 
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use peapod_api::net::BgpPeer;
 use peapod_apiserver::ApiServer;
 use serde_json::{Value, json};
 
@@ -188,5 +189,53 @@ async fn a_node_asks_for_tokens_of_its_own_pods() {
         told.message
             .ends_with("node requested token not bound to a pod"),
         "{told:?}"
+    );
+}
+
+/// Passwords of BGP sessions: a node reads those of the peers that select it, and no others.
+#[tokio::test]
+async fn a_node_reads_the_passwords_of_its_peers() {
+    let (server, _dir) = common::server().await;
+    world(&server).await;
+    let nodes: Api<Node> = Api::all(admin(&server));
+    let label = Patch::Merge(json!({"metadata": {"labels": {"side": "a"}}}));
+    let params = PatchParams::default();
+    nodes.patch("n1", &params, &label).await.unwrap();
+    let system: Api<Secret> = Api::namespaced(admin(&server), "kube-system");
+    let elsewhere: Api<Secret> = Api::namespaced(admin(&server), "default");
+    for secrets in [system.clone(), elsewhere] {
+        create(secrets, json!({"metadata": {"name": "bgp"}})).await;
+    }
+    create(system, json!({"metadata": {"name": "unnamed"}})).await;
+    let may = async |node_name: &str, namespace: &str, secret: &str| {
+        let secrets: Api<Secret> = Api::namespaced(node(&server, node_name), namespace);
+        secrets.get(secret).await.is_ok()
+    };
+    assert!(!may("n1", "kube-system", "bgp").await, "nobody names it");
+    let peers: Api<BgpPeer> = Api::all(admin(&server));
+    let peer = json!({"metadata": {"name": "leaf"}, "spec": {"interface": "eth1",
+        "remoteAs": "external", "nodeSelector": {"matchLabels": {"side": "a"}},
+        "auth": {"secretRef": {"name": "bgp"}}}});
+    create(peers.clone(), peer).await;
+    assert!(may("n1", "kube-system", "bgp").await);
+    assert!(!may("n2", "kube-system", "bgp").await, "it is not selected");
+    assert!(!may("n1", "kube-system", "unnamed").await);
+    assert!(!may("n1", "default", "bgp").await, "another namespace");
+    // By name only.
+    let secrets: Api<Secret> = Api::namespaced(node(&server, "n1"), "kube-system");
+    assert_eq!(
+        refused(secrets.list(&ListParams::default()).await).code,
+        403
+    );
+    let one = ListParams::default().fields("metadata.name=bgp");
+    assert_eq!(secrets.list(&one).await.unwrap().items.len(), 1);
+    let all = Patch::Merge(json!({"spec": {"nodeSelector": null}}));
+    peers.patch("leaf", &params, &all).await.unwrap();
+    assert!(may("n2", "kube-system", "bgp").await, "all are selected");
+    let none = Patch::Merge(json!({"spec": {"auth": null}}));
+    peers.patch("leaf", &params, &none).await.unwrap();
+    assert!(
+        !may("n1", "kube-system", "bgp").await,
+        "as soon as it is not"
     );
 }

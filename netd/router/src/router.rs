@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use peapod_bgp::config::Neighbor;
 use peapod_bgp::rib::PeerId;
 use peapod_bgp::speaker::{Endpoint, Input, Notice, Output, Scope};
 use peapod_bgp::types::Family;
@@ -21,7 +21,9 @@ use crate::kernel::fib::Fib;
 use crate::kernel::links::{Change, Links, Watch};
 use crate::kernel::news::{News, RouteWatch};
 use crate::kernel::routes::{BATCH, Done};
-use crate::transport::{Call, Event, Transport, Ttl, signed_ranges, socket_address};
+use crate::transport::{
+    Call, Event, Transport, Ttl, demand_signature, signed_ranges, socket_address,
+};
 use crate::{Error, RouterConfig, bfd};
 
 /// Events that wait for the router, at most.
@@ -139,6 +141,20 @@ pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), E
     Ok(())
 }
 
+/// Has the kernel demand the signatures of these neighbours, and no others any more.
+fn sign(transport: &mut Transport, neighbors: &[Neighbor]) {
+    for (address, name) in transport.signed() {
+        let neighbor = neighbors.iter().find(|neighbor| neighbor.name() == name);
+        let key = neighbor.and_then(|neighbor| neighbor.options.password.as_deref());
+        transport.sign(&name, address, key);
+    }
+    for neighbor in neighbors {
+        if let (Some(address), Some(key)) = (neighbor.address, &neighbor.options.password) {
+            transport.sign(&neighbor.name(), address, Some(key));
+        }
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -171,17 +187,11 @@ impl Router {
         // Routes of a router before us: it was restarted, and forwarding went on.
         settings.graceful_restart.restarting |= leftover > 0;
         let mut transport = Transport::new(senders.events);
-        let mut signed = signed_ranges(&config.ranges);
-        let with_key = config.neighbors.iter().filter_map(|neighbor| {
-            Some((
-                IpNet::from(neighbor.address?),
-                neighbor.options.password.clone()?,
-            ))
-        });
-        signed.extend(with_key);
+        let signed = signed_ranges(&config.ranges);
         for at in &config.listen {
             transport.listen(*at, &signed)?;
         }
+        sign(&mut transport, &config.neighbors);
         tracing::info!(
             asn = config.asn,
             router_id = %config.router_id,
@@ -202,7 +212,8 @@ impl Router {
             discoveries: HashMap::new(),
             tasks: JoinSet::new(),
             shown,
-            show_at: None,
+            // A neighbour of which nothing is heard is shown too.
+            show_at: Some(Instant::now()),
         };
         let names: Vec<String> = router.links.names().map(str::to_owned).collect();
         for name in names
@@ -226,11 +237,7 @@ impl Router {
             router_id: self.config.router_id,
             ..wanted
         };
-        for neighbor in &wanted.neighbors {
-            if let (Some(address), Some(key)) = (neighbor.address, &neighbor.options.password) {
-                self.transport.sign(address, key);
-            }
-        }
+        sign(&mut self.transport, &wanted.neighbors);
         let mut settings = wanted.speaker();
         // A restart is not over because the configuration changes.
         settings.graceful_restart.restarting |= self.speaker.config().graceful_restart.restarting;
@@ -395,9 +402,9 @@ impl Router {
             .find(|(_, on)| *on == heard.interface);
         if let Some(peer) = found.map(|(peer, _)| peer) {
             let options = self.speaker.peer_options(peer);
-            if let Some(key) = options.and_then(|options| options.password.as_deref()) {
-                self.transport.sign(heard.address.into(), key);
-            }
+            let key = options.and_then(|options| options.password.as_deref());
+            let name = self.speaker.peer_name(peer);
+            self.transport.sign(name, heard.address.into(), key);
             self.handle(Input::Located {
                 peer,
                 address: Some(heard.address.into()),
@@ -432,6 +439,12 @@ impl Router {
             return;
         };
         let ttl = Ttl::of(options, options.external(self.config.asn));
+        if let Some(key) = &options.password
+            && let Err(error) = demand_signature(&stream, from.ip(), key)
+        {
+            tracing::warn!(%from, %error, "refusing a connection that cannot be signed");
+            return;
+        }
         if let Ok(connection) = self.transport.open(stream, ttl) {
             self.handle(Input::Accepted {
                 connection,

@@ -54,6 +54,8 @@ pub(crate) struct Transport {
     connects: HashMap<PeerId, AbortHandle>,
     open: HashMap<ConnectionId, Open>,
     listeners: Vec<(SocketAddr, Arc<TcpListener>)>,
+    /// Addresses from which connections must be signed, with the name of the neighbour there.
+    signed: HashMap<IpAddr, String>,
     next: u64,
 }
 
@@ -126,6 +128,7 @@ impl Transport {
             connects: HashMap::new(),
             open: HashMap::new(),
             listeners: Vec::new(),
+            signed: HashMap::new(),
             next: 0,
         }
     }
@@ -149,16 +152,30 @@ impl Transport {
         self.listeners.iter().map(|(address, _)| *address).collect()
     }
 
-    /// Has connections from an address bear a signature, from now on: that of an unnumbered
-    /// neighbour is known only when it was heard. (The kernel knows keys by address only: two
-    /// neighbours of one link-local address, on two links, need the same key.)
-    pub fn sign(&self, address: IpAddr, key: &str) {
+    /// Has connections from the address of a neighbour bear a signature, from now on; without a key,
+    /// no longer. The address of an unnumbered neighbour is known only when it was heard. (The kernel
+    /// knows keys by address only: two neighbours of one link-local address, on two links, need the
+    /// same key.)
+    pub fn sign(&mut self, neighbor: &str, address: IpAddr, key: Option<&str>) {
+        match key {
+            Some(_) => drop(self.signed.insert(address, neighbor.to_owned())),
+            None if self.signed.remove(&address).is_none() => return,
+            None => {}
+        }
         let fits = |at: &SocketAddr| at.is_ipv4() == address.is_ipv4();
         for (_, listener) in self.listeners.iter().filter(|(at, _)| fits(at)) {
+            let key = key.unwrap_or_default();
             if let Err(error) = sys::set_md5(listener.as_ref(), IpNet::from(address), key) {
                 tracing::warn!(%address, %error, "cannot have its connections signed");
             }
         }
+    }
+
+    /// The addresses from which connections must be signed, with the name of the neighbour there.
+    pub fn signed(&self) -> Vec<(IpAddr, String)> {
+        let all = self.signed.iter();
+        all.map(|(address, name)| (*address, name.clone()))
+            .collect()
     }
 
     /// Connects to a neighbour, in place of an attempt that is being made.
@@ -228,6 +245,12 @@ impl Transport {
         // Who does not take it in this time does not get it.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, writers).await;
     }
+}
+
+/// Has an accepted connection signed from here on, whether or not it was until now: it may be older
+/// than the demand, or come from an unnumbered neighbour that was not heard yet.
+pub(crate) fn demand_signature(stream: &TcpStream, from: IpAddr, key: &str) -> io::Result<()> {
+    sys::set_md5(stream, IpNet::from(from), key)
 }
 
 /// Which addresses must sign, and with which key.

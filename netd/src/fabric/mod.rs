@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   API watches                                       leaf switches
-//!   bgppeers, bgpconfigs, own node ─┐                      ▲ BGP, BFD
+//!   bgppeers, bgpconfigs, own node,                        ▲ BGP, BFD
+//!   secrets that peers name ────────┐                      │
 //!                                   ▼                      │
 //!   program ── Announced ───▶ [`plan`] ── config ──▶ peapod-router ──▶ routes in the kernel
 //!                                                          │ sessions
@@ -16,10 +17,10 @@
 mod announced;
 pub mod plan;
 mod publish;
+mod secrets;
 mod status;
 mod watches;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use self::announced::Announced;
 
 use self::plan::{Facts, Plan};
-use self::watches::Known;
+use self::watches::{Known, Watches};
 use crate::tasks::Shared;
 
 /// Inputs that wait, at most; further watch events wait in their connections.
@@ -58,7 +59,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let (sender, mut inputs) = mpsc::channel(INPUTS);
-    let _watches = watches::spawn(&shared.client, &shared.config.node_name, &sender);
+    let mut watches = Watches::start(&shared.client, &shared.config.node_name, &sender);
     let (tell, told) = watch::channel(BgpNodeStatus::default());
     let (owner, owned) = watch::channel(None);
     let name = shared.config.node_name.clone();
@@ -88,6 +89,7 @@ pub(crate) async fn run(
         while let Ok(input) = inputs.try_recv() {
             known.take(input);
         }
+        watches.follow_secrets(&known.follow_secrets());
         owner.send_if_modified(|now| {
             let differs = *now != known.uid();
             *now = known.uid();
@@ -119,6 +121,7 @@ async fn follow(facts: &Facts, running: &mut Option<Running>, tell: &watch::Send
                 config.announce.clear();
             });
             running.plan.peers.clear();
+            running.plan.faults.clear();
         }
         return tell_of(tell, running.as_ref(), None);
     };
@@ -190,18 +193,12 @@ async fn news(running: &mut Option<Running>) -> News {
 }
 
 fn tell_of(tell: &watch::Sender<BgpNodeStatus>, running: Option<&Running>, error: Option<String>) {
-    let none = BTreeMap::new();
-    let (router, peers, sessions) = match running {
-        Some(now) => (
-            Some(&now.plan.router),
-            &now.plan.peers,
-            now.sessions.borrow().clone(),
-        ),
-        None => (None, &none, Vec::new()),
-    };
+    let plan = running.map(|now| &now.plan);
+    let sessions = running.map(|now| now.sessions.borrow().clone());
+    let sessions = sessions.unwrap_or_default();
     let now = jiff::Timestamp::now();
     tell.send_if_modified(|told| {
-        let mut status = status::status(router, peers, &sessions, told, now);
+        let mut status = status::status(plan, &sessions, told, now);
         status.last_error = error;
         let differs = *told != status;
         *told = status;

@@ -1,5 +1,6 @@
 //! Which router a node should be. Pure.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use peapod_bgp::types::Family;
 use peapod_router::RouterConfig;
 
 use super::Announced;
+use super::secrets::Secrets;
 
 /// The name of the export policy of every neighbour.
 const OWN: &str = "own-routes";
@@ -48,6 +50,8 @@ pub struct Facts {
     pub config: BgpConfigSpec,
     /// All neighbours that any node has, by the name of their object.
     pub peers: BTreeMap<String, BgpPeerSpec>,
+    /// The Secrets that they name.
+    pub secrets: Secrets,
     /// What the node could announce.
     pub announced: Announced,
     /// Where the router is to be looked at.
@@ -61,6 +65,8 @@ pub struct Plan {
     pub router: RouterConfig,
     /// The `BgpPeer` of each of its neighbours, by the neighbour's name.
     pub peers: BTreeMap<String, String>,
+    /// Why there may be no session with a neighbour, by the neighbour's name.
+    pub faults: BTreeMap<String, String>,
 }
 
 /// Why there is no router.
@@ -97,6 +103,7 @@ pub enum Fault {
 /// [`Fault`] says what is missing, and where.
 pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     let mut peers = BTreeMap::new();
+    let mut faults = BTreeMap::new();
     let mut neighbors = Vec::new();
     for (name, spec) in &facts.peers {
         let fault = |why: String| Fault::Peer {
@@ -106,12 +113,16 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
         if !selects(spec, &facts.labels).map_err(fault)? {
             continue;
         }
-        let neighbor = neighbor(spec, &facts.config.as_plan).map_err(fault)?;
+        let mut neighbor = neighbor(spec, &facts.config.as_plan).map_err(fault)?;
         // Of two objects that name one neighbour the first by name has it.
-        if let std::collections::btree_map::Entry::Vacant(place) = peers.entry(neighbor.name()) {
-            place.insert(name.clone());
-            neighbors.push(neighbor);
+        let Entry::Vacant(place) = peers.entry(neighbor.name()) else {
+            continue;
+        };
+        place.insert(name.clone());
+        if let Err(why) = protect(&mut neighbor.options, spec, &facts.secrets) {
+            faults.insert(neighbor.name(), why);
         }
+        neighbors.push(neighbor);
     }
     if neighbors.is_empty() {
         return Ok(None);
@@ -128,10 +139,33 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     router.graceful_shutdown = facts.drain >= Drain::Graceful;
     router.hostname = Some(facts.node.clone());
     router.control_socket = facts.control_socket.clone();
-    Ok(Some(Plan { router, peers }))
+    Ok(Some(Plan {
+        router,
+        peers,
+        faults,
+    }))
 }
 
-fn selects(spec: &BgpPeerSpec, labels: &BTreeMap<String, String>) -> Result<bool, String> {
+/// Without the password that is wanted there is no session at all.
+fn protect(
+    options: &mut NeighborOptions,
+    spec: &BgpPeerSpec,
+    secrets: &Secrets,
+) -> Result<(), String> {
+    let Some(auth) = &spec.auth else {
+        return Ok(());
+    };
+    let password = secrets.password(&auth.secret_ref);
+    options.shutdown = password.is_err();
+    options.password = Some(password?);
+    Ok(())
+}
+
+/// Whether a peer is one of a node with these labels.
+///
+/// # Errors
+/// If its selector cannot be read.
+pub fn selects(spec: &BgpPeerSpec, labels: &BTreeMap<String, String>) -> Result<bool, String> {
     let Some(selector) = &spec.node_selector else {
         return Ok(true);
     };

@@ -1,11 +1,10 @@
 //! What the API is told of the node's sessions. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use peapod_api::net::{BgpNodeStatus, BgpSession};
-use peapod_router::RouterConfig;
 use peapod_router::control::{FamilyView, ShownPeer};
+
+use super::plan::Plan;
 
 /// A session's beginning is known by its age in whole seconds: it is the same one if it differs by
 /// no more than this.
@@ -13,20 +12,24 @@ const SAME: SignedDuration = SignedDuration::from_secs(2);
 
 /// The status now. `before` is what was told last: what has not changed is told in the same words.
 pub fn status(
-    router: Option<&RouterConfig>,
-    peers: &BTreeMap<String, String>,
+    plan: Option<&Plan>,
     sessions: &[ShownPeer],
     before: &BgpNodeStatus,
     now: Timestamp,
 ) -> BgpNodeStatus {
     let sessions = sessions.iter().filter_map(|shown| {
-        let peer = peers.get(&shown.peer.name)?;
-        Some(session(shown, peer, &before.sessions, now))
+        let (plan, name) = (plan?, &shown.peer.name);
+        let mut session = session(shown, plan.peers.get(name)?, &before.sessions, now);
+        if let Some(fault) = plan.faults.get(name) {
+            session.last_error = Some(fault.clone());
+        }
+        Some(session)
     });
     let mut sessions: Vec<BgpSession> = sessions.collect();
     sessions.sort_by(|a, b| {
         (&a.interface, &a.neighbor, &a.peer).cmp(&(&b.interface, &b.neighbor, &b.peer))
     });
+    let router = plan.map(|plan| &plan.router);
     BgpNodeStatus {
         asn: router.map(|router| router.asn),
         router_id: router.map(|router| router.router_id.to_string()),
@@ -90,12 +93,36 @@ mod tests {
         serde_json::from_value(peer).unwrap()
     }
 
+    fn plan(neighbors: &[&str]) -> Plan {
+        let peer = |name: &&str| ((*name).to_owned(), "leaves".to_owned());
+        Plan {
+            router: peapod_router::RouterConfig::new(65001, [192, 0, 2, 1].into()),
+            peers: neighbors.iter().map(peer).collect(),
+            faults: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn why_a_session_may_not_be_is_told() {
+        let mut plan = plan(&["eth1"]);
+        plan.faults
+            .insert("eth1".to_owned(), "no password".to_owned());
+        let none = BgpNodeStatus::default();
+        let told = status(
+            Some(&plan),
+            &[shown("Idle", 0)],
+            &none,
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(told.sessions[0].last_error.as_deref(), Some("no password"));
+    }
+
     #[test]
     fn sessions_are_told_once() {
         let at = |text: &str| -> Timestamp { text.parse().unwrap() };
-        let peers = BTreeMap::from([("eth1".to_owned(), "leaves".to_owned())]);
+        let plan = plan(&["eth1"]);
         let tell = |state, seconds, before: &BgpNodeStatus, now| {
-            status(None, &peers, &[shown(state, seconds)], before, at(now))
+            status(Some(&plan), &[shown(state, seconds)], before, at(now))
         };
         let none = BgpNodeStatus::default();
         let first = tell("Established", 10, &none, "2026-01-01T00:01:00.2Z");
@@ -113,8 +140,7 @@ mod tests {
         );
         // A neighbour that no object asks for any more is none of ours to tell of.
         let gone = status(
-            None,
-            &BTreeMap::new(),
+            Some(&super::tests::plan(&[])),
             &[shown("Idle", 0)],
             &first,
             at("2026-01-01T00:02:00Z"),

@@ -1,21 +1,26 @@
-//! What the fabric needs of the API: all `BgpPeer`s, the `BgpConfig`, and the node itself.
+//! What the fabric needs of the API: all `BgpPeer`s, the `BgpConfig`, the node itself, and the Secrets
+//! with the passwords of its sessions, each watched by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
 use peapod_api::labels::{DRAIN, DRAIN_GRACEFUL, DRAIN_SERVICES};
-use peapod_api::net::{BgpConfig, BgpConfigSpec, BgpPeer, BgpPeerSpec, DEFAULT_BGP_CONFIG};
+use peapod_api::net::{
+    BGP_SECRET_NAMESPACE, BgpConfig, BgpConfigSpec, BgpPeer, BgpPeerSpec, DEFAULT_BGP_CONFIG,
+};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Announced;
-use super::plan::{Drain, Facts};
+use super::plan::{Drain, Facts, selects};
+use super::secrets::Secrets;
 use crate::config::Config;
 
 /// What happened in the API.
@@ -27,6 +32,8 @@ pub enum Input {
     Config(Box<Event<BgpConfig>>),
     /// To this node.
     Node(Box<Event<Node>>),
+    /// To the Secret of this name, or why it cannot be watched.
+    Secret(String, Box<Result<Event<Secret>, String>>),
 }
 
 /// What is known of this node.
@@ -43,6 +50,7 @@ pub struct Known {
     peers: BTreeMap<String, BgpPeerSpec>,
     config: BgpConfigSpec,
     own: Option<Own>,
+    secrets: Secrets,
     peers_listed: bool,
     config_listed: bool,
     /// What the lists that are coming in have so far.
@@ -58,6 +66,7 @@ impl Known {
         match input {
             Input::Peer(event) => self.peer(*event),
             Input::Config(event) => self.config(*event),
+            Input::Secret(name, said) => self.secrets.take(&name, *said),
             Input::Node(event) => match *event {
                 Event::Apply(node) | Event::InitApply(node) => self.own = own(&node),
                 Event::Delete(_) => self.own = None,
@@ -100,6 +109,18 @@ impl Known {
         }
     }
 
+    /// The Secrets that this node needs now; what is known of others is forgotten.
+    pub fn follow_secrets(&mut self) -> BTreeSet<String> {
+        let Some(own) = &self.own else {
+            return BTreeSet::new();
+        };
+        let mine = |spec: &&BgpPeerSpec| selects(spec, &own.labels).unwrap_or(false);
+        let auth = self.peers.values().filter(mine).flat_map(|spec| &spec.auth);
+        let names = auth.map(|auth| auth.secret_ref.name.clone()).collect();
+        self.secrets.follow(&names);
+        names
+    }
+
     /// `metadata.uid` of this node.
     pub fn uid(&self) -> Option<String> {
         self.own.as_ref().map(|own| own.uid.clone())
@@ -108,7 +129,8 @@ impl Known {
     /// All of it, once it is complete.
     pub fn facts(&self, config: &Config, announced: Announced) -> Option<Facts> {
         let own = self.own.as_ref()?;
-        (self.peers_listed && self.config_listed).then(|| Facts {
+        let complete = self.peers_listed && self.config_listed && self.secrets.complete();
+        complete.then(|| Facts {
             node: config.node_name.clone(),
             labels: own.labels.clone(),
             ips: config.node_ips.clone(),
@@ -116,6 +138,7 @@ impl Known {
             pod_cidrs: config.pod_cidrs.clone(),
             config: self.config.clone(),
             peers: self.peers.clone(),
+            secrets: self.secrets.clone(),
             announced,
             control_socket: config.bgp_socket.clone(),
         })
@@ -137,43 +160,114 @@ fn own(node: &Node) -> Option<Own> {
     })
 }
 
-/// Starts the watches; they end with the set.
-pub fn spawn(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let all = watcher::Config::default().streaming_lists();
-    let named = |name: &str| all.clone().fields(&format!("metadata.name={name}"));
-    tasks.spawn(watch(client, all.clone(), Input::Peer, inputs.clone()));
-    let config = named(DEFAULT_BGP_CONFIG);
-    tasks.spawn(watch(client, config, Input::Config, inputs.clone()));
-    tasks.spawn(watch(client, named(node), Input::Node, inputs.clone()));
-    tasks
+/// The watches. They end with this.
+pub struct Watches {
+    client: Client,
+    inputs: mpsc::Sender<Input>,
+    _always: JoinSet<()>,
+    secrets: BTreeMap<String, AbortOnDropHandle<()>>,
+}
+
+// === impl Watches ===
+
+impl Watches {
+    /// Starts those that are always needed.
+    pub fn start(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) -> Self {
+        let mut always = JoinSet::new();
+        let peers = watch(
+            Api::all(client.clone()),
+            listed(),
+            inputs.clone(),
+            Input::Peer,
+        );
+        always.spawn(peers);
+        let config = named(DEFAULT_BGP_CONFIG);
+        let config = watch(
+            Api::all(client.clone()),
+            config,
+            inputs.clone(),
+            Input::Config,
+        );
+        always.spawn(config);
+        let own = watch(
+            Api::all(client.clone()),
+            named(node),
+            inputs.clone(),
+            Input::Node,
+        );
+        always.spawn(own);
+        Self {
+            client: client.clone(),
+            inputs: inputs.clone(),
+            _always: always,
+            secrets: BTreeMap::new(),
+        }
+    }
+
+    /// Watches these Secrets and no others.
+    pub fn follow_secrets(&mut self, names: &BTreeSet<String>) {
+        self.secrets.retain(|name, _| names.contains(name));
+        for name in names {
+            let (client, inputs) = (&self.client, &self.inputs);
+            self.secrets.entry(name.clone()).or_insert_with(|| {
+                let api = Api::namespaced(client.clone(), BGP_SECRET_NAMESPACE);
+                let task = watch_secret(api, name.clone(), inputs.clone());
+                AbortOnDropHandle::new(tokio::spawn(task))
+            });
+        }
+    }
+}
+
+fn listed() -> watcher::Config {
+    watcher::Config::default().streaming_lists()
+}
+
+fn named(name: &str) -> watcher::Config {
+    listed().fields(&format!("metadata.name={name}"))
 }
 
 /// Watches objects of a kind for ever. A watch that breaks begins again with a list.
-fn watch<K>(
-    client: &Client,
+async fn watch<K>(
+    api: Api<K>,
     config: watcher::Config,
-    input: fn(Box<Event<K>>) -> Input,
     inputs: mpsc::Sender<Input>,
-) -> impl Future<Output = ()> + Send + 'static
-where
+    input: fn(Box<Event<K>>) -> Input,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let api: Api<K> = Api::all(client.clone());
-    async move {
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-        while let Some(event) = events.next().await {
-            let sent = match event {
-                Ok(event) => inputs.send(input(Box::new(event))).await,
-                Err(error) => {
-                    let kind = K::kind(&());
-                    tracing::debug!(%kind, %error, "a watch broke and begins again");
-                    continue;
-                }
-            };
-            if sent.is_err() {
-                return;
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        let sent = match event {
+            Ok(event) => inputs.send(input(Box::new(event))).await,
+            Err(error) => {
+                let kind = K::kind(&());
+                tracing::debug!(%kind, %error, "a watch broke and begins again");
+                continue;
             }
+        };
+        if sent.is_err() {
+            return;
         }
     }
+}
+
+/// Watches one Secret for ever; that it cannot be read is told too, since a session waits for it.
+async fn watch_secret(api: Api<Secret>, name: String, inputs: mpsc::Sender<Input>) {
+    let mut events = std::pin::pin!(watcher(api, named(&name)).default_backoff());
+    while let Some(event) = events.next().await {
+        let said = event.map_err(|error| reason(&error));
+        let input = Input::Secret(name.clone(), Box::new(said));
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the innermost error says: the API's own words, where it has answered.
+fn reason(error: &watcher::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }

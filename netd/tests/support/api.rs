@@ -20,7 +20,21 @@ struct State {
     revision: u64,
     /// By plural, then namespace/name.
     objects: BTreeMap<String, BTreeMap<String, Value>>,
-    watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    kind: String,
+    /// Objects of this name only.
+    name: Option<String>,
+    events: mpsc::UnboundedSender<Value>,
+}
+
+impl Watcher {
+    fn wants(&self, object: &Value) -> bool {
+        let name = self.name.as_deref();
+        name.is_none_or(|name| object["metadata"]["name"] == name)
+    }
 }
 
 /// The API.
@@ -114,13 +128,13 @@ impl Api {
                 None => failure(StatusCode::NOT_FOUND, "NotFound"),
             };
         }
-        assert!(
-            head.uri
-                .query()
-                .unwrap_or_default()
-                .contains("sendInitialEvents=true")
-        );
-        self.watch(rest[0])
+        let query = head.uri.query().unwrap_or_default();
+        assert!(query.contains("sendInitialEvents=true"));
+        let selected = query.split('&').find_map(|word| {
+            let name = word.strip_prefix("fieldSelector=metadata.name%3D")?;
+            Some(name.to_owned())
+        });
+        self.watch(rest[0], selected)
     }
 
     fn create(&self, body: &[u8]) -> Reply {
@@ -152,12 +166,18 @@ impl Api {
         reply(StatusCode::OK, &object)
     }
 
-    fn watch(&self, kind: &str) -> Reply {
+    fn watch(&self, kind: &str, name: Option<String>) -> Reply {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let watcher = Watcher {
+            kind: kind.to_owned(),
+            name,
+            events: sender.clone(),
+        };
         let mut state = self.0.lock();
-        for object in state.objects.get(kind).into_iter().flatten() {
+        let all = state.objects.get(kind).into_iter().flatten();
+        for (_, object) in all.filter(|(_, object)| watcher.wants(object)) {
             sender
-                .send(json!({"type": "ADDED", "object": object.1}))
+                .send(json!({"type": "ADDED", "object": object}))
                 .unwrap();
         }
         let end = json!({"type": "BOOKMARK", "object": {
@@ -168,7 +188,7 @@ impl Api {
             },
         }});
         sender.send(end).unwrap();
-        state.watchers.push((kind.to_owned(), sender));
+        state.watchers.push(watcher);
         let lines = stream::unfold(receiver, |mut receiver| async {
             let event = receiver.recv().await?;
             Some((event, receiver))
@@ -184,8 +204,10 @@ impl Api {
 impl State {
     fn tell(&mut self, kind: &str, event: &str, object: Value) {
         let event = json!({"type": event, "object": object});
-        self.watchers
-            .retain(|(of, sender)| of != kind || sender.send(event.clone()).is_ok());
+        self.watchers.retain(|watcher| {
+            let wanted = watcher.kind == kind && watcher.wants(&event["object"]);
+            !wanted || watcher.events.send(event.clone()).is_ok()
+        });
     }
 }
 

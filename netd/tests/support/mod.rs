@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 pub mod api;
+pub mod leaf;
 
 use std::fs::{self, File};
 use std::future::Future;

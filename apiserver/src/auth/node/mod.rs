@@ -2,14 +2,16 @@
 //!
 //! What a node may do at all stands in the ClusterRole `system:node`. Some of that is narrowed to
 //! what belongs to the node; [`rules`] says how, without IO, and names what must be looked up:
-//! whether a pod of the node uses an object. The store's index finds the node's pods, so there is
-//! no graph to keep: a write is seen by the next question.
+//! whether a pod of the node uses an object, or a `BgpPeer` that selects the node. The store's index
+//! finds the node's pods, so there is no graph to keep: a write is seen by the next question.
 
 mod pod;
 pub mod rules;
 
 use std::sync::Arc;
 
+use peapod_api::net::{BGP_SECRET_NAMESPACE, GROUP};
+use peapod_store::Scope;
 use serde_json::Value;
 
 use super::action::Action;
@@ -17,7 +19,7 @@ use super::authorizer::{Authorizer, Decision};
 use super::rbac::policy;
 use super::rbac::rule::Rule;
 use super::user::User;
-use crate::registry::{Registry, Resource, value};
+use crate::registry::{Registry, Resource, checks, value};
 use crate::storage::{self, Entry, FieldSlots, Store};
 use pod::Used;
 use rules::{Needs, Own};
@@ -65,13 +67,44 @@ impl Nodes {
         here.any(|entry| mentions(entry, name) && pod::uses(&entry.value, used, name))
     }
 
+    /// Whether a `BgpPeer` that selects the node names a Secret for the password of its sessions.
+    fn signs_with(&self, node: &str, secret: &str) -> bool {
+        let Some(peers) = self.resource(GROUP, "bgppeers") else {
+            return false;
+        };
+        let snapshot = self.store.snapshot(&storage::range(&peers.kind));
+        let entries = snapshot.range(Scope::All, None);
+        let mut naming = entries
+            .filter(|entry| mentions(entry, secret))
+            .filter_map(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
+            .filter(|peer| value::text(peer, "spec.auth.secretRef.name") == secret)
+            .peekable();
+        // Most secrets are no password of a peer: then no node is looked at.
+        if naming.peek().is_none() {
+            return false;
+        }
+        let Some(node) = self.get("", "nodes", "", node) else {
+            return false;
+        };
+        let labels = value::at(&node, "metadata.labels").unwrap_or(&Value::Null);
+        naming.any(|peer| match value::at(&peer, "spec.nodeSelector") {
+            None | Some(Value::Null) => true,
+            Some(selector) => checks::selects(selector, labels),
+        })
+    }
+
     fn is_related(&self, node: &str, needs: &Needs<'_>) -> bool {
         match *needs {
             Needs::Used {
                 used,
                 namespace,
                 name,
-            } => self.uses(node, used, namespace, name),
+            } => {
+                self.uses(node, used, namespace, name)
+                    || used == Used::Secret
+                        && namespace == BGP_SECRET_NAMESPACE
+                        && self.signs_with(node, name)
+            }
             Needs::Volume(name) => {
                 let Some(volume) = self.get("", "persistentvolumes", "", name) else {
                     return false;

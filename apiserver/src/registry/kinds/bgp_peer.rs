@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
+use peapod_api::names;
 use peapod_api::net::{BgpPeer, GROUP};
 use peapod_schema::graph::Graph;
 use peapod_schema::structural;
@@ -60,6 +61,11 @@ impl Rules for BgpPeers {
         }
         if spec.at("port").is_set() {
             checks::port(&spec.at("port"), errors);
+        }
+        if spec.at("auth").is_set() {
+            let secret = spec.at("auth.secretRef");
+            secret.at("name").require_name(errors, names::dns_subdomain);
+            secret.at("key").follows(errors, names::config_key);
         }
         spec.at("bfd.intervalMs").within(errors, 10..=60_000);
         spec.at("bfd.multiplier").within(errors, 1..=255);
