@@ -2,24 +2,34 @@
 //! `kubernetes` service with the endpoints that lead here. Made through a client in the process,
 //! like any other's; what exists is left alone, but for the endpoints, which are put right.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::config::{Config, Engine};
+use crate::pki::Pki;
 use crate::server::Error;
 
 /// The namespaces.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Where several servers see that they have the same keys.
+const KEYS: &str = "server-keys";
 /// Who writes here.
 const MANAGER: &str = "kube-apiserver";
 
 /// Makes what is missing.
-/// `ca` is the certificate of who signs clients, which aggregated servers must know.
-pub async fn run(client: kube::Client, config: &Config, ca: &str) -> Result<(), Error> {
+/// The certificate of who signs clients must be known to aggregated servers.
+pub async fn run(client: kube::Client, config: &Config, pki: &Pki) -> Result<(), Error> {
+    let ca = pki.ca_certificate();
     for name in NAMESPACES {
         let namespace = json!({"metadata": {"name": name}});
         create(&client, "", "v1", "Namespace", namespace).await?;
+    }
+    if let Engine::Etcd(_) = config.engine {
+        same_keys(&client, config, pki).await?;
     }
     for (name, value, description) in [
         (
@@ -49,6 +59,39 @@ pub async fn run(client: kube::Client, config: &Config, ca: &str) -> Result<(), 
     });
     apply(&client, "", "v1", "ConfigMap", known).await?;
     kubernetes_service(&client, config).await
+}
+
+/// The servers of one store must have the same keys, or each would refuse the clients and tokens of
+/// the others. The first says which; of two that are first at once, one.
+async fn same_keys(client: &kube::Client, config: &Config, pki: &Pki) -> Result<(), Error> {
+    let keys = [
+        ("ca.crt", pki.ca_certificate()),
+        ("sa.pub", &pki.service_accounts.1),
+    ];
+    let wanted = json!({
+        "metadata": {"name": KEYS, "namespace": "kube-system"},
+        "data": keys.iter().copied().collect::<BTreeMap<_, _>>(),
+    });
+    create(client, "", "v1", "ConfigMap", wanted).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
+    let known = maps.get(KEYS).await.map_err(|source| Error::Bootstrap {
+        what: format!("ConfigMap {KEYS}"),
+        source: Box::new(source),
+    })?;
+    let known = known.data.unwrap_or_default();
+    for (file, own) in keys {
+        if known
+            .get(file)
+            .is_some_and(|known| known.trim() != own.trim())
+        {
+            let dir = config
+                .shared_pki
+                .clone()
+                .unwrap_or_else(|| config.pki_dir());
+            return Err(Error::OtherKeys(dir.join(file)));
+        }
+    }
+    Ok(())
 }
 
 async fn kubernetes_service(client: &kube::Client, config: &Config) -> Result<(), Error> {

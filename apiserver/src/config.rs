@@ -28,6 +28,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where objects are kept.
     pub engine: Engine,
+    /// Where the CA and the key of service account tokens are, when several servers share them;
+    /// otherwise in `pki` too.
+    pub shared_pki: Option<PathBuf>,
     /// The ranges of service addresses, at most one of each family, the preferred one first.
     pub service_cidrs: Vec<IpNet>,
     /// The range of node ports.
@@ -72,6 +75,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             engine: Engine::Sled,
+            shared_pki: None,
             service_cidrs: vec![net("10.96.0.0/16"), net("fd00:10:96::/112")],
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".to_owned(),

@@ -1,6 +1,7 @@
 //! Keys and certificates of a cluster: a CA, what it signs, and the key of service account
 //! tokens. Files in `DATA_DIR/pki`, readable by their owner only, made when they are missing and
-//! renewed when they are about to expire; names are kubeadm's.
+//! renewed when they are about to expire; names are kubeadm's. Several servers share the CA and the
+//! token key, in a directory of their own; what the CA signs for one server is that server's.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,6 +18,8 @@ use rcgen::{
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
 
 /// Lifetime of the CA in days.
 const CA_DAYS: i64 = 3650;
@@ -31,7 +34,7 @@ pub enum PkiError {
     /// A file cannot be read or written.
     #[error("cannot {what} {path}: {source}")]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `lock`.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -93,16 +96,26 @@ pub struct Pki {
 impl Pki {
     /// Opens the directory, and makes what is missing in it.
     pub fn open(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
-        fs::create_dir_all(dir).map_err(|e| file("write", dir, e))?;
-        let ca = match load(dir, "ca")? {
+        Self::open_shared(dir, dir, now)
+    }
+
+    /// As [`Self::open`], with the CA and the token key in a directory that several servers have.
+    pub fn open_shared(shared: &Path, dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
+        for dir in [shared, dir] {
+            fs::create_dir_all(dir).map_err(|e| file("write", dir, e))?;
+        }
+        // One server makes what is missing; the others find it.
+        let lock = fs::File::open(shared).and_then(|dir| dir.lock().map(|()| dir));
+        let _lock = lock.map_err(|e| file("lock", shared, e))?;
+        let ca = match load(shared, "ca")? {
             Some(ca) => ca,
-            None => store(dir, "ca", make_ca(now)?)?,
+            None => store(shared, "ca", make_ca(now)?)?,
         };
-        let path = dir.join("ca.crt");
-        let key = KeyPair::from_pem(&ca.key).map_err(|e| content(&dir.join("ca.key"), e))?;
+        let path = shared.join("ca.crt");
+        let key = KeyPair::from_pem(&ca.key).map_err(|e| content(&shared.join("ca.key"), e))?;
         let issuer =
             Issuer::from_ca_cert_pem(&ca.certificate, key).map_err(|e| content(&path, e))?;
-        let service_accounts = service_account_keys(dir)?;
+        let service_accounts = service_account_keys(shared)?;
         Ok(Self {
             dir: dir.to_owned(),
             ca,
@@ -175,7 +188,7 @@ impl Pki {
         let ca = CertificateDer::from_pem_slice(self.ca.certificate.as_bytes());
         let signed = ca.is_ok_and(|ca| {
             x509_parser::parse_x509_certificate(&ca)
-                .is_ok_and(|(_, ca)| ca.subject() == parsed.issuer())
+                .is_ok_and(|(_, ca)| ca.subject() == parsed.issuer() && is_key_of(&ca, &parsed))
         });
         let left = parsed.validity().not_after.timestamp() - now.as_second();
         let served = names_of(&parsed);
@@ -303,6 +316,25 @@ fn service_account_keys(dir: &Path) -> Result<(String, String), PkiError> {
     write(&private, &private_pem)?;
     write(&public, &public_pem)?;
     Ok((private_pem, public_pem))
+}
+
+/// Whether the key that signed a certificate is this CA's, as far as they name it.
+fn is_key_of(ca: &X509Certificate<'_>, signed: &X509Certificate<'_>) -> bool {
+    let own = ca
+        .extensions()
+        .iter()
+        .find_map(|one| match one.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+    let named = signed
+        .extensions()
+        .iter()
+        .find_map(|one| match one.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0),
+            _ => None,
+        });
+    own.zip(named).is_none_or(|(own, named)| own == named)
 }
 
 /// The names that a certificate serves, addresses in their canonical text.

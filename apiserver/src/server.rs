@@ -84,6 +84,12 @@ pub enum Error {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// The store is another cluster's, or the keys are.
+    #[error(
+        "{0} is not that of the other servers over this store: give this server their keys \
+         (--pki-dir: a directory with their ca.crt, ca.key and sa.key), or another store"
+    )]
+    OtherKeys(PathBuf),
     /// The roles that a cluster needs.
     #[error("cannot put the default roles right: {0}")]
     Roles(#[from] rbac::reconcile::Fault),
@@ -108,7 +114,9 @@ impl ApiServer {
     /// clients in this process at once, and others after [`Self::serve`].
     pub async fn start(config: Config) -> Result<Self, Error> {
         let now = Timestamp::now();
-        let pki = Pki::open(&config.pki_dir(), now)?;
+        let own = config.pki_dir();
+        let shared = config.shared_pki.as_ref().unwrap_or(&own);
+        let pki = Pki::open_shared(shared, &own, now)?;
         let (private, public) = &pki.service_accounts;
         let tokens = Tokens::new(&config.issuer, private, public)?;
         let kubelet_client = Subject {
@@ -195,8 +203,7 @@ impl ApiServer {
             source: Box::new(source),
         })?;
         server._flow = Some(flow::maintain::spawn(server.api.clone(), client.clone()));
-        let ca = server.pki.ca_certificate();
-        bootstrap::run(client.clone(), &server.api.config, ca).await?;
+        bootstrap::run(client.clone(), &server.api.config, &server.pki).await?;
         rbac::reconcile::run(&client).await?;
         Ok(server)
     }

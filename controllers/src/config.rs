@@ -25,9 +25,6 @@ pub struct Config {
     pub node_grace: Duration,
     /// Finished pods beyond this number are deleted, oldest first. 0: never.
     pub finished_pods_kept: usize,
-    /// Take turns with other processes by the Lease `kube-system/kube-controller-manager`;
-    /// without it this process leads at once.
-    pub leader_election: Option<LeaderElection>,
     /// Metrics; register them to serve them.
     pub metrics: Metrics,
 }
@@ -39,17 +36,6 @@ pub struct BlockRange {
     pub cidr: IpNet,
     /// Prefix length of one node's block, as 24.
     pub block_prefix: u8,
-}
-
-/// How this process takes turns with others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaderElection {
-    /// This process among the candidates; unique, as `host_uuid`.
-    pub identity: String,
-    /// How long the lease holds without renewal. Upstream's is 15 s.
-    pub lease: Duration,
-    /// How often it is renewed, and asked for. Upstream's is 2 s.
-    pub retry: Duration,
 }
 
 impl Default for Config {
@@ -65,7 +51,6 @@ impl Default for Config {
             local_volumes_dir: "/var/lib/peapod/volumes".into(),
             node_grace: Duration::from_secs(40),
             finished_pods_kept: 12_500,
-            leader_election: None,
             metrics: Metrics::default(),
         }
     }

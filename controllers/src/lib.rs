@@ -56,39 +56,16 @@ pub mod volume;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{BlockRange, Config, LeaderElection};
+pub use config::{BlockRange, Config};
 pub use shell::metrics::Metrics;
 pub use shell::{Error, Result};
 
 use shell::{Context, Tasks};
 
-/// Runs every controller until `shutdown` is cancelled.
-///
-/// With leader election it first waits for its turn, and returns [`Error::LeaseLost`] when the
-/// turn is over: the process should then exit, or call this again.
+/// Runs every controller until `shutdown` is cancelled. Only one process of a cluster may: who it
+/// is, is decided outside.
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<()> {
-    let turn = match &config.leader_election {
-        Some(election) => {
-            let Some(turn) = shell::leader::acquire(&client, election, &shutdown).await else {
-                return Ok(());
-            };
-            Some(turn)
-        }
-        None => None,
-    };
-    let tasks = start(client, config, shutdown.child_token());
-    let Some(turn) = turn else {
-        return tasks.wait().await;
-    };
-    let mut hold = std::pin::pin!(turn.hold(shutdown));
-    tokio::select! {
-        ended = tasks.wait() => {
-            ended?;
-            // Ended by shutdown: the lease is given back, for the next to lead at once.
-            hold.await
-        }
-        lost = &mut hold => lost,
-    }
+    start(client, config, shutdown).wait().await
 }
 
 fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {

@@ -7,12 +7,16 @@
 
 pub mod cluster;
 pub mod command;
+pub mod etcd;
 pub mod machine;
 pub mod process;
 pub mod reboot;
 pub mod rounds;
+pub mod server;
 pub mod wait;
 
 pub use cluster::Cluster;
 pub use command::Run;
+pub use etcd::Etcd;
 pub use machine::Machine;
+pub use server::Server;

@@ -1,6 +1,5 @@
 //! Several API servers over one etcd are one API.
 
-use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -63,16 +62,9 @@ fn etcd() -> Etcd {
 async fn server(etcd: &Etcd, dir: &Path, name: &str) -> (ApiServer, kube::Client) {
     let config = Config {
         engine: Engine::Etcd(EtcdConfig::new([&etcd.url])),
+        shared_pki: Some(dir.join("pki")),
         ..Config::new(dir.join(name))
     };
-    let keys = dir.join("one").join("pki");
-    if name != "one" {
-        fs::create_dir_all(config.pki_dir()).unwrap();
-        for file in fs::read_dir(keys).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), config.pki_dir().join(file.file_name())).unwrap();
-        }
-    }
     let began = std::time::Instant::now();
     let server = loop {
         match ApiServer::start(config.clone()).await {

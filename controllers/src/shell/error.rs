@@ -34,14 +34,6 @@ pub enum Error {
     /// The configuration cannot work.
     #[error("controllers: {0}")]
     Config(String),
-    /// Another process has taken the leader lease; this one must stop writing.
-    #[error("the lease {lease} was lost to {holder}: stopping; another process leads now")]
-    LeaseLost {
-        /// Namespace and name of the Lease.
-        lease: String,
-        /// Who holds it now.
-        holder: String,
-    },
     /// A task of the controllers ended by itself.
     #[error("a controller task ended unexpectedly: {0}; this is a defect, please report it")]
     TaskEnded(String),

@@ -17,7 +17,6 @@ pub mod error;
 pub mod events;
 pub mod expectations;
 pub mod informer;
-pub mod leader;
 pub mod metrics;
 pub mod queue;
 pub mod revisions;

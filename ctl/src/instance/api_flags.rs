@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use peapod_apiserver::Config;
 use peapod_apiserver::audit::AuditConfig;
 use peapod_apiserver::audit::log::LogConfig;
+
+use super::store_flags::StoreFlags;
 
 /// Who may come in, and what is recorded of it.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,11 +34,19 @@ pub struct ApiFlags {
     /// How many rotated audit logs are kept
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub audit_log_maxbackup: usize,
+    /// The cluster's keys, the same for every server of it (ca.crt, ca.key, sa.key; made if there
+    /// are none) [default: pki in the data directory]
+    #[arg(long, value_name = "DIR", value_parser = file)]
+    pub pki_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreFlags,
 }
 
 impl ApiFlags {
     /// Puts them into the API server's configuration.
-    pub fn apply(&self, config: &mut Config) {
+    pub fn apply(&self, config: &mut Config) -> Result<()> {
+        self.store.apply(config)?;
+        config.shared_pki = self.pki_dir.clone();
         config.authentication_file = self.authentication_config.clone();
         config.token_file = self.token_auth_file.clone();
         config.anonymous = self.anonymous_auth;
@@ -51,11 +62,12 @@ impl ApiFlags {
                 max_backups: self.audit_log_maxbackup,
             },
         });
+        Ok(())
     }
 }
 
 /// A path that means the same for the instance, which runs elsewhere.
-fn file(text: &str) -> Result<PathBuf, String> {
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     match path.is_absolute() || text == "-" {
         true => Ok(path),

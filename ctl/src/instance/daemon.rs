@@ -37,7 +37,7 @@ pub struct Inputs<'a> {
     /// The cluster's settings.
     pub settings: Settings,
     /// Proof that no other instance runs, held to the end.
-    pub _lock: InstanceLock,
+    pub lock: InstanceLock,
 }
 
 /// Runs the instance until it is told to stop, or until a part fails.
@@ -119,7 +119,20 @@ impl Parts {
         control_plane::write_kubeconfig(&server, &settings, &kubeconfigs)?;
 
         reporter.step("starting the network, the controllers and the scheduler");
-        spawn_control_loops(&server, &settings, args, layout, &mut tasks);
+        // Over a store of its own nobody can be in turns with this process, and an idle cluster
+        // writes nothing.
+        let shared = args.api.store.is_shared();
+        let candidate = shared.then(|| {
+            let address = SocketAddr::new(advertise, settings.listen.port());
+            inputs.lock.candidate(address)
+        });
+        spawn_control_loops(
+            &server,
+            &settings,
+            inputs,
+            candidate.transpose()?,
+            &mut tasks,
+        );
         let admin = server.client("kubernetes-admin", &["system:masters"]);
         let mut netd = None;
         let mut first = (settings.node.clone(), advertise);
@@ -240,25 +253,25 @@ fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSetti
 fn spawn_control_loops(
     server: &ApiServer,
     settings: &Settings,
-    args: &UpArgs,
-    layout: &Layout,
+    inputs: &Inputs<'_>,
+    candidate: Option<String>,
     tasks: &mut Tasks,
 ) {
     let config = peapod_controllers::Config {
         root_ca_pem: server.pki().ca_certificate().to_owned(),
         signing_key_pem: server.pki().ca_key().to_owned(),
         cluster_cidrs: control_plane::block_ranges(&settings.pod_cidrs),
-        local_volumes_dir: layout.volumes(),
-        node_grace: std::time::Duration::from_secs(args.node_monitor_grace_period),
+        local_volumes_dir: inputs.layout.volumes(),
+        node_grace: std::time::Duration::from_secs(inputs.args.node_monitor_grace_period),
         ..Default::default()
     };
     server.register_metrics(|registry| config.metrics.register(registry));
     let client = server.client("system:kube-controller-manager", &[]);
-    control_plane::spawn_controllers(client, config, tasks);
+    control_plane::spawn_controllers(client, config, candidate.clone(), tasks);
     let config = peapod_scheduler::Config::default();
     server.register_metrics(|registry| config.metrics.register(registry));
     let client = server.client("system:kube-scheduler", &[]);
-    control_plane::spawn_scheduler(client, config, tasks);
+    control_plane::spawn_scheduler(client, config, candidate, tasks);
 }
 
 /// The node in this process.

@@ -11,6 +11,7 @@ pub mod ready;
 pub mod settings;
 pub mod state;
 mod status;
+pub mod store_flags;
 mod unit;
 mod up;
 mod warnings;

@@ -40,6 +40,9 @@ pub struct Settings {
     /// The network between nodes in namespaces and the machine, once chosen.
     #[serde(default)]
     pub network: Option<Ipv4Net>,
+    /// Where the objects are, in words; in sled where it was not said.
+    #[serde(default)]
+    pub store: Option<String>,
 }
 
 impl Settings {

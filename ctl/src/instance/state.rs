@@ -4,8 +4,8 @@
 //! while the lock is held.
 
 use std::fs::{File, OpenOptions};
-use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Layout;
 
@@ -47,7 +48,7 @@ pub struct State {
 
 /// Proof that this process is the instance of a data directory.
 pub struct InstanceLock {
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl InstanceLock {
@@ -65,7 +66,7 @@ impl InstanceLock {
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Self { _lock: lock })),
+            Ok(lock) => Ok(Some(Self { lock })),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, errno)) => {
                 Err(errno).with_context(|| format!("cannot lock {}", path.display()))
@@ -75,6 +76,18 @@ impl InstanceLock {
 }
 
 impl InstanceLock {
+    /// Who the holder is among the candidates for a Lease. The next holder is the same: this one
+    /// is dead then, and its lease need not run out first. Nobody else is: neither a copy of the
+    /// data directory nor a machine of the same name.
+    pub fn candidate(&self, address: SocketAddr) -> Result<String> {
+        let file = self.lock.metadata().context("cannot look at the lock")?;
+        let host = nix::unistd::gethostname().context("cannot read the host name")?;
+        let what = format!("{address} {} {}", file.dev(), file.ino());
+        let hash = Sha256::digest(what.as_bytes());
+        let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{}_{hash}", host.to_string_lossy()))
+    }
+
     /// Waits for the lock as long as `limit`; the kernel hands it over when its holder ends.
     pub fn wait(layout: &Layout, limit: Duration) -> Result<Option<Self>> {
         let path = layout.lock();
@@ -89,7 +102,7 @@ impl InstanceLock {
         match told.recv_timeout(limit) {
             Ok(lock) => {
                 let lock = lock.with_context(|| format!("cannot lock {}", path.display()))?;
-                Ok(Some(Self { _lock: lock }))
+                Ok(Some(Self { lock }))
             }
             Err(_) => Ok(None),
         }

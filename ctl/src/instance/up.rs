@@ -138,7 +138,7 @@ fn foreground(args: &UpArgs, layout: &Layout) -> Result<()> {
                 args,
                 layout,
                 settings,
-                _lock: lock,
+                lock,
             },
             &mut reporter,
         )
@@ -167,10 +167,12 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         nodes: args.nodes,
         fabric: args.fabric,
         network: None,
+        store: Some(args.api.store.describe()),
     };
     let Some(kept) = settings::read_json::<Settings>(&layout.settings())? else {
         return Ok(wanted);
     };
+    args.api.store.check_kept(kept.store.as_deref())?;
     for (flag, was, is) in [
         ("--pod-cidr", &kept.pod_cidrs, &wanted.pod_cidrs),
         ("--service-cidr", &kept.service_cidrs, &wanted.service_cidrs),

@@ -19,6 +19,9 @@ pub struct SchedulerArgs {
     /// Who it is, and where the API server is
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
+    /// Lead only in turns with others, by Leases
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
 }
 
 /// The arguments of `peapod controllers`.
@@ -47,6 +50,9 @@ pub struct ControllersArgs {
     /// How long a node may be silent before it counts as unreachable
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     node_monitor_grace_period: u64,
+    /// Lead only in turns with others, by Leases
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
 }
 
 /// Runs `peapod scheduler`.
@@ -54,7 +60,9 @@ pub fn scheduler(args: &SchedulerArgs) -> Result<()> {
     tasks::run(async {
         let mut tasks = Tasks::new()?;
         let client = client(&args.kubeconfig).await?;
-        control_plane::spawn_scheduler(client, peapod_scheduler::Config::default(), &mut tasks);
+        let candidate = args.leader_elect.then(candidate).transpose()?;
+        let config = peapod_scheduler::Config::default();
+        control_plane::spawn_scheduler(client, config, candidate, &mut tasks);
         to_the_end(tasks).await
     })
 }
@@ -75,9 +83,20 @@ pub fn controllers(args: &ControllersArgs) -> Result<()> {
     tasks::run(async {
         let mut tasks = Tasks::new()?;
         let client = client(&args.kubeconfig).await?;
-        control_plane::spawn_controllers(client, config, &mut tasks);
+        let candidate = args.leader_elect.then(candidate).transpose()?;
+        control_plane::spawn_controllers(client, config, candidate, &mut tasks);
         to_the_end(tasks).await
     })
+}
+
+/// Who this process is among the candidates for a Lease.
+fn candidate() -> Result<String> {
+    let host = nix::unistd::gethostname().context("cannot read the host name")?;
+    Ok(format!(
+        "{}_{}",
+        host.to_string_lossy(),
+        uuid::Uuid::new_v4()
+    ))
 }
 
 async fn client(path: &Path) -> Result<Client> {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
+use kube::Client;
 use peapod_apiserver::ApiServer;
+use peapod_election::{Election, lead};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::tasks::Tasks;
 use crate::instance::api_flags::ApiFlags;
@@ -26,7 +27,7 @@ pub async fn start_api(
     config.cluster_domain = settings.cluster_domain.clone();
     config.advertise_address = advertise;
     config.secure_port = settings.listen.port();
-    flags.apply(&mut config);
+    flags.apply(&mut config)?;
     Ok(Arc::new(ApiServer::start(config).await?))
 }
 
@@ -74,23 +75,42 @@ pub fn write_kubeconfig(server: &ApiServer, settings: &Settings, paths: &[PathBu
     Ok(())
 }
 
-/// Runs the controllers.
+/// Runs the controllers; in turns with other processes, when it is given who this one is.
 pub fn spawn_controllers(
-    client: kube::Client,
+    client: Client,
     config: peapod_controllers::Config,
+    candidate: Option<String>,
     tasks: &mut Tasks,
 ) {
-    let stop = tasks.shutdown.clone();
-    tasks.spawn(
-        "the controllers",
-        peapod_controllers::run(client, config, stop),
-    );
+    let (part, stop) = ("the controllers", tasks.shutdown.clone());
+    match candidate {
+        None => tasks.spawn(part, peapod_controllers::run(client, config, stop)),
+        Some(identity) => {
+            let election = Election::new("kube-controller-manager", identity);
+            let elector = client.clone();
+            let work = move |turn| peapod_controllers::run(client.clone(), config.clone(), turn);
+            tasks.spawn(part, lead(elector, election, stop, work));
+        }
+    }
 }
 
-/// Runs the scheduler.
-pub fn spawn_scheduler(client: kube::Client, config: peapod_scheduler::Config, tasks: &mut Tasks) {
-    let stop: CancellationToken = tasks.shutdown.clone();
-    tasks.spawn("the scheduler", peapod_scheduler::run(client, config, stop));
+/// Runs the scheduler; in turns with other processes, when it is given who this one is.
+pub fn spawn_scheduler(
+    client: Client,
+    config: peapod_scheduler::Config,
+    candidate: Option<String>,
+    tasks: &mut Tasks,
+) {
+    let (part, stop) = ("the scheduler", tasks.shutdown.clone());
+    match candidate {
+        None => tasks.spawn(part, peapod_scheduler::run(client, config, stop)),
+        Some(identity) => {
+            let election = Election::new("kube-scheduler", identity);
+            let elector = client.clone();
+            let work = move |turn| peapod_scheduler::run(client.clone(), config.clone(), turn);
+            tasks.spawn(part, lead(elector, election, stop, work));
+        }
+    }
 }
 
 /// What controllers cut from the ranges of pod addresses.

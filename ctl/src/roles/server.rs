@@ -63,6 +63,9 @@ pub struct ServerArgs {
     /// How long a node may be silent before it counts as unreachable
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     node_monitor_grace_period: u64,
+    /// Lead only in turns with others, by Leases
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -80,7 +83,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let layout = Layout::new(&args.data_dir)?;
     std::fs::create_dir_all(layout.root())
         .with_context(|| format!("cannot create {}", layout.root().display()))?;
-    let Some(_lock) = InstanceLock::take(&layout)? else {
+    let Some(lock) = InstanceLock::take(&layout)? else {
         bail!(
             "another peapod runs from {}; see `peapod status`",
             layout.root().display()
@@ -91,7 +94,7 @@ pub fn run(args: &ServerArgs) -> Result<()> {
         None if !args.listen.ip().is_unspecified() => args.listen.ip(),
         None => own_address()?,
     };
-    tasks::run(live(args, &layout, advertise))
+    tasks::run(live(args, &layout, advertise, &lock))
 }
 
 /// The address of the link that leads to others. Nothing is sent.
@@ -114,7 +117,12 @@ pub fn address_towards(other: SocketAddr) -> Result<IpAddr> {
     towards().with_context(|| format!("this machine has no way to {other}; name its own address"))
 }
 
-async fn live(args: &ServerArgs, layout: &Layout, advertise: IpAddr) -> Result<()> {
+async fn live(
+    args: &ServerArgs,
+    layout: &Layout,
+    advertise: IpAddr,
+    lock: &InstanceLock,
+) -> Result<()> {
     let mut tasks = Tasks::new()?;
     let settings = choose(args, layout)?;
     let server = control_plane::start_api(&settings, layout.root(), advertise, &args.api).await?;
@@ -138,6 +146,9 @@ async fn live(args: &ServerArgs, layout: &Layout, advertise: IpAddr) -> Result<(
         &url,
     )?;
     write_role(&server, layout, "scheduler", "system:kube-scheduler", &url)?;
+    let address = SocketAddr::new(advertise, settings.listen.port());
+    let candidate = args.leader_elect.then(|| lock.candidate(address));
+    let candidate = candidate.transpose()?;
     if !args.without.contains(&Part::Controllers) {
         let config = peapod_controllers::Config {
             root_ca_pem: ca.to_owned(),
@@ -149,13 +160,13 @@ async fn live(args: &ServerArgs, layout: &Layout, advertise: IpAddr) -> Result<(
         };
         server.register_metrics(|registry| config.metrics.register(registry));
         let client = server.client("system:kube-controller-manager", &[]);
-        control_plane::spawn_controllers(client, config, &mut tasks);
+        control_plane::spawn_controllers(client, config, candidate.clone(), &mut tasks);
     }
     if !args.without.contains(&Part::Scheduler) {
         let config = peapod_scheduler::Config::default();
         server.register_metrics(|registry| config.metrics.register(registry));
         let client = server.client("system:kube-scheduler", &[]);
-        control_plane::spawn_scheduler(client, config, &mut tasks);
+        control_plane::spawn_scheduler(client, config, candidate, &mut tasks);
     }
     let ttl = Some(SignedDuration::from_hours(TOKEN_HOURS));
     let token = token::create(&admin, ttl, "made at the start of the server").await?;
@@ -185,10 +196,12 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         nodes: None,
         fabric: None,
         network: None,
+        store: Some(args.api.store.describe()),
     };
     let Some(kept) = settings::read_json::<Settings>(&layout.settings())? else {
         return Ok(wanted);
     };
+    args.api.store.check_kept(kept.store.as_deref())?;
     if kept.pod_cidrs != wanted.pod_cidrs || kept.service_cidrs != wanted.service_cidrs {
         bail!(
             "--pod-cidr or --service-cidr differs from what this cluster was made with (see {}); \

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
     Service, ServiceAccount,
@@ -597,51 +596,6 @@ async fn patch_ready(pods: &Api<Pod>, name: &str, ready: &str) {
     pods.patch_status(name, &PatchParams::default(), &patch)
         .await
         .unwrap();
-}
-
-#[tokio::test]
-async fn one_leads_and_the_next_takes_over_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = ApiServer::start(Config {
-        engine: Engine::Memory,
-        ..Config::new(dir.path())
-    });
-    let server = server.await.unwrap();
-    let client = server.client("kubernetes-admin", &["system:masters"]);
-    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
-    let holder = async || {
-        let lease = leases.get_opt("kube-controller-manager").await.unwrap();
-        lease.and_then(|lease| lease.spec?.holder_identity)
-    };
-    let mut running = Vec::new();
-    for identity in ["first", "second"] {
-        let config = peapod_controllers::Config {
-            leader_election: Some(peapod_controllers::LeaderElection {
-                identity: identity.to_owned(),
-                lease: Duration::from_secs(600),
-                retry: Duration::from_millis(50),
-            }),
-            ..Default::default()
-        };
-        let stop = CancellationToken::new();
-        let run = peapod_controllers::run(client.clone(), config, stop.clone());
-        running.push((tokio::spawn(run), stop));
-        eventually("the first to lead", async || {
-            holder().await.as_deref() == Some("first")
-        })
-        .await;
-    }
-    let (second, stop_second) = running.pop().unwrap();
-    let (first, stop_first) = running.pop().unwrap();
-    stop_first.cancel();
-    first.await.unwrap().unwrap();
-    // The lease would hold for ten minutes more, had it not been given back.
-    eventually("the second to lead", async || {
-        holder().await.as_deref() == Some("second")
-    })
-    .await;
-    stop_second.cancel();
-    second.await.unwrap().unwrap();
 }
 
 #[tokio::test]

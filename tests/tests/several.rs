@@ -1,0 +1,198 @@
+//! Several servers over one etcd are one cluster: leaders among them, and what happens when one dies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
+use peapod_tests::{Etcd, Server};
+use serde_json::json;
+
+/// A bound that only a fault reaches.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Asks until it is so; what fails meanwhile is asked again.
+async fn eventually(what: &str, mut so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let asking = async {
+        while !matches!(so().await, Ok(true)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .context(what.to_owned())
+}
+
+async fn holder(client: &Client, lease: &str) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-system");
+    let lease = leases.get(lease).await?;
+    lease
+        .spec
+        .and_then(|spec| spec.holder_identity)
+        .context("no holder")
+}
+
+/// A deployment of pods that a node need not run.
+fn deployment(name: &str) -> Result<Deployment> {
+    let labels = json!({"app": name});
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "demo:v1"}]},
+            },
+        },
+    }))?)
+}
+
+/// Creates a deployment, and waits until the controllers have made its pods.
+async fn is_worked_on(client: &Client, name: &str) -> Result<()> {
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    deployments
+        .create(&PostParams::default(), &deployment(name)?)
+        .await?;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let of_it = ListParams::default().labels(&format!("app={name}"));
+    eventually("pods of the deployment", async || {
+        Ok(pods.list(&of_it).await?.items.len() == 2)
+    })
+    .await
+}
+
+/// A second server of the first one's cluster.
+fn another(etcd: &Etcd, first: &Server) -> Result<Server> {
+    let mut flags = etcd.flags();
+    flags.extend([
+        "--pki-dir".to_owned(),
+        first.data_dir().join("pki").display().to_string(),
+    ]);
+    Server::start(&flags)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_leads_and_when_it_dies_another_does() -> Result<()> {
+    let etcd = Etcd::start_secure(1)?;
+    let mut one = Server::start(&etcd.flags())?;
+    let first = one.client().await?;
+    is_worked_on(&first, "before").await?;
+    let leader = holder(&first, "kube-controller-manager").await?;
+    ensure!(leader == holder(&first, "kube-scheduler").await?);
+
+    let mut two = another(&etcd, &one)?;
+    let second = two.client().await?;
+    // The keys are the same: either knows who the other's administrator is.
+    ensure!(leader == holder(&second, "kube-controller-manager").await?);
+    // Killed and started again it is the same candidate, and need not wait for itself.
+    one.kill()?;
+    one.run()?;
+    one.ready()?;
+    ensure!(leader == holder(&second, "kube-controller-manager").await?);
+    is_worked_on(&second, "between").await?;
+
+    // One that is told to stop hands over at once; one that is killed, when its lease has run out.
+    one.stop()?;
+    for lease in ["kube-controller-manager", "kube-scheduler"] {
+        eventually("the second to lead", async || {
+            let now = holder(&second, lease).await?;
+            Ok(!now.is_empty() && now != leader)
+        })
+        .await?;
+    }
+    one.run()?;
+    one.ready()?;
+    two.kill()?;
+    let first = one.client().await?;
+    is_worked_on(&first, "after").await?;
+    ensure!(leader == holder(&first, "kube-controller-manager").await?);
+    Ok(())
+}
+
+#[test]
+fn a_store_that_cannot_be_had_is_refused_in_one_sentence() -> Result<()> {
+    let etcd = Etcd::start_secure(1)?;
+    let other = Etcd::start_secure(1)?;
+    let path = |etcd: &Etcd, name: &str| etcd.file(name).display().to_string();
+    let (ca, certificate, key) = (
+        path(&etcd, "ca.crt"),
+        path(&etcd, "client.crt"),
+        path(&etcd, "client.key"),
+    );
+    let secure = etcd.store();
+    let plain = secure.replace("https", "http");
+    let ours = ["--etcd-certfile", &certificate, "--etcd-keyfile", &key];
+    for (flags, sentence) in [
+        (
+            vec!["--store", "etcd=10.0.0.1:2379"],
+            "is no URL of an etcd member",
+        ),
+        (
+            vec!["--store", "postgres"],
+            "it must be sled, or etcd=URL,...",
+        ),
+        (vec!["--store", &*secure], "pass --etcd-cafile"),
+        (
+            vec!["--store", "sled", "--etcd-cafile", &*ca],
+            "are for --store etcd=",
+        ),
+        (
+            vec!["--store", &*plain, "--etcd-cafile", &*ca],
+            "URLs that begin with https",
+        ),
+        (
+            vec!["--store", &*secure, "--etcd-cafile", &*key],
+            "holds no certificate in PEM",
+        ),
+        (
+            vec!["--store", &*secure, "--etcd-cafile", &*ca],
+            "cannot reach etcd at https://127.0.0.1",
+        ),
+        (
+            [
+                &[
+                    "--store",
+                    &*secure,
+                    "--etcd-cafile",
+                    &*path(&other, "ca.crt"),
+                ][..],
+                &ours,
+            ]
+            .concat(),
+            "invalid peer certificate",
+        ),
+        (
+            vec!["--store", "etcd=http://127.0.0.1:9"],
+            "is it running, with a quorum?",
+        ),
+    ] {
+        let said = Server::prepare(&flags)?.refused()?;
+        let last = said
+            .lines()
+            .filter(|line| line.starts_with("error"))
+            .count();
+        ensure!(last == 1 && said.contains(sentence), "{flags:?}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_with_other_keys_or_another_store_is_refused() -> Result<()> {
+    let etcd = Etcd::start(1)?;
+    let mut one = Server::start(&etcd.flags())?;
+    let said = Server::prepare(&etcd.flags())?.refused()?;
+    ensure!(said.contains("--pki-dir"), "{said}");
+    one.stop()?;
+    let dir = one.data_dir().display().to_string();
+    let run = peapod_tests::command::run(
+        peapod_tests::command::peapod()?,
+        ["server", "--data-dir", &dir, "--listen", one.listen()],
+    )?;
+    let said = run.refused()?;
+    ensure!(said.contains("--store says sled"), "{said}");
+    Ok(())
+}
