@@ -17,6 +17,7 @@
 use std::sync::Arc;
 
 use kube::Client;
+use parking_lot::Mutex;
 use peapod_api::attach::PodNetwork;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -57,6 +58,7 @@ pub async fn run(
     };
     let port = server.as_ref().map(Server::port);
     let (node, watched) = watch::channel(Arc::new(keeper::describe(&config, port).await));
+    let table = Table::default();
     let context = Arc::new(Context {
         client: client.clone(),
         runtime: config.runtime.clone(),
@@ -67,9 +69,11 @@ pub async fn run(
         prober: Prober::new().map_err(Error::Prober)?,
         node: watched,
         limits: Limits::default(),
+        table: table.clone(),
+        admission: Mutex::default(),
+        room: watch::Sender::new(()),
         config: config.clone(),
     });
-    let table = Table::default();
     let mut tasks = JoinSet::new();
     let folder = config.local_volumes_dir.clone();
     tasks.spawn(reclaim::run(

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod};
 use peapod_api::k8s_openapi;
 use peapod_api::selector::{Requirement, Selector};
 
+use super::resize::Judgement;
 use super::{qos, spec};
 
 /// Why a pod is refused; the pod fails with these.
@@ -27,6 +28,23 @@ pub fn admit<'a>(
     fits(pod, node, others.clone())?;
     selected(pod, node)?;
     ports_free(pod, others)
+}
+
+/// Judges whether the node can give a pod that it runs what the pod now asks for.
+pub fn resize<'a>(
+    pod: &Pod,
+    node: &Node,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+) -> Judgement {
+    let text = |refusal: Refusal, what: &str| {
+        let message = refusal.message.replacen("Pod was rejected: ", "", 1);
+        message.replacen("enough resource", &format!("enough {what}"), 1)
+    };
+    match (fits(pod, node, std::iter::empty()), fits(pod, node, others)) {
+        (Err(alone), _) => Judgement::Infeasible(text(alone, "capacity")),
+        (Ok(()), Err(beside)) => Judgement::Deferred(text(beside, "resource")),
+        (Ok(()), Ok(())) => Judgement::Fits,
+    }
 }
 
 fn fits<'a>(

@@ -61,6 +61,13 @@ impl Machine {
             Event::Exited(exit) => self.exited(exit),
             Event::Reconciled { observed, as_of } => self.reconcile(&observed, as_of),
             Event::Evicted(message) => self.evict(message, now),
+            Event::ResizeJudged(judgement) => self.resize_judged(judgement),
+            Event::Resized {
+                given,
+                settled,
+                error,
+            } => self.resized(given, settled, error, now),
+            Event::RoomChanged => self.room_changed(),
             Event::DependencyChanged => self.dependency_changed(),
             Event::TornDown => self.release.succeeded(),
             Event::TearDownFailed(message) => {
@@ -76,7 +83,7 @@ impl Machine {
     }
 
     fn desire(&mut self, pod: Arc<Pod>, now: Timestamp) {
-        self.pod = pod;
+        self.desire_resources(pod);
         let pod = self.pod.clone();
         for view in view(&pod) {
             if !self.containers.iter().any(|c| c.name == view.name) {

@@ -1,7 +1,7 @@
 //! One container of the pod: what is known of it, and what it needs to run.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use peapod_api::k8s_openapi;
 
 use super::backoff::{Backoff, CrashBackoff};
@@ -74,6 +74,8 @@ pub struct Container {
     pub last: Option<Exit>,
     /// `restartCount`
     pub restarts: u32,
+    /// The resources that its present run has.
+    pub given: Option<ResourceRequirements>,
     /// The image it runs or ran last.
     pub image: Option<ImageRef>,
     /// The image for its next start.
@@ -97,6 +99,7 @@ impl Container {
             state: State::Idle,
             last: None,
             restarts: 0,
+            given: None,
             image: None,
             stage: ImageStage::Unknown,
             waiting: None,

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use peapod_api::k8s_openapi;
+
+use super::resize::Judgement;
 
 /// What kind of container of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +153,15 @@ pub enum Outcome {
     Failure(String),
 }
 
+/// What a running container has been given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Given {
+    /// The runtime's id.
+    pub id: String,
+    /// Its requests and limits.
+    pub resources: ResourceRequirements,
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -235,6 +246,19 @@ pub enum Event {
     },
     /// The node cannot keep the pod: it takes more than it may. The sentence says of what.
     Evicted(String),
+    /// Whether the node can give what is desired; when it can, it is allocated already.
+    ResizeJudged(Judgement),
+    /// What is allocated was given, as far as it could be.
+    Resized {
+        /// The containers that have it.
+        given: Vec<Given>,
+        /// Whether the pod's cgroup has its final limits.
+        settled: bool,
+        /// Why it was not given to all.
+        error: Option<String>,
+    },
+    /// Another pod of the node takes less than before.
+    RoomChanged,
     /// Something the pod refers to (a ConfigMap, a Secret, a claim) has changed or appeared.
     DependencyChanged,
     /// Everything on the node is released.
@@ -293,6 +317,16 @@ pub enum Action {
         id: String,
         /// How.
         signal: StopSignal,
+    },
+    /// Judge whether the node can give what is desired, and allocate it if so.
+    JudgeResize,
+    /// Give what is allocated to the pod's cgroup and to these containers.
+    Resize {
+        /// Names in the pod and the runtime's ids.
+        containers: Vec<(String, String)>,
+        /// Whether all containers have what they should afterwards, so that the pod's cgroup may
+        /// shrink.
+        settle: bool,
     },
     /// Remove an ended container that a newer one has replaced.
     RemoveContainer {

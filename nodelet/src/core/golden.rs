@@ -10,23 +10,27 @@
 //! exited ID CODE [oom] [MESSAGE]     hook ID post|pre [TEXT of its failure]
 //! probe ID KIND ok|TEXT              delete SECONDS | gone | change FIELD VALUE | evict TEXT
 //! torn | tear failed TEXT            tick (at the time that was asked for, until then)
+//! resize NAME cpu=AMOUNT...          judged fits | judged deferred|infeasible TEXT
+//! resized [ID...] [settled] [but TEXT]    room
 //! restart RUNNING-ID...              (the agent is killed and comes back)
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
 
 use super::event::{
-    Event, Exit, Hook, ImageFault, ImageRef, Observed, ObservedState, Outcome, ProbeKind,
+    Event, Exit, Given, Hook, ImageFault, ImageRef, Observed, ObservedState, Outcome, ProbeKind,
     StartFault,
 };
-use super::{Action, Machine};
+use super::{Action, Judgement, Machine};
 
 #[test]
 fn golden() {
@@ -235,6 +239,35 @@ impl Play {
                 self.pod.metadata.deletion_grace_period_seconds = Some(words[1].parse().unwrap());
                 Event::Desired(Arc::new(self.pod.clone()))
             }
+            "resize" => {
+                let spec = self.pod.spec.as_mut().unwrap();
+                let mut all = spec.containers.iter_mut();
+                let container = all.find(|c| c.name == words[1]).unwrap();
+                container.resources = Some(amounts(&words[2..]));
+                Event::Desired(Arc::new(self.pod.clone()))
+            }
+            "judged" => Event::ResizeJudged(match words[1] {
+                "fits" => {
+                    self.machine.grant_resize();
+                    Judgement::Fits
+                }
+                "deferred" => Judgement::Deferred(rest(2)),
+                _ => Judgement::Infeasible(rest(2)),
+            }),
+            "resized" => {
+                let (ids, error) = line.split_once(" but ").unwrap_or((line, ""));
+                let ids = ids.split_whitespace().skip(1);
+                let settled = ids.clone().any(|word| word == "settled") && error.is_empty();
+                let ids = ids.filter(|word| *word != "settled").map(str::to_owned);
+                let given = ids.map(|id| self.given(id)).collect();
+                let error = (!error.is_empty()).then(|| error.to_owned());
+                Event::Resized {
+                    given,
+                    settled,
+                    error,
+                }
+            }
+            "room" => Event::RoomChanged,
             "change" => {
                 assert_eq!(words[1], "image");
                 let spec = self.pod.spec.as_mut().unwrap();
@@ -242,6 +275,17 @@ impl Play {
                 Event::Desired(Arc::new(self.pod.clone()))
             }
             other => panic!("no event is called {other}"),
+        }
+    }
+
+    /// A container with what is allocated to it.
+    fn given(&self, id: String) -> Given {
+        let seen = self.observed.iter().find(|seen| seen.id == id).unwrap();
+        let pod = self.machine.pod();
+        let container = super::find_container(pod, &seen.container).unwrap();
+        Given {
+            id,
+            resources: container.resources.clone().unwrap_or_default(),
         }
     }
 
@@ -287,6 +331,19 @@ impl Play {
     }
 }
 
+/// `cpu=1 memory=1Gi` as requests and limits.
+fn amounts(words: &[&str]) -> ResourceRequirements {
+    let pairs = words.iter().map(|word| word.split_once('=').unwrap());
+    let all: BTreeMap<_, _> = pairs
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+        .collect();
+    ResourceRequirements {
+        limits: Some(all.clone()),
+        requests: Some(all),
+        claims: None,
+    }
+}
+
 fn exit(id: &str, code: i32, since: Option<Timestamp>, now: Timestamp) -> Exit {
     Exit {
         id: id.to_owned(),
@@ -319,6 +376,12 @@ fn show_action(action: &Action) -> String {
         Action::RunHook { id, hook, .. } => format!("run {hook:?} of {id}"),
         Action::Probe { id, kind, .. } => format!("probe {kind:?} of {id}"),
         Action::Signal { id, signal, .. } => format!("signal {id}: {signal:?}"),
+        Action::JudgeResize => "judge the resize".to_owned(),
+        Action::Resize { containers, settle } => {
+            let ids: Vec<&str> = containers.iter().map(|(_, id)| id.as_str()).collect();
+            let settle = if *settle { ", then the pod" } else { "" };
+            format!("resize [{}]{settle}", ids.join(" "))
+        }
         Action::RemoveContainer { id } => format!("remove {id}"),
         Action::TearDown { purge } => format!("tear down{}", if *purge { ", purge" } else { "" }),
         Action::Finish => "finish".to_owned(),
@@ -378,8 +441,14 @@ fn show_container(status: &ContainerStatus) -> String {
         0 => String::new(),
         count => format!(", restarts {count}"),
     };
+    let given = status.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let given: String = given
+        .into_iter()
+        .flatten()
+        .map(|(name, amount)| format!(", {name} {}", amount.0))
+        .collect();
     format!(
-        "{}: {state}{ready}{restarts}{}",
+        "{}: {state}{ready}{restarts}{}{given}",
         status.name,
         last.unwrap_or_default()
     )

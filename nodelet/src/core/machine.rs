@@ -10,6 +10,7 @@ use peapod_api::k8s_openapi;
 use super::backoff::Backoff;
 use super::container::{Container, State};
 use super::event::{Action, Event, Exit, Note, Severity};
+use super::resize::Resize;
 use super::spec::{self, view};
 
 /// Something the pod has once: its volumes, its namespaces, its release.
@@ -64,7 +65,11 @@ pub(super) struct Verdict {
 /// One pod.
 #[derive(Debug)]
 pub struct Machine {
+    /// As it is run: with what is allocated to it.
     pub(super) pod: Arc<Pod>,
+    /// As the API has it.
+    pub(super) desired: Arc<Pod>,
+    pub(super) resize: Resize,
     pub(super) containers: Vec<Container>,
     pub(super) volumes: Part,
     pub(super) refresh_at: Option<Timestamp>,
@@ -97,7 +102,9 @@ impl Machine {
                 .as_ref()
                 .and_then(|s| s.conditions.clone())
                 .unwrap_or_default(),
+            desired: pod.clone(),
             pod,
+            resize: Resize::default(),
             volumes: Part::default(),
             refresh_at: None,
             sandbox: Part::default(),
@@ -147,7 +154,7 @@ impl Machine {
         self.wake
     }
 
-    /// The pod as it was last desired.
+    /// The pod as it was last desired, with the resources that are allocated to it.
     pub fn pod(&self) -> &Arc<Pod> {
         &self.pod
     }

@@ -28,6 +28,7 @@ mod machine;
 mod probe;
 pub mod qos;
 mod recover;
+mod resize;
 mod spec;
 mod status;
 mod step;
@@ -37,9 +38,10 @@ mod stop;
 mod golden;
 
 pub use event::{
-    Action, Event, Exit, Hook, ImageFault, ImageRef, Kind, Note, Observed, ObservedState, Outcome,
-    ProbeKind, Severity, StartFault, StopSignal,
+    Action, Event, Exit, Given, Hook, ImageFault, ImageRef, Kind, Note, Observed, ObservedState,
+    Outcome, ProbeKind, Severity, StartFault, StopSignal,
 };
 pub use machine::Machine;
+pub use resize::Judgement;
 pub use spec::{View, find, find_container, full_name, of as spec_of, view};
-pub use status::{OWN_CONDITIONS, bare_id};
+pub use status::{bare_id, is_own_condition};

@@ -12,6 +12,7 @@ use peapod_api::k8s_openapi;
 use super::container::{Container, Run, State};
 use super::event::{Action, Event, Exit, ImageRef, Kind, Observed, ObservedState, ProbeKind};
 use super::machine::{Ending, Machine, Verdict};
+use super::resize::{allocated, resources_of};
 use super::spec::{View, view};
 use super::status::bare_id;
 
@@ -37,6 +38,7 @@ impl Machine {
             machine.start_time = at;
         }
         machine.ips = addresses(&status);
+        machine.pod = given_before(&pod, &status);
         let mut stale = Vec::new();
         machine.containers = view(&pod)
             .map(|view| {
@@ -47,7 +49,9 @@ impl Machine {
                     .collect();
                 seen.sort_by_key(|seen| std::cmp::Reverse(seen.attempt));
                 stale.extend(seen.iter().skip(2).map(|seen| seen.id.clone()));
-                restore(&view, told, &seen, now)
+                let mut container = restore(&view, told, &seen, now);
+                container.given = resources_of(&machine.pod, view.name).cloned();
+                container
             })
             .collect();
         let over = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
@@ -69,6 +73,27 @@ impl Machine {
         actions.extend(stale.into_iter().map(|id| Action::RemoveContainer { id }));
         (machine, actions)
     }
+}
+
+/// The pod with the resources that its containers were given, by what the API was told.
+fn given_before(pod: &Arc<Pod>, status: &PodStatus) -> Arc<Pod> {
+    let mut before = Pod::clone(pod);
+    let Some(spec) = &mut before.spec else {
+        return pod.clone();
+    };
+    let told = [&status.init_container_statuses, &status.container_statuses];
+    let told = || told.into_iter().flatten().flatten();
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(&mut spec.containers) {
+        let told = told().find(|told| told.name == container.name);
+        if let Some(resources) = told.and_then(|told| told.resources.clone()) {
+            container.resources = Some(resources);
+        }
+    }
+    if spec.resources.is_some() && status.resources.is_some() {
+        spec.resources.clone_from(&status.resources);
+    }
+    allocated(pod, &before)
 }
 
 fn addresses(status: &PodStatus) -> Vec<IpAddr> {

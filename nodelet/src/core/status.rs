@@ -1,12 +1,14 @@
 //! What the API is told: phase, conditions and container states.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, PodCondition, PodIP, PodStatus,
+    ContainerStatus, HostIP, PodCondition, PodIP, PodStatus, ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::{conditions, k8s_openapi};
 
@@ -14,15 +16,20 @@ use super::container::{Container, State};
 use super::end::EVICTED;
 use super::event::{Exit, Kind};
 use super::machine::Machine;
-use super::{qos, recover, spec};
+use super::{qos, recover, resize, spec};
 
-/// The conditions that the node agent owns; all others are someone else's and stay as they are.
-pub const OWN_CONDITIONS: [&str; 4] = [
+/// The conditions that the node agent owns and that are always there.
+const OWN_CONDITIONS: [&str; 4] = [
     "PodReadyToStartContainers",
     "Initialized",
     "ContainersReady",
     "Ready",
 ];
+
+/// Whether a condition is the node agent's own.
+pub fn is_own_condition(kind: &str) -> bool {
+    OWN_CONDITIONS.contains(&kind) || [resize::PENDING, resize::IN_PROGRESS].contains(&kind)
+}
 
 /// The scheme of the ids of containers in the API.
 const ID_SCHEME: &str = "containerd://";
@@ -33,6 +40,7 @@ impl Machine {
         let phase = self.phase();
         let host_network = spec::of(&self.pod).host_network == Some(true);
         let ips = if host_network { host_ips } else { &self.ips };
+        let whole = spec::of(&self.pod).resources.as_ref();
         let host: Vec<HostIP> = host_ips
             .iter()
             .map(|ip| HostIP { ip: ip.to_string() })
@@ -52,6 +60,8 @@ impl Machine {
                 .then(|| ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()),
             start_time: Some(Time(self.start_time)),
             qos_class: Some(qos::class(spec::of(&self.pod)).to_owned()),
+            resources: whole.cloned(),
+            allocated_resources: whole.and_then(requests),
             reason: self.verdict.as_ref().map(|verdict| verdict.reason.clone()),
             message: self.verdict.as_ref().map(|verdict| verdict.message.clone()),
             ..PodStatus::default()
@@ -130,8 +140,16 @@ impl Machine {
             .filter(|id| !id.is_empty());
         let image = container.image.as_ref();
         let spec_image = view.map(|v| v.image.to_owned()).unwrap_or_default();
+        let allocated = resize::resources_of(&self.pod, &container.name);
+        let given = match container.run() {
+            Some(_) => container.given.as_ref(),
+            None => allocated,
+        };
+        let sized = container.kind != Kind::Ephemeral;
         ContainerStatus {
             name: container.name.clone(),
+            resources: sized.then(|| given.cloned().map(plain).unwrap_or_default()),
+            allocated_resources: allocated.and_then(requests),
             state: Some(state),
             last_state: last.map(terminated),
             ready: container.ready(),
@@ -196,11 +214,8 @@ impl Machine {
         let theirs = status
             .and_then(|s| s.conditions.as_deref())
             .unwrap_or_default();
-        self.conditions
-            .retain(|c| OWN_CONDITIONS.contains(&c.type_.as_str()));
-        let foreign = theirs
-            .iter()
-            .filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str()));
+        self.conditions.retain(|c| is_own_condition(&c.type_));
+        let foreign = theirs.iter().filter(|c| !is_own_condition(&c.type_));
         self.conditions.extend(foreign.cloned());
     }
 
@@ -237,6 +252,7 @@ impl Machine {
             );
         }
         self.tell_of_eviction(now);
+        self.tell_of_resize(now);
         if conditions::find(&self.conditions, "PodScheduled").is_none() {
             self.conditions.push(PodCondition {
                 type_: "PodScheduled".to_owned(),
@@ -323,6 +339,18 @@ impl Machine {
         }
         Err((Some("ReadinessGatesNotReady"), Some(messages.join(", "))))
     }
+}
+
+/// Requests and limits only: claims are told of elsewhere.
+fn plain(resources: ResourceRequirements) -> ResourceRequirements {
+    ResourceRequirements {
+        claims: None,
+        ..resources
+    }
+}
+
+fn requests(resources: &ResourceRequirements) -> Option<BTreeMap<String, Quantity>> {
+    resources.requests.clone().filter(|all| !all.is_empty())
 }
 
 /// `True` with a reason, or `False` with reason and message.

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::container::{Container, ImageStage, Run, State, Waiting};
 use super::event::{Action, Hook, Kind, ProbeKind};
 use super::machine::{Machine, Verdict};
+use super::resize::resources_of;
 use super::spec::{self, View};
 use super::stop::later;
 
@@ -79,6 +80,7 @@ impl Machine {
         for index in self.wanted() {
             self.ensure(index, now);
         }
+        self.step_resize(now);
         self.tend(now);
     }
 
@@ -201,6 +203,7 @@ impl Machine {
             .iter()
             .any(|earlier| self.starts_with_hook(earlier));
         let ready = self.sandbox.ready && self.volumes.ready && !waits_for_hook;
+        let resources = resources_of(&self.pod, view.name).cloned();
         let container = &mut self.containers[index];
         let name = container.name.clone();
         match &container.stage {
@@ -217,6 +220,7 @@ impl Machine {
                     _ => None,
                 };
                 container.restarts = attempt;
+                container.given = resources;
                 container.image = Some(image.clone());
                 if container
                     .waiting

@@ -9,7 +9,7 @@ use peapod_api::k8s_openapi;
 use super::expand::expand_with;
 use super::{Missing, resources, security};
 use crate::core::spec_of;
-use crate::runtime::{ContainerSpec, Image, Mount};
+use crate::runtime::{ContainerId, ContainerSpec, Image, Mount};
 
 /// Label of a container: `spec.image` that it was made from.
 pub const LABEL_IMAGE: &str = "nodelet.peapod.dev/image";
@@ -25,6 +25,8 @@ pub struct Parts<'a> {
     pub attempt: u32,
     /// The image, present on the node.
     pub image: &'a Image,
+    /// The runtime's ID of the container that it targets, if it does.
+    pub target: Option<ContainerId>,
     /// Its environment, from [`super::env::build`].
     pub env: Vec<(String, String)>,
     /// Its mounts, in place on the node.
@@ -78,6 +80,7 @@ pub fn container(parts: Parts) -> Result<ContainerSpec, Missing> {
         stdin_once: container.stdin_once == Some(true),
         log_path: Some(parts.log_path),
         labels: BTreeMap::from([(LABEL_IMAGE.to_owned(), image_name)]),
+        pid_of: parts.target,
         runtime_handler: None,
         env,
     })
@@ -113,6 +116,7 @@ mod tests {
                 id: "sha256:1".into(),
                 ..Image::default()
             },
+            target: None,
             env: vec![("A".into(), "1".into())],
             mounts: vec![mount("/data/deep"), mount("/data")],
             log_path: "/log".into(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use peapod_api::attach::{AttachRequest, DetachRequest};
 
 use super::context::{PLACE_TIMEOUT, START_TIMEOUT};
-use super::{Context, Entry, images, signals, start};
+use super::{Context, Entry, images, resize, signals, start};
 use crate::core::{Action, Event, Hook, StartFault, StopSignal, find_container, spec_of};
 use crate::make::sandbox;
 use crate::runtime::ContainerId;
@@ -83,6 +83,10 @@ pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action)
                 tracing::warn!(%container, %id, %error, "cannot signal a container");
             }
             None
+        }
+        Action::JudgeResize => Some(Event::ResizeJudged(resize::judge(context, entry))),
+        Action::Resize { containers, settle } => {
+            Some(resize::apply(context, entry, containers, settle).await)
         }
         Action::RemoveContainer { id } => {
             if let Err(error) = context

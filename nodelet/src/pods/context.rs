@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
+use parking_lot::Mutex;
 use peapod_api::attach::PodNetwork;
 use peapod_api::k8s_openapi;
 use tokio::sync::{Semaphore, watch};
 
+use super::Table;
 use super::notes::Notes;
 use crate::config::Config;
 use crate::core::qos::Amounts;
@@ -70,6 +72,12 @@ pub struct Context {
     pub node: watch::Receiver<Arc<Node>>,
     /// How many at once.
     pub limits: Limits,
+    /// All pods of the node.
+    pub table: Table,
+    /// Held while a pod is admitted or its allocation changes.
+    pub admission: Mutex<()>,
+    /// Marked when a pod takes less of the node than before.
+    pub room: watch::Sender<()>,
 }
 
 impl Context {

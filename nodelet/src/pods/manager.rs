@@ -159,6 +159,8 @@ impl Manager {
     fn begin(&mut self, uid: String, pod: Arc<Pod>) {
         let observed = self.found.containers.remove(&uid).unwrap_or_default();
         let sandbox = self.found.sandboxes.remove(&uid);
+        let context = self.context.clone();
+        let _admission = context.admission.lock();
         let (machine, actions) = self.machine(&pod, &observed);
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let entry = Arc::new(Entry {

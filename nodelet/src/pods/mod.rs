@@ -13,6 +13,7 @@ pub mod notes;
 pub mod observe;
 pub mod orphans;
 pub mod report;
+mod resize;
 mod signals;
 pub mod start;
 pub mod table;

@@ -6,7 +6,7 @@ use kube::{Api, Client};
 use peapod_api::k8s_openapi;
 use serde_json::{Map, Value, json};
 
-use crate::core::OWN_CONDITIONS;
+use crate::core::is_own_condition;
 
 /// Fields that must be taken away explicitly when they are no longer set.
 const VANISHING: [&str; 6] = [
@@ -29,9 +29,20 @@ pub fn patch(uid: &str, old: Option<&PodStatus>, new: &PodStatus) -> Value {
                     .iter()
                     .any(|other| other.type_ == condition.type_)
             });
-        OWN_CONDITIONS.contains(&condition.type_.as_str()) || !known
+        is_own_condition(&condition.type_) || !known
     });
-    let conditions: Vec<Value> = own.map(condition).collect();
+    let mut conditions: Vec<Value> = own.map(condition).collect();
+    // Of ours some are there only while they hold.
+    let over = old
+        .and_then(|old| old.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    let over = over.filter(|before| {
+        let kind = &before.type_;
+        let mut now = new.conditions.iter().flatten();
+        is_own_condition(kind) && now.all(|condition| &condition.type_ != kind)
+    });
+    conditions.extend(over.map(|before| json!({"$patch": "delete", "type": before.type_})));
     let rest = PodStatus {
         conditions: None,
         ..new.clone()

@@ -17,7 +17,7 @@ use crate::make::etc::{self, ResolvConf};
 use crate::make::expand::expand_with;
 use crate::make::{self, Missing, env, sandbox};
 use crate::objects::References;
-use crate::runtime::{ContainerSpec, Image, Mount, Propagation};
+use crate::runtime::{ContainerId, ContainerSpec, Image, Mount, Propagation};
 use crate::volumes::{Located, subpath};
 
 /// Most services whose variables a container gets.
@@ -155,6 +155,7 @@ async fn prepare(
         Ok(mounts) => mounts.map_err(|e| StartFault::Config(e.to_string()))?,
         Err(error) => return Err(StartFault::Create(error.to_string())),
     };
+    let target = target(entry, &pod, name)?;
     let memory = context
         .allocatable()
         .get("memory")
@@ -164,6 +165,7 @@ async fn prepare(
         container: &container,
         attempt,
         image: &image,
+        target,
         env,
         mounts,
         log_path,
@@ -171,6 +173,23 @@ async fn prepare(
         node_memory_bytes: memory,
     })
     .map_err(config)
+}
+
+/// The container that an ephemeral one targets, which must run.
+fn target(entry: &Entry, pod: &Pod, name: &str) -> Result<Option<ContainerId>, StartFault> {
+    let mut ephemeral = spec_of(pod).ephemeral_containers.iter().flatten();
+    let found = ephemeral.find(|container| container.name == name);
+    let Some(target) = found.and_then(|container| container.target_container_name.as_deref())
+    else {
+        return Ok(None);
+    };
+    let machine = entry.machine.lock();
+    match machine.container_id(target, false) {
+        Some(id) if machine.runs(target) => Ok(Some(ContainerId(id.to_owned()))),
+        _ => Err(StartFault::Config(format!(
+            "container \"{target}\", which {name} targets, does not run"
+        ))),
+    }
 }
 
 /// The image that was made ready a moment ago.

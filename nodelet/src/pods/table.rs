@@ -104,12 +104,17 @@ impl Table {
         self.0.write().remove(uid);
     }
 
-    /// The pods that hold resources of the node, as they are desired.
+    /// The pods that hold resources of the node, with what is allocated to them.
     pub fn occupants(&self) -> Vec<Arc<Pod>> {
+        self.occupants_but("")
+    }
+
+    /// Those but for the one of a UID.
+    pub fn occupants_but(&self, uid: &str) -> Vec<Arc<Pod>> {
         let entries = self.all();
         let holding = entries
             .iter()
-            .filter(|entry| entry.machine.lock().occupies());
+            .filter(|entry| entry.uid != uid && entry.machine.lock().occupies());
         holding.map(|entry| entry.pod()).collect()
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use peapod_api::k8s_openapi;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -60,6 +60,7 @@ pub struct Worker {
     inbox: mpsc::Receiver<Message>,
     tasks: JoinSet<Done>,
     changes: Changes,
+    room: watch::Receiver<()>,
     written: Option<PodStatus>,
     writing: bool,
     deleted: bool,
@@ -74,6 +75,7 @@ impl Worker {
         let changes = entry.references.lock().changes();
         let written = entry.pod().status.clone();
         Self {
+            room: context.room.subscribe(),
             context,
             entry,
             inbox,
@@ -101,6 +103,11 @@ impl Worker {
                 },
                 Some(done) = self.tasks.join_next() => self.done(done).await,
                 () = self.changes.next() => self.feed(Event::DependencyChanged),
+                Ok(()) = self.room.changed() => {
+                    if self.entry.machine.lock().awaits_room() {
+                        self.feed(Event::RoomChanged);
+                    }
+                }
                 () = sleep_until(wake) => self.feed(Event::Tick),
             }
         }
@@ -157,7 +164,16 @@ impl Worker {
 
     fn feed(&mut self, event: Event) {
         tracing::trace!(pod = %self.entry.uid, ?event, "event");
-        let actions = self.entry.machine.lock().handle(event, Timestamp::now());
+        let resized = matches!(event, Event::Resized { settled: true, .. });
+        let (actions, left) = {
+            let mut machine = self.entry.machine.lock();
+            let held = machine.occupies();
+            let actions = machine.handle(event, Timestamp::now());
+            (actions, held && !machine.occupies())
+        };
+        if resized || left {
+            self.context.room.send_replace(());
+        }
         self.entry.stepped.send_replace(());
         self.perform(actions);
     }

@@ -179,6 +179,7 @@ impl Runtime for Hollow {
                 spec: spec.clone(),
                 created_at,
                 netns,
+                reaper: None,
                 alive: true,
             });
         Ok(sandbox.clone())

@@ -14,6 +14,7 @@
 pub mod cgroups;
 pub mod containerd;
 pub mod hollow;
+pub mod reaper;
 pub mod spec;
 pub mod sys;
 pub mod types;

@@ -4,19 +4,22 @@
 //! A thread that has left its namespaces must not serve anyone else afterwards, so each such
 //! job gets a thread of its own that ends with the job.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, statfs};
-use nix::unistd::setsid;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, chdir, pivot_root, setsid};
 use tokio::io::unix::AsyncFd;
 
 /// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
@@ -47,13 +50,7 @@ pub fn pin_namespaces(
         for pin in &pins {
             File::create(&pin.path)?;
             let source = format!("/proc/thread-self/ns/{}", pin.name);
-            mount(
-                Some(source.as_str()),
-                &pin.path,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )?;
+            bind(Path::new(&source), &pin.path)?;
         }
         Ok(())
     })
@@ -71,7 +68,8 @@ pub fn in_netns<T: Send + 'static>(
     })
 }
 
-fn in_thread<T: Send + 'static>(
+/// Runs `job` in a thread of its own, whose namespaces it may change.
+pub fn in_thread<T: Send + 'static>(
     name: &str,
     job: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -111,6 +109,31 @@ pub fn mount_tmpfs(path: &Path, options: &str) -> io::Result<()> {
     )?)
 }
 
+/// Mounts a file or directory over another.
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    Ok(mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?)
+}
+
+/// Makes an empty, read-only file system the root of the calling thread, which has a mount namespace
+/// of its own. `dir` is where it is mounted on the way.
+pub fn pivot_to_empty(dir: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("none"), dir, Some("tmpfs"), flags, Some("size=4k"))?;
+    // The old root is mounted over the new one, and then taken away.
+    chdir(dir)?;
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(chdir("/")?)
+}
+
 /// Brings up the loopback interface of the calling thread's network namespace.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket(
@@ -148,6 +171,74 @@ pub fn own_session(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only three system calls run, all of them
     // async-signal-safe.
     unsafe { command.pre_exec(prepare) }
+}
+
+/// Lets the command's process become the program behind a descriptor, in a session of its own,
+/// unable to gain privileges, its children taken away by the kernel.
+pub fn exec_descriptor<'a>(
+    command: &'a mut Command,
+    program: BorrowedFd<'static>,
+    name: &'static CStr,
+) -> &'a mut Command {
+    let become_it = move || {
+        setsid()?;
+        set_no_new_privs()?;
+        let arguments = [name.as_ptr(), std::ptr::null()];
+        let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+        // SAFETY: setting a signal to be ignored installs no handler. The arrays end with a null,
+        // and live, as what they point to, until the call returns, which it does only on failure.
+        unsafe {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            libc::syscall(
+                libc::SYS_execveat,
+                program.as_raw_fd(),
+                c"".as_ptr(),
+                arguments.as_ptr(),
+                environment.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+        }
+        Err(io::Error::last_os_error())
+    };
+    // SAFETY: between fork and exec only system calls run, all of them async-signal-safe.
+    unsafe { command.pre_exec(become_it) }
+}
+
+/// Holds on to a process, so that its number cannot come to mean another; `None` if it is gone.
+pub fn open_process(pid: u32) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if let Ok(fd) = RawFd::try_from(fd)
+        && fd >= 0
+    {
+        // SAFETY: the kernel has just opened it for us.
+        return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        error => Err(error),
+    }
+}
+
+/// Sends SIGKILL to a process that is held on to. Succeeds when it is gone.
+pub fn kill_process(process: BorrowedFd<'_>) -> io::Result<()> {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    let fd = process.as_raw_fd();
+    // SAFETY: without a `siginfo_t` the call takes numbers only.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, info, 0) };
+    match (sent, io::Error::last_os_error()) {
+        (0, _) => Ok(()),
+        (_, error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        (_, error) => Err(error),
+    }
+}
+
+/// Takes away a process that has ended, if it is a child of this one.
+pub fn reap(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // One that an agent before this one started is the system's to take away.
+        let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+    }
 }
 
 /// Lets the reactor wake its owner when there is something to read.

@@ -80,6 +80,9 @@ pub struct Sandbox {
     pub created_at: Timestamp,
     /// Where the network namespace is pinned; `None` with the host's network.
     pub netns: Option<PathBuf>,
+    /// The first process of the PID namespace that the containers share, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaper: Option<u32>,
     /// Whether the namespaces are still there. A reboot takes them: remove the sandbox and make
     /// it anew.
     pub alive: bool,
@@ -152,6 +155,9 @@ pub struct ContainerSpec {
     pub log_path: Option<PathBuf>,
     /// Kept with the container for the caller. Keys under `peapod.dev/` are the runtime's.
     pub labels: BTreeMap<String, String>,
+    /// Shares the process IDs of this container of its pod, which runs (`targetContainerName`),
+    /// instead of having its own.
+    pub pid_of: Option<ContainerId>,
     /// OCI runtime to use (`runc`, `crun`), instead of the node's default.
     pub runtime_handler: Option<String>,
 }
@@ -529,4 +535,26 @@ pub struct ImageUsage {
     pub bytes: u64,
     /// Files and directories.
     pub inodes: u64,
+}
+
+// === impl Resources ===
+
+impl Resources {
+    /// Of each limit the wider one; what either does not set stays as it is.
+    pub fn most(&self, other: &Self) -> Self {
+        /// `None` and negative numbers are no limit.
+        fn wider(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+            match (one?, other?) {
+                (a, b) if a < 0 || b < 0 => Some(-1),
+                (a, b) => Some(a.max(b)),
+            }
+        }
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota_us: wider(self.cpu_quota_us, other.cpu_quota_us),
+            memory_limit_bytes: wider(self.memory_limit_bytes, other.memory_limit_bytes),
+            pids_limit: wider(self.pids_limit, other.pids_limit),
+            ..other.clone()
+        }
+    }
 }

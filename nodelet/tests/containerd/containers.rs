@@ -1,10 +1,11 @@
 //! What a container is given, and how its end is told.
 
 use peapod_nodelet::runtime::{
-    ContainerState, Error, ExitReason, Mount, Resources, Runtime, Seccomp, Security, User,
+    ContainerState, Error, ExitReason, Mount, NamespaceMode, Resources, Runtime, Seccomp, Security,
+    User,
 };
 
-use crate::support::Node;
+use crate::support::{Node, sandbox};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_runs_and_its_end_and_log_are_known() {
@@ -191,4 +192,60 @@ async fn memory_is_limited_and_the_kernels_kill_is_told_from_others() {
     node.runtime().signal_container(&id, 9).await.unwrap();
     let exit = node.exit(&id).await;
     assert_eq!((exit.code, exit.reason), (137, ExitReason::Exited));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_share_their_processes_when_the_pod_says_so() {
+    let mut node = Node::start().await;
+    let mut shared = sandbox("together");
+    shared.pid = NamespaceMode::Pod;
+    let made = node.runtime().create_sandbox(&shared).await.unwrap();
+    let reaper = made.reaper.expect("a first process");
+    let first = node
+        .run(&node.container("together", "first", "sleep 1001"))
+        .await;
+    let script = "until ps -o args | grep -q '[s]leep 1001'; do sleep 0.1; done; echo pid $$";
+    let (exit, log) = node
+        .run_to_end(&node.container("together", "second", script))
+        .await;
+    assert_eq!(exit.code, 0);
+    assert_ne!(
+        log.trim(),
+        "pid 1",
+        "it is the first of the pod, not of a namespace"
+    );
+
+    // A new agent finds the pod as it was.
+    node.restart_agent().await;
+    let found = node.runtime().sandboxes().await.unwrap();
+    assert_eq!((found[0].alive, found[0].reaper), (true, Some(reaper)));
+    let running = node.runtime().container(&first).await.unwrap().state;
+    assert!(
+        matches!(running, ContainerState::Running { .. }),
+        "{running:?}"
+    );
+
+    node.runtime().remove_sandbox("together").await.unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{reaper}")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_joins_the_processes_of_another() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let target = node.run(&node.container("web", "app", "sleep 1001")).await;
+    let mut debugger = node.container("web", "debugger", "ps -o pid,args");
+    debugger.pid_of = Some(target.clone());
+    let (_, log) = node.run_to_end(&debugger).await;
+    assert!(log.contains("1 sleep 1001"), "{log}");
+
+    node.runtime().signal_container(&target, 9).await.unwrap();
+    node.exit(&target).await;
+    debugger.attempt = 1;
+    let error = node
+        .runtime()
+        .create_container(&debugger)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("does not run"), "{error}");
 }

@@ -102,6 +102,19 @@ impl Cgroups {
         }
     }
 
+    /// Puts a process into a group below one that [`Cgroups::apply`] made.
+    pub fn join(&self, group: &Path, pid: u32) -> Result<()> {
+        let group = relative(group);
+        let dirs: Vec<PathBuf> = match self {
+            Self::V1(controllers) => v1::limiting(controllers, group),
+            Self::V2(root) => vec![root.join(group)],
+        };
+        dirs.iter().try_for_each(|dir| {
+            fs::create_dir_all(dir).map_err(|error| failed("making", dir, &error))?;
+            write(dir, "cgroup.procs", pid)
+        })
+    }
+
     /// Removes a group and those below it. Succeeds when it is gone; fails while a process is in
     /// it.
     pub fn remove(&self, group: &Path) -> Result<()> {

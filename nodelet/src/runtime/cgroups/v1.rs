@@ -13,6 +13,12 @@ type Controllers = BTreeMap<String, PathBuf>;
 /// containers need.
 const LIMITING: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "hugetlb"];
 
+/// The directories of a group in those of them that the host has; some share a mount.
+pub(super) fn limiting(controllers: &Controllers, group: &Path) -> Vec<PathBuf> {
+    let roots = LIMITING.iter().filter_map(|name| controllers.get(*name));
+    roots.map(|root| root.join(group)).collect()
+}
+
 pub(super) fn apply(controllers: &Controllers, group: &Path, resources: &Resources) -> Result<()> {
     for name in LIMITING {
         let Some(root) = controllers.get(name) else {

@@ -1,6 +1,7 @@
 //! Making containers and telling where they stand.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use containerd_client::services::v1::container::Runtime as RuntimeOption;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
@@ -64,7 +65,8 @@ impl Shared {
         }
         let image = self.images.resolve(&spec.image).await?;
         let rootfs = self.prepare_rootfs(id, &image.chain_id).await?;
-        let around = self.surroundings(id, spec, &sandbox, &image, &rootfs)?;
+        let pidns = self.pid_namespace(spec, &sandbox).await?;
+        let around = self.surroundings(id, spec, &sandbox, &image, &rootfs, pidns)?;
         let oci = spec::build(spec, &around, &self.host)?;
         let process = oci.process().clone().unwrap_or_default();
         let now = Timestamp::now();
@@ -164,6 +166,31 @@ impl Shared {
         Ok(mounts.into_iter().map(plain).collect())
     }
 
+    /// The PID namespace that a container joins: the pod's, or another container's. `None` for
+    /// one of its own or the host's.
+    async fn pid_namespace(
+        &self,
+        spec: &ContainerSpec,
+        sandbox: &Sandbox,
+    ) -> Result<Option<PathBuf>> {
+        let target = match (sandbox.spec.pid, &spec.pid_of) {
+            (NamespaceMode::Host, _) | (NamespaceMode::Container, None) => return Ok(None),
+            (NamespaceMode::Pod, _) => {
+                return Ok(Some(self.sandboxes.paths(&spec.pod_uid).pid()));
+            }
+            (NamespaceMode::Container, Some(target)) => target,
+        };
+        match self.get(target).await?.state {
+            ContainerState::Running { pid, .. } => {
+                Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/pid"))))
+            }
+            _ => Err(Error::Invalid(format!(
+                "container {target}, whose process IDs {} is to share, does not run",
+                spec.name
+            ))),
+        }
+    }
+
     fn surroundings(
         &self,
         id: &ContainerId,
@@ -171,15 +198,11 @@ impl Shared {
         sandbox: &Sandbox,
         image: &Resolved,
         rootfs: &[RootfsMount],
+        pidns: Option<PathBuf>,
     ) -> Result<Surroundings> {
         let paths = self.sandboxes.paths(&spec.pod_uid);
         let own = |mode: NamespaceMode, path| (mode != NamespaceMode::Host).then_some(path);
         let pod = &sandbox.spec;
-        if pod.pid == NamespaceMode::Pod {
-            return Err(Error::Invalid(
-                "shareProcessNamespace is not supported by this runtime yet".to_owned(),
-            ));
-        }
         let accounts = host::accounts(rootfs);
         let user = user::resolve(&spec.user, &image.image.config.user, &accounts)?;
         let devices = match spec.security.privileged {
@@ -196,7 +219,7 @@ impl Shared {
             ipcns: own(pod.ipc, paths.ipc()),
             shm: own(pod.ipc, paths.shm()),
             pid: pod.pid,
-            pidns: None,
+            pidns,
             hostname: pod.hostname.clone(),
             cgroup: self.pod_group(pod).join(&id.0),
             image: image.image.config.clone(),

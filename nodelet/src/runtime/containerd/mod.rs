@@ -65,6 +65,9 @@ use crate::logs::writer::Args as LogArgs;
 /// Events that a slow listener may fall behind by before it has to list again.
 const EVENTS_MAX: usize = 4096;
 
+/// The cgroup of a pod's reaper, beside those of its containers.
+const REAPER_GROUP: &str = "reaper";
+
 /// Where and how to run containers.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -251,10 +254,13 @@ impl Shared {
         let spec = spec.clone();
         // Threads that change namespaces, and files of the kernel: none of it for the reactor.
         blocking("making a sandbox", move || {
-            shared
-                .cgroups
-                .apply(&shared.pod_group(&spec), &spec.resources)?;
-            shared.sandboxes.create(&spec, Timestamp::now())
+            let group = shared.pod_group(&spec);
+            shared.cgroups.apply(&group, &spec.resources)?;
+            let sandbox = shared.sandboxes.create(&spec, Timestamp::now())?;
+            if let Some(pid) = sandbox.reaper {
+                shared.cgroups.join(&group.join(REAPER_GROUP), pid)?;
+            }
+            Ok(sandbox)
         })
         .await
     }
@@ -270,6 +276,7 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         blocking("removing a sandbox", move || {
+            shared.sandboxes.unpin(&sandbox.spec.pod.uid)?;
             shared.cgroups.remove(&shared.pod_group(&sandbox.spec))?;
             shared.sandboxes.remove(&sandbox.spec.pod.uid)
         })
@@ -328,10 +335,11 @@ impl Runtime for Containerd {
     }
 
     async fn update_sandbox(&self, pod_uid: &str, resources: &Resources) -> Result<()> {
-        let sandbox = self.shared.sandbox(pod_uid)?;
-        self.shared
-            .cgroups
-            .apply(&self.shared.pod_group(&sandbox.spec), resources)
+        let mut sandbox = self.shared.sandbox(pod_uid)?;
+        let group = self.shared.pod_group(&sandbox.spec);
+        self.shared.cgroups.apply(&group, resources)?;
+        sandbox.spec.resources = resources.clone();
+        self.shared.sandboxes.record(&sandbox)
     }
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<()> {

@@ -2,8 +2,9 @@
 //!
 //! A sandbox is a directory, `sandboxes/UID`, with the namespaces mounted over the files `net`,
 //! `ipc` and `uts`, the pod's `/dev/shm` mounted at `shm`, and `sandbox.json`, written last. No
-//! process holds it. A reboot leaves the directory and takes the mounts: then the sandbox is
-//! not alive.
+//! process holds it, but for pods whose containers share their process IDs: those have a
+//! [`reaper`], with its number in the file `reaper` and the namespace at `pid`. A reboot leaves the
+//! directory and takes the mounts: then the sandbox is not alive.
 
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use nix::sched::CloneFlags;
 
 use crate::runtime::sys::{self, Pin};
-use crate::runtime::{Error, NamespaceMode, Result, Sandbox, SandboxSpec};
+use crate::runtime::{Error, NamespaceMode, Result, Sandbox, SandboxSpec, reaper};
 
 /// Size of a pod's `/dev/shm`, as the other runtimes have it.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
@@ -48,6 +49,11 @@ impl Paths {
         self.dir.join("uts")
     }
 
+    /// The PID namespace.
+    pub fn pid(&self) -> PathBuf {
+        self.dir.join("pid")
+    }
+
     /// The pod's `/dev/shm`.
     pub fn shm(&self) -> PathBuf {
         self.dir.join("shm")
@@ -57,8 +63,17 @@ impl Paths {
         self.dir.join("sandbox.json")
     }
 
-    fn mounts(&self) -> [PathBuf; 4] {
-        [self.net(), self.ipc(), self.uts(), self.shm()]
+    fn reaper(&self) -> PathBuf {
+        self.dir.join("reaper")
+    }
+
+    fn mounts(&self) -> [PathBuf; 5] {
+        [self.net(), self.ipc(), self.uts(), self.pid(), self.shm()]
+    }
+
+    /// The first process of the PID namespace, by the file that names it.
+    fn reaper_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.reaper()).ok()?.parse().ok()
     }
 }
 
@@ -100,14 +115,28 @@ impl Sandboxes {
         if spec.ipc != NamespaceMode::Host {
             sys::mount_tmpfs(&paths.shm(), SHM_OPTIONS).map_err(failed)?;
         }
+        let reaper = (spec.pid == NamespaceMode::Pod)
+            .then(|| start_reaper(spec, &paths))
+            .transpose()
+            .map_err(failed)?;
         let sandbox = Sandbox {
             spec: spec.clone(),
+            reaper,
             created_at: now,
             netns: (spec.network != NamespaceMode::Host).then(|| paths.net()),
             alive: true,
         };
         write_record(&paths.record(), &sandbox).map_err(failed)?;
         Ok(sandbox)
+    }
+
+    /// Keeps what has changed of a sandbox.
+    pub fn record(&self, sandbox: &Sandbox) -> Result<()> {
+        let path = self.paths(&sandbox.spec.pod.uid).record();
+        write_record(&path, sandbox).map_err(|error| Error::Failed {
+            what: format!("writing {}", path.display()),
+            reason: error.to_string(),
+        })
     }
 
     /// One sandbox, if it was completed.
@@ -149,9 +178,13 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
-    /// Unmounts the pinned namespaces and keeps the record, as a reboot leaves it.
+    /// Ends the shared PID namespace, unmounts the pinned namespaces and keeps the record, as a reboot
+    /// leaves it.
     pub fn unpin(&self, pod_uid: &str) -> Result<()> {
         let paths = self.paths(pod_uid);
+        if let Some(pid) = paths.reaper_pid() {
+            reaper::kill(pid, &paths.pid()).map_err(|error| removal_failed(&paths, &error))?;
+        }
         for mount in paths.mounts() {
             sys::unmount(&mount).map_err(|error| removal_failed(&paths, &error))?;
         }
@@ -235,10 +268,29 @@ fn pin(spec: &SandboxSpec, paths: &Paths) -> io::Result<()> {
     })
 }
 
+/// The number is noted before anything else can fail, so that the process can always be found.
+fn start_reaper(spec: &SandboxSpec, paths: &Paths) -> io::Result<u32> {
+    let mut inside = Vec::new();
+    if spec.network != NamespaceMode::Host {
+        inside.extend([paths.net(), paths.uts()]);
+    }
+    if spec.ipc != NamespaceMode::Host {
+        inside.push(paths.ipc());
+    }
+    let note = paths.reaper();
+    reaper::create(&paths.pid(), inside, paths.dir.join("empty"), |pid| {
+        fs::write(&note, pid.to_string())
+    })
+}
+
 fn is_alive(spec: &SandboxSpec, paths: &Paths) -> bool {
+    let processes = spec.pid != NamespaceMode::Pod
+        || paths
+            .reaper_pid()
+            .is_some_and(|pid| reaper::is_alive(pid, &paths.pid()));
     let network = spec.network == NamespaceMode::Host
         || (sys::is_pinned(&paths.net()) && sys::is_pinned(&paths.uts()));
-    network && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
+    processes && network && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
 }
 
 /// The file of a sysctl, written with dots or slashes. Only namespaced ones: the others would

@@ -24,9 +24,9 @@ use tokio::time::timeout;
 pub const BUSYBOX: &str = "busybox:test";
 
 /// The commands that the image has.
-const APPLETS: [&str; 20] = [
-    "cat", "dd", "echo", "env", "false", "head", "hostname", "id", "kill", "ls", "mount", "printf",
-    "seq", "sh", "sleep", "stty", "tail", "test", "true", "touch",
+const APPLETS: [&str; 22] = [
+    "cat", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls", "mount",
+    "printf", "ps", "seq", "sh", "sleep", "stty", "tail", "test", "true", "touch",
 ];
 
 /// Longest wait for anything.

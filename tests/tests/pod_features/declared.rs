@@ -1,4 +1,4 @@
-//! What a pod may declare, over the whole system: ports of the node, its network, probes, hooks,
+//! Ports of the node, its network, probes, hooks,
 //! attach, and images from a registry that wants a login.
 
 use std::io::{BufRead, BufReader, Write};
@@ -7,13 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use peapod_tests::{Cluster, command, wait};
 
-fn ready(cluster: &Cluster, pod: &str) -> Result<String> {
-    cluster
-        .kubectl(&format!(
-            "wait --for=condition=Ready pod/{pod} --timeout=60s"
-        ))?
-        .ok()
-}
+use crate::ready;
 
 fn fetch(address: &str) -> Result<String> {
     let url = format!("http://{address}/");

@@ -1,0 +1,14 @@
+//! What a pod may declare, over the whole system, by kubectl: a file for each field of features.
+
+mod declared;
+mod processes;
+mod resize;
+
+use anyhow::Result;
+use peapod_tests::Cluster;
+
+/// Waits until a pod is ready.
+fn ready(cluster: &Cluster, pod: &str) -> Result<String> {
+    let line = format!("wait --for=condition=Ready pod/{pod} --timeout=60s");
+    cluster.kubectl(&line)?.ok()
+}
