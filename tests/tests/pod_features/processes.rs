@@ -64,6 +64,7 @@ spec:
     // Nothing stays of it.
     cluster.kubectl("delete pod together apart")?.ok()?;
     let left = cluster.data_dir().join("runtime/sandboxes");
-    assert_eq!(std::fs::read_dir(left)?.count(), 0);
-    Ok(())
+    wait::until("the end of the namespaces", || {
+        Ok(std::fs::read_dir(&left)?.count() == 0)
+    })
 }
