@@ -8,20 +8,24 @@ use support::{Node, OUTSIDE};
 
 /// The node's block.
 const BLOCK: &str = "10.244.1.0/24";
-/// A prefix that the leaf announces.
+/// Prefixes that the leaf announces.
 const BEYOND: &str = "198.51.100.0/24";
+const FARTHER: &str = "198.51.101.0/24";
+/// An address of a load balancer.
+const BALANCER: &str = "203.0.113.9";
 
 const LEAF: &str = "
 hostname leaf1
 ip route 198.51.100.0/24 blackhole
+ip route 198.51.101.0/24 blackhole
 router bgp 65000
  bgp router-id 192.0.2.10
  no bgp ebgp-requires-policy
  neighbor 192.0.2.1 remote-as external
  neighbor 192.0.2.1 timers connect 1
- neighbor 192.0.2.1 password first
  address-family ipv4 unicast
   network 198.51.100.0/24
+  network 198.51.101.0/24
  exit-address-family
 ";
 
@@ -58,6 +62,7 @@ fn session(node: &Node) -> Value {
 fn sessions_are_signed_with_what_the_secret_says() {
     let node = node();
     let leaf = Leaf::start(&node.outside, LEAF);
+    leaf.configure(&["router bgp 65000", "neighbor 192.0.2.1 password first"]);
     peer(&node, json!({"auth": {"secretRef": {"name": "bgp"}}}));
     patiently("the missing secret is named", || {
         session(&node)["lastError"] == "Secret kube-system/bgp does not exist"
@@ -102,5 +107,70 @@ fn sessions_are_signed_with_what_the_secret_says() {
     leaf.configure(&["router bgp 65000", "no neighbor 192.0.2.1 password"]);
     patiently("the session is up unsigned", || {
         session(&node)["state"] == "Established" && leaf.routes(BLOCK)
+    });
+}
+
+fn bgp_config(node: &Node, spec: Value) {
+    node.api.put(
+        json!({"apiVersion": "net.peapod.dev/v1", "kind": "BgpConfig",
+        "metadata": {"name": "default"}, "spec": spec}),
+    );
+}
+
+/// The communities of a prefix at the leaf, large ones included, and its AS path.
+fn tagged(leaf: &Leaf, prefix: &str) -> (String, String) {
+    let path = &leaf.bgp(prefix)["paths"][0];
+    let text = |value: &Value| value["string"].as_str().unwrap_or_default().to_owned();
+    let all = [&path["community"], &path["largeCommunity"]].map(text);
+    (all.join(" ").trim().to_owned(), text(&path["aspath"]))
+}
+
+#[test]
+fn what_goes_out_and_comes_in_follows_policies() {
+    let node = node();
+    let leaf = Leaf::start(&node.outside, LEAF);
+    let server = node.server("server");
+    node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER]}));
+    node.endpoints(&[&server]);
+    bgp_config(
+        &node,
+        json!({"announce": {"communities": ["65000:1", "4200000000:1:2"]}}),
+    );
+    peer(&node, json!({}));
+    patiently("communities stand on all", || {
+        let all = ("65000:1 4200000000:1:2".to_owned(), "64512".to_owned());
+        tagged(&leaf, BLOCK) == all && tagged(&leaf, &format!("{BALANCER}/32")) == all
+    });
+    patiently("all is taken", || {
+        !route(&node.here, BEYOND).is_empty() && !route(&node.here, FARTHER).is_empty()
+    });
+    // The session goes on while its policies change.
+    let since = session(&node)["since"].clone();
+    let block = json!({"prefixes": [{"prefix": "10.244.0.0/16", "le": 32}]});
+    let far = json!({"prefixes": [{"prefix": FARTHER}]});
+    peer(
+        &node,
+        json!({
+            "export": {"statements": [
+                {"match": block, "set": {"addCommunities": ["no-export"], "prepend": 2}}]},
+            "import": {"statements": [{"match": far, "action": "reject"}], "default": "accept"},
+        }),
+    );
+    patiently("only the block is told, with what was set", || {
+        !leaf.routes(BALANCER)
+            && tagged(&leaf, BLOCK)
+                == (
+                    "65000:1 no-export 4200000000:1:2".to_owned(),
+                    "64512 64512 64512".to_owned(),
+                )
+    });
+    patiently("what is refused is not used", || {
+        route(&node.here, FARTHER).is_empty() && !route(&node.here, BEYOND).is_empty()
+    });
+    assert_eq!(session(&node)["since"], since);
+    // Without policies all is as before.
+    peer(&node, json!({}));
+    patiently("all goes out and comes in", || {
+        leaf.routes(BALANCER) && !route(&node.here, FARTHER).is_empty()
     });
 }

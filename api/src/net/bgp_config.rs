@@ -34,6 +34,31 @@ pub struct BgpConfigSpec {
     /// Most next hops of a route, 1 to 64; 8 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multipath: Option<u8>,
+    /// How nodes restart without loss, and help neighbours that do. A change is told to a neighbour
+    /// with the next session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<BgpGracefulRestart>,
+}
+
+/// Graceful restart (RFC 4724, 8538, 9494).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpGracefulRestart {
+    /// Whether it is spoken at all; it is without this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// How long neighbours shall wait for a node that is away, in seconds, at most 4095; 120 without
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_seconds: Option<u16>,
+    /// How long a node keeps the routes of a neighbour that is back until it has sent them again, in
+    /// seconds; 300 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_path_seconds: Option<u32>,
+    /// How long routes of a neighbour that does not come back are kept for want of better ones
+    /// (RFC 9494), in seconds, less than 2^24; 0, not at all, without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_lived_seconds: Option<u32>,
 }
 
 /// Which AS a node is in: one of these.
@@ -89,6 +114,10 @@ pub struct Announce {
     /// Cluster addresses of services too, a route each.
     #[serde(default, rename = "clusterIPs")]
     pub cluster_ips: bool,
+    /// Communities on all of it: `65000:100`, large ones as `4200000000:1:2`, `no-export`. What only
+    /// some prefixes or neighbours are to see stands in `export` of a `BgpPeer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -102,6 +131,7 @@ impl Default for Announce {
             services: true,
             node_ips: false,
             cluster_ips: false,
+            communities: Vec::new(),
         }
     }
 }

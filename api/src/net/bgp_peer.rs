@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::BgpSession;
+use super::{BgpPolicy, BgpSession};
 
 /// Where the Secrets are that hold the passwords of sessions.
 pub const SECRET_NAMESPACE: &str = "kube-system";
@@ -62,6 +62,30 @@ pub struct BgpPeerSpec {
     /// Most prefixes to take from it; the session ends at one more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_prefixes: Option<u32>,
+    /// Which routes are taken from it, and how they are changed; all as they are without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<BgpPolicy>,
+    /// Which of the node's own routes it is told, and with what; all as they are without it. Routes of
+    /// others it is never told: a node is nobody's way to anywhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<BgpPolicy>,
+    /// How often the node's own AS may stand in a path from it. Without it 1 where nodes share ASes
+    /// (other nodes of the AS are behind it), else 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowas_in: Option<u8>,
+    /// An AS that the node pretends to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_as: Option<BgpPeerLocalAs>,
+    /// The node's role towards it (RFC 9234): `customer`, `peer`, `provider`, `rs-client` or
+    /// `rs-server`. A leaf that speaks of roles must be its counterpart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Refuse it when it does not tell its role.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_role: bool,
+    /// Several paths of one prefix (RFC 7911).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_path: Option<BgpPeerAddPath>,
 }
 
 /// A neighbour's AS. Of four octets, which the API's own type for this cannot hold.
@@ -82,6 +106,29 @@ impl Default for BgpPeerAs {
 
 fn int_or_string(_: &mut schemars::SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-int-or-string": true})
+}
+
+/// An AS that a node pretends to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerLocalAs {
+    /// The AS.
+    pub asn: u32,
+    /// Do not put it into the paths that come in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_prepend: bool,
+    /// Do not show the real AS to the neighbour.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace_as: bool,
+}
+
+/// Several paths of one prefix. A node has one of each of its own, so it only takes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeerAddPath {
+    /// Take them.
+    #[serde(default)]
+    pub receive: bool,
 }
 
 /// How a session is protected: every segment is signed with a password (TCP MD5, RFC 2385).

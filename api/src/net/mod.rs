@@ -3,18 +3,23 @@
 mod bgp_config;
 mod bgp_node;
 mod bgp_peer;
+mod bgp_policy;
 mod ip_block;
 mod ip_pool;
 mod placement;
 
 pub use bgp_config::{
-    Announce, AsPlan, BgpConfig, BgpConfigSpec, DEFAULT as DEFAULT_BGP_CONFIG, DEFAULT_ASN,
-    PerNodeAs, PerRackAs, SharedAs,
+    Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpGracefulRestart, DEFAULT as DEFAULT_BGP_CONFIG,
+    DEFAULT_ASN, PerNodeAs, PerRackAs, SharedAs,
 };
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
 pub use bgp_peer::{
-    BgpPeer, BgpPeerAs, BgpPeerAuth, BgpPeerBfd, BgpPeerSecret, BgpPeerSpec, BgpPeerStatus,
-    BgpPeerTimers, SECRET_NAMESPACE as BGP_SECRET_NAMESPACE,
+    BgpPeer, BgpPeerAddPath, BgpPeerAs, BgpPeerAuth, BgpPeerBfd, BgpPeerLocalAs, BgpPeerSecret,
+    BgpPeerSpec, BgpPeerStatus, BgpPeerTimers, SECRET_NAMESPACE as BGP_SECRET_NAMESPACE,
+};
+pub use bgp_policy::{
+    BgpAction, BgpMatch, BgpPolicy, BgpPrefixRule, BgpSet, BgpStatement, POLICY_WORDS,
+    STATEMENTS_MAX as BGP_STATEMENTS_MAX, is_as_path_pattern, is_community, is_community_pattern,
 };
 pub use ip_block::{IpBlock, IpBlockSpec, block_name};
 pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};

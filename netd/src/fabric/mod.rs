@@ -16,6 +16,7 @@
 
 mod announced;
 pub mod plan;
+mod policy;
 mod publish;
 mod secrets;
 mod status;

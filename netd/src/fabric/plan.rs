@@ -8,18 +8,26 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use peapod_api::labels::RACK;
-use peapod_api::net::{AsPlan, BgpConfigSpec, BgpPeerAs, BgpPeerSpec, DEFAULT_ASN};
+use peapod_api::net::{
+    AsPlan, BgpConfigSpec, BgpGracefulRestart, BgpPeerAs, BgpPeerSpec, DEFAULT_ASN,
+};
 use peapod_api::selector::Selector;
-use peapod_bgp::config::{Bfd, MaxPrefixes, Neighbor, NeighborOptions, RemoteAs, Timers};
-use peapod_bgp::policy::{Action, AsPathPattern, Condition, Policy, Statement};
-use peapod_bgp::types::Family;
+use peapod_bgp::config::{
+    AddPath, Bfd, GracefulRestart, LocalAs, MaxPrefixes, Neighbor, NeighborOptions, RemoteAs,
+    Timers,
+};
+use peapod_bgp::policy::Policy;
+use peapod_bgp::types::{Family, Role};
 use peapod_router::RouterConfig;
 
-use super::Announced;
 use super::secrets::Secrets;
+use super::{Announced, policy};
 
-/// The name of the export policy of every neighbour.
+/// The name of the export policy of neighbours that have none of their own.
 const OWN: &str = "own-routes";
+/// How the names of the policies of one peer begin.
+const IMPORT: &str = "import-";
+const EXPORT: &str = "export-";
 
 /// How far the node has left the fabric (see [`peapod_api::labels::DRAIN`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +95,9 @@ pub enum Fault {
     /// The node has no IPv4 address to be its BGP Identifier.
     #[error("no BGP Identifier: the node has no IPv4 InternalIP")]
     NoIdentifier,
+    /// What announcements are to carry cannot be read.
+    #[error("BgpConfig spec.announce.communities: {0}")]
+    Communities(String),
     /// The API let something pass that makes no sense.
     #[error("BgpPeer {peer}: {why}")]
     Peer {
@@ -104,7 +115,9 @@ pub enum Fault {
 pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     let mut peers = BTreeMap::new();
     let mut faults = BTreeMap::new();
+    let mut policies = BTreeMap::new();
     let mut neighbors = Vec::new();
+    let tags = &facts.config.announce.communities;
     for (name, spec) in &facts.peers {
         let fault = |why: String| Fault::Peer {
             peer: name.clone(),
@@ -119,6 +132,14 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
             continue;
         };
         place.insert(name.clone());
+        for (name, policy) in policies_of(name, spec, tags).map_err(fault)? {
+            let place = match name.starts_with(IMPORT) {
+                true => &mut neighbor.options.import,
+                false => &mut neighbor.options.export,
+            };
+            *place = Some(name.clone());
+            policies.insert(name, Arc::new(policy));
+        }
         if let Err(why) = protect(&mut neighbor.options, spec, &facts.secrets) {
             faults.insert(neighbor.name(), why);
         }
@@ -129,13 +150,15 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     }
     let mut router = RouterConfig::new(asn(facts)?, router_id(facts)?);
     router.neighbors = neighbors;
-    let own = Arc::new(own_only());
-    router.policies = BTreeMap::from([(OWN.to_owned(), own)]);
+    let own = policy::export(None, tags).map_err(Fault::Communities)?;
+    policies.insert(OWN.to_owned(), Arc::new(own));
+    router.policies = policies;
     router.announce = announce(facts);
     router.install = true;
     // Not an address that only stands on `lo`, such as that of the cluster's DNS.
     router.sources = facts.ips.clone();
     router.multipath = facts.config.multipath.unwrap_or(router.multipath);
+    router.graceful_restart = graceful_restart(facts.config.graceful_restart.as_ref());
     router.graceful_shutdown = facts.drain >= Drain::Graceful;
     router.hostname = Some(facts.node.clone());
     router.control_socket = facts.control_socket.clone();
@@ -226,20 +249,35 @@ fn announce(facts: &Facts) -> Vec<IpNet> {
     prefixes.into_iter().collect()
 }
 
-/// A node is nobody's way to anywhere else: what it has learned from one leaf it does not tell
-/// another. Routes of its own have no AS path yet.
-fn own_only() -> Policy {
-    let own = Statement {
-        condition: Condition {
-            as_path: Some(AsPathPattern::default()),
-            ..Condition::default()
-        },
-        action: Action::Accept,
-        ..Statement::default()
+/// The policies of one peer, by name.
+fn policies_of(
+    peer: &str,
+    spec: &BgpPeerSpec,
+    tags: &[String],
+) -> Result<Vec<(String, Policy)>, String> {
+    let named = |direction: &str, policy: Result<Policy, String>| match policy {
+        Ok(policy) => Ok((format!("{direction}{peer}"), policy)),
+        Err(why) => Err(format!("spec.{}: {why}", direction.trim_end_matches('-'))),
     };
-    Policy {
-        statements: vec![own],
-        default: Action::Reject,
+    let import = spec.import.as_ref().map(policy::import);
+    let export = spec.export.as_ref();
+    let export = export.map(|given| policy::export(Some(given), tags));
+    let import = import.map(|policy| named(IMPORT, policy));
+    let export = export.map(|policy| named(EXPORT, policy));
+    import.into_iter().chain(export).collect()
+}
+
+fn graceful_restart(given: Option<&BgpGracefulRestart>) -> GracefulRestart {
+    let usual = GracefulRestart::default();
+    let Some(given) = given else {
+        return usual;
+    };
+    GracefulRestart {
+        enabled: given.enabled.unwrap_or(usual.enabled),
+        restart_seconds: given.restart_seconds.unwrap_or(usual.restart_seconds),
+        stale_path_seconds: given.stale_path_seconds.unwrap_or(usual.stale_path_seconds),
+        long_lived_seconds: given.long_lived_seconds.unwrap_or(usual.long_lived_seconds),
+        ..usual
     }
 }
 
@@ -305,10 +343,27 @@ fn options(
     }
     options.export = Some(OWN.to_owned());
     // Other nodes of our own AS are behind the neighbour.
-    if plan.per_node.is_none() {
-        options.allowas_in = 1;
-    }
+    let shared = plan.per_node.is_none();
+    options.allowas_in = spec.allowas_in.unwrap_or(shared.into());
+    options.local_as = spec.local_as.as_ref().map(|given| LocalAs {
+        asn: given.asn,
+        no_prepend: given.no_prepend,
+        replace_as: given.replace_as,
+    });
+    options.role = spec.role.as_deref().map(role).transpose()?;
+    options.strict_role = spec.strict_role;
+    options.add_path = AddPath {
+        receive: spec.add_path.as_ref().is_some_and(|given| given.receive),
+        send: 0,
+    };
     Ok(options)
+}
+
+fn role(name: &str) -> Result<Role, String> {
+    let known = Role::REGISTERED
+        .iter()
+        .find(|role| role.to_string() == name);
+    known.copied().ok_or_else(|| format!("{name:?} is no role"))
 }
 
 #[cfg(test)]
@@ -377,6 +432,39 @@ mod tests {
         let nobody = json!({"z": {"interface": "e", "remoteAs": 1,
             "nodeSelector": {"matchLabels": {RACK: "z"}}}});
         assert_eq!(super::plan(&facts(json!({}), nobody)), Ok(None));
+    }
+
+    #[test]
+    fn policies_are_the_peer_s_and_the_rest_is_usual() {
+        let peers = json!({
+            "a": {"address": "192.0.2.9", "remoteAs": 65000, "allowasIn": 3, "role": "customer",
+                "localAs": {"asn": 64999, "replaceAs": true}, "addPath": {"receive": true},
+                "import": {"statements": [{"set": {"localPref": 50}}]},
+                "export": {"statements": [{"set": {"addCommunities": ["65000:7"]}}]}},
+            "b": {"interface": "eth1", "remoteAs": "external"},
+        });
+        let config = json!({"gracefulRestart": {"restartSeconds": 30}});
+        let router = plan(&facts(config, peers)).unwrap().unwrap().router;
+        router.speaker().check().unwrap();
+        let names: Vec<&String> = router.policies.keys().collect();
+        assert_eq!(names, ["export-a", "import-a", "own-routes"]);
+        let [a, b] = router.neighbors.as_slice() else {
+            panic!("two neighbours");
+        };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(
+            (&a.options.import, &a.options.export),
+            (&named("import-a"), &named("export-a"))
+        );
+        assert_eq!(
+            (&b.options.import, &b.options.export),
+            (&None, &named("own-routes"))
+        );
+        assert_eq!((a.options.allowas_in, b.options.allowas_in), (3, 1));
+        assert_eq!(a.options.role, Some(Role::Customer));
+        assert_eq!(a.options.local_as.unwrap().asn, 64999);
+        assert!(a.options.add_path.receive);
+        assert_eq!(router.graceful_restart.restart_seconds, 30);
     }
 
     #[test]

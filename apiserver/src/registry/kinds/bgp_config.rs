@@ -8,6 +8,7 @@ use peapod_schema::graph::Graph;
 use peapod_schema::structural;
 use serde_json::Value;
 
+use super::bgp_policy;
 use crate::registry::{At, Column, FieldErrors, Kind, Rules, value};
 
 /// The choices of an AS plan.
@@ -52,6 +53,12 @@ impl Rules for BgpConfigs {
         }
         let spec = root.at("spec");
         spec.at("multipath").within(errors, 1..=64);
+        bgp_policy::communities(&spec.at("announce.communities"), errors);
+        let restart = spec.at("gracefulRestart");
+        restart.at("restartSeconds").within(errors, 1..=4095);
+        restart
+            .at("longLivedSeconds")
+            .within(errors, 0..=(1 << 24) - 1);
         let plan = spec.at("asPlan");
         let given = PLANS.iter().filter(|name| plan.at(name).is_set()).count();
         if given > 1 {

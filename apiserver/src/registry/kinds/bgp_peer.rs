@@ -9,12 +9,16 @@ use peapod_schema::graph::Graph;
 use peapod_schema::structural;
 use serde_json::Value;
 
+use super::bgp_policy::{self, Direction};
 use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, value};
 
 /// Longest name of an interface that the kernel has, bytes.
 const INTERFACE_MAX: usize = 15;
 /// The address families that are spoken.
 const FAMILIES: [&str; 2] = ["ipv4-unicast", "ipv6-unicast"];
+
+/// What a node can be to its neighbour.
+const ROLES: [&str; 5] = ["customer", "peer", "provider", "rs-client", "rs-server"];
 
 /// The declaration.
 pub fn kind() -> Kind {
@@ -89,6 +93,29 @@ impl Rules for BgpPeers {
         for family in spec.at("families").items() {
             family.one_of(errors, &FAMILIES);
         }
+        bgp_policy::policy(&spec.at("import"), Direction::Import, errors);
+        bgp_policy::policy(&spec.at("export"), Direction::Export, errors);
+        as_numbers(&spec, errors);
+    }
+}
+
+fn as_numbers(spec: &At<'_>, errors: &mut FieldErrors) {
+    spec.at("allowasIn").within(errors, 0..=10);
+    if spec.at("localAs").is_set() {
+        spec.at("localAs.asn")
+            .within(errors, 1..=i64::from(u32::MAX) - 1);
+    }
+    let role = spec.at("role");
+    if !role.is_set() {
+        let strict = spec.at("strictRole");
+        if strict.is_true() {
+            strict.forbidden(errors, "may not be given without role");
+        }
+        return;
+    }
+    role.one_of(errors, &ROLES);
+    if spec.at("remoteAs").text() == "internal" {
+        role.forbidden(errors, "only an external neighbor has one (RFC 9234)");
     }
 }
 

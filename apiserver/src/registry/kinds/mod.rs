@@ -6,6 +6,7 @@ mod autoscaler;
 mod bgp_config;
 mod bgp_node;
 mod bgp_peer;
+mod bgp_policy;
 pub mod certificates;
 mod component_status;
 mod config_map;
