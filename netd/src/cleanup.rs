@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::links::{self, node, pod, sysctl};
+use crate::links::{self, node, pod, sysctl, ways};
 use crate::{host_firewall, nat};
 
 /// What could not be taken away.
@@ -21,6 +21,7 @@ pub fn cleanup(dns: &[IpAddr], state_dir: &Path) -> Result<(), Error> {
     let mut note = |result: Result<(), String>| failures.extend(result.err());
     note(remove_links().map_err(|e| e.to_string()));
     note(node::remove_routes().map_err(|e| e.to_string()));
+    note(ways::remove().map_err(|e| e.to_string()));
     note(nat::remove().map_err(|e| e.to_string()));
     note(host_firewall::remove().map_err(|e| e.to_string()));
     for &ip in dns {

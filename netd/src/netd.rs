@@ -65,6 +65,8 @@ pub(crate) struct Readiness {
     pub(crate) block: bool,
     /// The services of the API are in the maps.
     pub(crate) services: bool,
+    /// The ways to other nodes have been seen to.
+    pub(crate) ways: bool,
 }
 
 /// The network agent of one node. It works in the network namespace of the threads that start
@@ -109,6 +111,7 @@ impl Netd {
             warnings,
             metrics: metrics.clone(),
             announced: watch::Sender::new(None),
+            ways: watch::Sender::new(None),
         });
         let pods = shared.pods.clone();
         let beginning = Beginning {
@@ -277,7 +280,7 @@ impl PodNetwork for Netd {
 
     async fn ready(&self) -> Result<(), AttachError> {
         let mut readiness = self.readiness.clone();
-        let all = |now: &Readiness| now.block && now.services;
+        let all = |now: &Readiness| now.block && now.services && now.ways;
         match readiness.wait_for(all).await {
             Ok(_) => Ok(()),
             Err(_) => Err(AttachError {

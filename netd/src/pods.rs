@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -59,6 +60,8 @@ pub struct LinkSettings {
 /// The pods of this node.
 pub struct Pods {
     settings: LinkSettings,
+    /// Of links to come, in bytes.
+    mtu: AtomicU32,
     nat: Arc<Mutex<Nat>>,
     table: Mutex<Table>,
     start: Instant,
@@ -99,11 +102,18 @@ impl Pods {
             source,
         })?;
         Ok(Pods {
+            mtu: AtomicU32::new(settings.mtu),
             settings,
             nat,
             table: Mutex::new(table),
             start: Instant::now(),
         })
+    }
+
+    /// The MTU of the links of pods that are attached from now on, in bytes. What earlier ones send
+    /// that is too large for the way to another node is answered with the size that fits.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
     }
 
     /// The blocks to take addresses from, now.
@@ -168,11 +178,12 @@ impl Pods {
             Some(earlier) => earlier.ips,
             None => self.allocate(&request.pod)?,
         };
+        let mtu = self.mtu.load(Ordering::Relaxed);
         let wiring = Wiring {
             pod: request.pod.clone(),
             netns: request.netns.clone(),
             ips: ips.clone(),
-            mtu: self.settings.mtu,
+            mtu,
             node_ips: self.settings.node_ips.clone(),
         };
         let clear = || if known { pod::delete(&link) } else { Ok(()) };
@@ -184,7 +195,7 @@ impl Pods {
             pod: request.pod.clone(),
             ips,
             link,
-            mtu: self.settings.mtu,
+            mtu,
         };
         let mut table = self.table.lock();
         table

@@ -34,6 +34,42 @@ spec:
   - {name: c, image: 'busybox:test', command: [sleep, '100000']}
 ";
 
+/// One that answers on port 8080, on the second node, behind a service.
+const SERVER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: server, labels: {app: server}}
+spec:
+  nodeName: node-2
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: 'peapod.dev/demo:v1'}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server}
+spec: {selector: {app: server}, ports: [{port: 8080}]}
+";
+
+/// Pods of every node reach the server, by its own address and by its service's.
+fn everyone_reaches_the_server(cluster: &Cluster) -> Result<()> {
+    let direct = cluster.field("pod/server", "{.status.podIP}")?;
+    let service = cluster.field("service/server", "{.spec.clusterIP}")?;
+    let names = "{.items[?(@.metadata.labels.app=='everywhere')].metadata.name}";
+    let pods = cluster.field("pods", names)?;
+    let pods: Vec<&str> = pods.split_whitespace().collect();
+    assert_eq!(pods.len(), 3);
+    for pod in pods {
+        for address in [&direct, &service] {
+            let ask = format!("exec {pod} -c c -- wget -qO- http://{address}:8080/");
+            wait::until("an answer from another node", || {
+                let said = cluster.kubectl(&ask)?.ok();
+                Ok(said.is_ok_and(|said| said.contains("from server")))
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The processes of the nodes' agents.
 fn agents(cluster: &Cluster) -> Result<Vec<i32>> {
     let data = cluster.data_dir().to_string_lossy().into_owned();
@@ -53,18 +89,20 @@ fn nodes_come_run_pods_outlive_a_crash_and_leave_nothing() -> Result<()> {
         .collect();
     assert_eq!(named, ["node-1", "node-2", "node-3"]);
     cluster.load_busybox()?;
+    cluster.load_demo_images()?;
     cluster.apply(EVERYWHERE)?;
     cluster.apply(HOST_NETWORK)?;
+    cluster.apply(SERVER)?;
     cluster
         .kubectl("rollout status daemonset/everywhere --timeout=60s")?
         .ok()?;
     cluster
-        .kubectl("wait --for=condition=Ready pod/on-host --timeout=60s")?
+        .kubectl("wait --for=condition=Ready pod/on-host pod/server --timeout=60s")?
         .ok()?;
 
     // Logs and exec on every node; a pod with the host's network has its own node's.
     let pods = cluster.field("pods", "{.items[*].metadata.name}")?;
-    for pod in pods.split(' ').filter(|pod| *pod != "on-host") {
+    for pod in pods.split(' ').filter(|pod| pod.starts_with("everywhere")) {
         wait::until("the log of a pod on any node", || {
             let logs = cluster.kubectl(&format!("logs {pod} -c c"))?.ok()?;
             Ok(logs.trim() == "here")
@@ -87,6 +125,7 @@ fn nodes_come_run_pods_outlive_a_crash_and_leave_nothing() -> Result<()> {
         "{interfaces}"
     );
 
+    everyone_reaches_the_server(&cluster)?;
     let containers = cluster.field(
         "pods",
         "{.items[*].status.containerStatuses[*].containerID}",
@@ -104,6 +143,7 @@ fn nodes_come_run_pods_outlive_a_crash_and_leave_nothing() -> Result<()> {
         "{.items[*].status.containerStatuses[*].containerID}",
     )?;
     assert_eq!(after, containers, "nothing was started anew");
+    everyone_reaches_the_server(&cluster)?;
 
     let refusal = cluster.try_start(&["--nodes", "2"])?;
     assert!(refusal.stdout.contains("already runs here"), "{refusal:?}");

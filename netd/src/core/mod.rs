@@ -3,5 +3,7 @@
 
 pub mod facts;
 pub mod ipam;
+pub mod neighbourhood;
 pub mod services;
+pub mod ways;
 pub mod zone;

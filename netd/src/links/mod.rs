@@ -10,12 +10,18 @@ pub mod node;
 pub mod pod;
 pub mod rtnl;
 pub mod sysctl;
+pub mod vxlan;
+pub mod watch;
+pub mod ways;
 
 use std::io;
 use std::path::PathBuf;
 
-/// Protocol number of every route that this agent installs: how it tells its own from others'.
+/// Protocol number of every route to what this node has itself: how the agent tells its own from
+/// others'.
 pub const ROUTE_PROTOCOL: u8 = 96;
+/// Protocol number of its routes and rules to other nodes and their pods.
+pub const WAY_PROTOCOL: u8 = 97;
 
 /// Why a link, address, route or kernel setting could not be read or changed.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,9 @@
 //! The one module that knows `netlink-packet-route`, which changes often. Requests go out in
 //! batches: one system call for all steps of connecting a pod.
 
+pub mod tunnel;
+pub mod ways;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
@@ -41,6 +44,7 @@ pub struct Request {
 /// A connection to rtnetlink in the network namespace of the thread that opened it.
 pub struct Rtnl {
     socket: Socket,
+    port: u32,
     sequence: u32,
 }
 
@@ -59,6 +63,12 @@ pub struct Link {
     pub peer: Option<u32>,
     /// Whether it is a loopback.
     pub loopback: bool,
+    /// Whether it is up, by its owner's will.
+    pub up: bool,
+    /// Its hardware address, where it has one of six octets.
+    pub mac: Option<[u8; 6]>,
+    /// What it is set to, if it is a VXLAN link.
+    pub vxlan: Option<tunnel::Vxlan>,
 }
 
 /// A route as the kernel lists it.
@@ -98,15 +108,21 @@ impl Rtnl {
     pub fn open() -> Result<Self, Error> {
         let connect = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
+            let own = socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
-            Ok(socket)
+            Ok((socket, own.port_number()))
         };
-        let socket = connect().map_err(Error::Open)?;
+        let (socket, port) = connect().map_err(Error::Open)?;
         Ok(Rtnl {
             socket,
+            port,
             sequence: 0,
         })
+    }
+
+    /// The netlink port that requests come from.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends requests as one message and waits for all answers. All are tried; the first
@@ -480,12 +496,16 @@ fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         peer: None,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
+        up: message.header.flags.contains(LinkFlags::Up),
+        mac: None,
+        vxlan: tunnel::read_vxlan(&message.attributes),
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok(),
             LinkAttribute::Link(peer) => link.peer = Some(peer),
             _ => {}
         }

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
-use peapod_api::net::IpBlock;
+use peapod_api::net::{BgpPeer, BgpPeerSpec, IpBlock, IpPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::until;
 use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
+use crate::core::neighbourhood::{BlockFacts, NodeFacts, PoolFacts};
 
 /// Namespace and name of an EndpointSlice.
 pub(crate) type SliceId = (String, String);
@@ -28,12 +29,16 @@ pub(crate) type SliceId = (String, String);
 pub(crate) enum Input {
     Service(watcher::Event<(ServiceKey, Option<Arc<ServiceFacts>>)>),
     Slice(watcher::Event<(SliceId, Option<Arc<SliceFacts>>)>),
-    /// With its name and addresses.
-    Node(watcher::Event<(String, Vec<IpAddr>)>),
+    /// With its name.
+    Node(watcher::Event<(String, NodeFacts)>),
     /// Our tables are not as we left them.
     TablesLost,
-    /// With its name, the node that holds it, and the block.
-    Block(watcher::Event<(String, Option<(String, IpNet)>)>),
+    /// With its name.
+    Block(watcher::Event<(String, Option<BlockFacts>)>),
+    /// With its name.
+    Pool(watcher::Event<(String, Option<PoolFacts>)>),
+    /// With its name.
+    Peer(watcher::Event<(String, Box<BgpPeerSpec>)>),
 }
 
 /// Starts a watch of each kind.
@@ -68,15 +73,31 @@ pub(crate) fn spawn(
     );
     until(tasks, shutdown, slices);
     let nodes = watch(client, (Input::Node, inputs.clone()), |node: Node| {
-        (node.name_any(), node_addresses(&node))
+        let facts = NodeFacts {
+            ips: node_addresses(&node),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+        };
+        (node.name_any(), facts)
     });
     until(tasks, shutdown, nodes);
     let blocks = watch(client, (Input::Block, inputs.clone()), |block: IpBlock| {
-        let range: Option<IpNet> = block.spec.cidr.parse().ok();
-        let held = range.map(|range| (block.spec.node.clone(), range));
-        (block.name_any(), held)
+        let cidr: Option<IpNet> = block.spec.cidr.parse().ok();
+        let facts = cidr.map(|cidr| BlockFacts {
+            node: block.spec.node.clone(),
+            cidr: cidr.trunc(),
+            pool: block.spec.pool.clone(),
+        });
+        (block.name_any(), facts)
     });
     until(tasks, shutdown, blocks);
+    let pools = watch(client, (Input::Pool, inputs.clone()), |pool: IpPool| {
+        (pool.name_any(), PoolFacts::of(&pool.spec))
+    });
+    until(tasks, shutdown, pools);
+    let peers = watch(client, (Input::Peer, inputs.clone()), |peer: BgpPeer| {
+        (peer.name_any(), Box::new(peer.spec))
+    });
+    until(tasks, shutdown, peers);
 }
 
 /// Where events go, and as which input.

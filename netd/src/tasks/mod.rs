@@ -5,11 +5,13 @@
 //!   services ───────┐
 //!   endpointslices ─┤  Input   ┌─────────┐  maps, addresses, routes
 //!   nodes ──────────┼─────────▶│ program │──────────────────────────▶ nftables, rtnetlink
-//!   ipblocks ───────┤          └────┬────┘
+//!   ipblocks, pools ┤          └────┬────┘
+//!   bgppeers ───────┤               │
 //!   ruleset (guard)─┘               │
 //!                                   │ Zone ──▶ DNS server ◀── requests of pods and the node
 //!                                   │ Readiness
 //!                                   │ Announced ──▶ [`crate::fabric`]
+//!                                   │ Facts ──▶ ways ──▶ rtnetlink: routes to other nodes
 //!   nodelet ── attach, detach ──▶ Netd ── Connected ──▶ delete links ──▶ rtnetlink
 //! ```
 //!
@@ -21,6 +23,7 @@ mod guard;
 mod inputs;
 mod program;
 mod publish;
+mod ways;
 mod world;
 
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::services::ServiceTable;
+use crate::core::ways::Facts;
 use crate::core::zone::Zone;
 use crate::dns::upstreams::Upstreams;
 use crate::dns::{self, Forwarder, Handler};
@@ -58,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// What the node could announce, once that is known.
     pub(crate) announced: watch::Sender<Option<Announced>>,
+    /// What the ways to other nodes follow from, once that is known.
+    pub(crate) ways: watch::Sender<Option<Arc<Facts>>>,
 }
 
 /// What the tasks begin with.
@@ -95,6 +101,8 @@ pub(crate) fn spawn(
     let announced = shared.announced.subscribe();
     // It ends by itself, since it has to leave its neighbours in order.
     tasks.spawn(fabric::run(shared.clone(), announced, shutdown.clone()));
+    let ways = ways::run(shared.clone(), shared.ways.subscribe());
+    until(&mut tasks, shutdown, ways);
     let world = World::new(&shared.config, beginning.services, beginning.zone);
     let deletions = delete_links(shared.pods.clone(), beginning.to_delete);
     let program = program::run(shared, world, receiver);

@@ -72,7 +72,11 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         reread(shared, world).await?;
         *told = Told::default();
     }
-    if let Some(addresses) = world.addresses().filter(|new| *new != told.addresses) {
+    if let Some(addresses) = world
+        .addresses()
+        .filter(|new| **new != told.addresses)
+        .cloned()
+    {
         tell_addresses(shared, addresses.clone()).await?;
         told.addresses = addresses;
     }
@@ -86,6 +90,14 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         told.services = true;
     }
     announce(shared, world, told);
+    if let Some(facts) = world.changed_ways() {
+        let facts = Some(Arc::new(facts));
+        shared.ways.send_if_modified(|now| {
+            let differs = *now != facts;
+            *now = facts;
+            differs
+        });
+    }
     shared.readiness.send_if_modified(|now| {
         let before = *now;
         now.block = !told.addresses.blocks.is_empty();

@@ -1,7 +1,7 @@
 //! What is known of the API, and what follows from it for the kernel and for DNS. Without IO:
 //! inputs go in, and nothing is told before every first list is complete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use parking_lot::RwLock;
 use super::inputs::Input;
 use crate::config::Config;
 use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
+use crate::core::neighbourhood::Neighbourhood;
 use crate::core::services::ServiceTable;
+use crate::core::ways;
 use crate::core::zone::Zone;
 
 /// Where a watch stands with its list.
@@ -80,12 +82,17 @@ pub(crate) struct World {
     pub(crate) services: ServiceTable,
     /// What DNS answers from; it reads while we write.
     zone: Arc<RwLock<Zone>>,
-    nodes: BTreeMap<String, Vec<IpAddr>>,
-    blocks: BTreeMap<String, IpNet>,
+    neighbourhood: Neighbourhood,
+    /// Those that follow from it.
+    addresses: Option<Addresses>,
+    /// The ways may be others since they were last asked for.
+    ways_changed: bool,
     listed_services: Listing<ServiceKey>,
     listed_slices: Listing<(String, String)>,
     listed_nodes: Listing<String>,
     listed_blocks: Listing<String>,
+    listed_pools: Listing<String>,
+    listed_peers: Listing<String>,
 }
 
 impl World {
@@ -96,12 +103,15 @@ impl World {
             pod_cidrs: config.pod_cidrs.clone(),
             services,
             zone,
-            nodes: BTreeMap::new(),
-            blocks: BTreeMap::new(),
+            neighbourhood: Neighbourhood::default(),
+            addresses: None,
+            ways_changed: false,
             listed_services: Listing::new(),
             listed_slices: Listing::new(),
             listed_nodes: Listing::new(),
             listed_blocks: Listing::new(),
+            listed_pools: Listing::new(),
+            listed_peers: Listing::new(),
         }
     }
 
@@ -112,23 +122,44 @@ impl World {
 
     /// The addresses, once all of them are known: before that, an address of the cluster
     /// could be taken for one of the outside.
-    pub(crate) fn addresses(&self) -> Option<Addresses> {
-        if !self.listed_nodes.complete || !self.listed_blocks.complete {
-            return None;
+    pub(crate) fn addresses(&mut self) -> Option<&Addresses> {
+        let complete =
+            self.listed_nodes.complete && self.listed_blocks.complete && self.listed_pools.complete;
+        if complete && self.addresses.is_none() {
+            self.addresses = Some(self.read_addresses());
         }
+        self.addresses.as_ref()
+    }
+
+    fn read_addresses(&self) -> Addresses {
         let pool_order = |block: &IpNet| {
             let mut pools = self.pod_cidrs.iter();
             pools.position(|pool| pool.contains(block))
         };
-        let mut blocks: Vec<IpNet> = self.blocks.values().copied().collect();
+        let mut blocks: Vec<IpNet> = self.neighbourhood.blocks_of(&self.node_name).collect();
         blocks.sort_by_key(|block| (pool_order(block).unwrap_or(usize::MAX), *block));
-        let nodes = self.nodes.values().flatten().chain(&self.node_ips);
-        let mut cluster: Vec<IpNet> = nodes.map(|&ip| ip.into()).collect();
+        let nodes = self.neighbourhood.node_ips();
+        let nodes = nodes.chain(self.node_ips.iter().copied());
+        let mut cluster: Vec<IpNet> = nodes.map(IpNet::from).collect();
         cluster.extend(&self.pod_cidrs);
+        cluster.extend(self.neighbourhood.pools());
         cluster.extend(&blocks);
         cluster.sort();
         cluster.dedup();
-        Some(Addresses { blocks, cluster })
+        Addresses { blocks, cluster }
+    }
+
+    /// What the ways to other nodes follow from, if it may have changed since it was last asked
+    /// for, and once all of it is known.
+    pub(crate) fn changed_ways(&mut self) -> Option<ways::Facts> {
+        let complete = self.listed_nodes.complete
+            && self.listed_blocks.complete
+            && self.listed_pools.complete
+            && self.listed_peers.complete;
+        if !complete || !std::mem::take(&mut self.ways_changed) {
+            return None;
+        }
+        self.neighbourhood.ways(&self.node_name, &self.node_ips)
     }
 
     /// Notes what happened.
@@ -154,13 +185,12 @@ impl World {
                 }
                 Step::Nothing => {}
             },
-            Input::Node(event) => match self.listed_nodes.step(event, |(name, _)| name.clone()) {
-                Step::Present((name, ips)) => drop(self.nodes.insert(name, ips)),
-                Step::Absent((name, _)) => drop(self.nodes.remove(&name)),
-                Step::Listed(all) => self.nodes.retain(|name, _| all.contains(name)),
-                Step::Nothing => {}
-            },
-            Input::Block(event) => self.take_block(event),
+            Input::Node(_) | Input::Block(_) | Input::Pool(_) | Input::Peer(_) => {
+                if self.take_neighbour(input) {
+                    self.addresses = None;
+                    self.ways_changed = true;
+                }
+            }
             // Nothing of the API; whoever programs the kernel reads it back.
             Input::TablesLost => {}
         }
@@ -179,14 +209,35 @@ impl World {
         self.services.set_slice(namespace, name, facts);
     }
 
-    fn take_block(&mut self, event: Event<(String, Option<(String, IpNet)>)>) {
-        match self.listed_blocks.step(event, |(name, _)| name.clone()) {
-            Step::Present((name, Some((node, block)))) if node == self.node_name => {
-                self.blocks.insert(name, block.trunc());
-            }
-            Step::Present((name, _)) | Step::Absent((name, _)) => drop(self.blocks.remove(&name)),
-            Step::Listed(all) => self.blocks.retain(|name, _| all.contains(name)),
-            Step::Nothing => {}
+    /// Notes what concerns other nodes; whether that is a change.
+    fn take_neighbour(&mut self, input: Input) -> bool {
+        let known = &mut self.neighbourhood;
+        match input {
+            Input::Node(event) => match self.listed_nodes.step(event, |(name, _)| name.clone()) {
+                Step::Present((name, node)) => known.set_node(&name, Some(node)),
+                Step::Absent((name, _)) => known.set_node(&name, None),
+                Step::Listed(all) => known.retain_nodes(&all),
+                Step::Nothing => false,
+            },
+            Input::Block(event) => match self.listed_blocks.step(event, |(name, _)| name.clone()) {
+                Step::Present((name, block)) => known.set_block(&name, block),
+                Step::Absent((name, _)) => known.set_block(&name, None),
+                Step::Listed(all) => known.retain_blocks(&all),
+                Step::Nothing => false,
+            },
+            Input::Pool(event) => match self.listed_pools.step(event, |(name, _)| name.clone()) {
+                Step::Present((name, pool)) => known.set_pool(&name, pool),
+                Step::Absent((name, _)) => known.set_pool(&name, None),
+                Step::Listed(all) => known.retain_pools(&all),
+                Step::Nothing => false,
+            },
+            Input::Peer(event) => match self.listed_peers.step(event, |(name, _)| name.clone()) {
+                Step::Present((name, peer)) => known.set_peer(&name, Some(&peer)),
+                Step::Absent((name, _)) => known.set_peer(&name, None),
+                Step::Listed(all) => known.retain_peers(&all),
+                Step::Nothing => false,
+            },
+            _ => false,
         }
     }
 }

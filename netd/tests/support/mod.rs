@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod leaf;
+pub mod site;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -25,7 +26,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait for an answer that must not come.
 pub const SILENCE: Duration = Duration::from_millis(300);
 

@@ -1,0 +1,314 @@
+//! Several nodes: two on one link, one behind a router that knows nothing of pods.
+//!
+//! ```text
+//!    n1 ──┐                  198.51.100.0/24, 2001:db8:b::/64
+//!         ├─ bridge, router ──────────── n3
+//!    n2 ──┘
+//!    192.0.2.0/24, 2001:db8:a::/64
+//! ```
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+
+use peapod_api::attach::{AttachRequest, PodNetwork, PodRef};
+use peapod_netd::{Config, Netd};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::api::Api;
+use super::{Namespace, PATIENCE, Pod, eventually, ip, move_into};
+
+/// All nodes, and what is between them.
+pub struct Site {
+    pub api: Api,
+    pub router: Namespace,
+    members: Vec<Member>,
+}
+
+/// A node.
+pub struct Member {
+    pub name: String,
+    /// Its addresses, IPv4 first.
+    pub ips: [String; 2],
+    pub here: Namespace,
+    api: Api,
+    state: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    netd: Option<Arc<Netd>>,
+}
+
+impl Site {
+    /// Namespaces, links, and the objects of nodes and blocks; no agent yet.
+    pub fn new() -> Self {
+        let router = Namespace::new();
+        quicken(&router);
+        for command in [
+            "link set lo up",
+            "link add br0 type bridge",
+            "link set br0 up",
+        ] {
+            router.ip(command);
+        }
+        let api = Api::default();
+        let mut site = Site {
+            api,
+            router,
+            members: Vec::new(),
+        };
+        site.address("br0", 'a');
+        for (number, side) in [(1, 'a'), (2, 'a'), (3, 'b')] {
+            site.add(number, side);
+        }
+        site
+    }
+
+    /// The same, with an agent on every node.
+    pub fn start() -> Self {
+        Self::new().with_agents()
+    }
+
+    /// Starts an agent on every node.
+    pub fn with_agents(mut self) -> Self {
+        (1..=3).for_each(|number| self.restart(number));
+        self
+    }
+
+    /// Has pods' packets get from node to node in this way.
+    pub fn encapsulate(&self, encapsulation: &str) {
+        for (name, cidr) in [("v4", "10.244.0.0/16"), ("v6", "fd00:10:244::/56")] {
+            self.api.put(json!({
+                "apiVersion": "net.peapod.dev/v1", "kind": "IpPool", "metadata": {"name": name},
+                "spec": {"cidr": cidr, "encapsulation": encapsulation},
+            }));
+        }
+    }
+
+    fn address(&self, link: &str, side: char) {
+        let v4 = if side == 'a' { "192.0.2" } else { "198.51.100" };
+        self.router.ip(&format!("address add {v4}.1/24 dev {link}"));
+        self.router
+            .ip(&format!("address add 2001:db8:{side}::1/64 dev {link}"));
+    }
+
+    fn add(&mut self, number: u8, side: char) {
+        let here = Namespace::new();
+        quicken(&here);
+        let (v4, port) = match side {
+            'a' => ("192.0.2", format!("n{number}")),
+            _ => ("198.51.100", format!("n{number}")),
+        };
+        self.router.run(|| {
+            ip(&format!("link add {port} type veth peer name eth0"));
+            move_into("eth0", &here);
+            ip(&format!("link set {port} up"));
+        });
+        match side {
+            'a' => self.router.ip(&format!("link set {port} master br0")),
+            _ => self.address(&port, side),
+        }
+        for command in [
+            "link set lo up".to_owned(),
+            format!("address add {v4}.1{number}/24 dev eth0"),
+            format!("address add 2001:db8:{side}::1{number}/64 dev eth0"),
+            "link set eth0 up".to_owned(),
+            format!("route add default via {v4}.1"),
+            format!("-6 route add default via 2001:db8:{side}::1"),
+        ] {
+            here.ip(&command);
+        }
+        let name = format!("n{number}");
+        let ips = [
+            format!("{v4}.1{number}"),
+            format!("2001:db8:{side}::1{number}"),
+        ];
+        self.api.put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "status": {"addresses": ips.iter()
+                .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
+        }));
+        for (family, cidr) in [
+            ("v4", format!("10.244.{number}.0/24")),
+            ("v6", format!("fd00:10:244:{number}::/64")),
+        ] {
+            self.api.put(json!({
+                "apiVersion": "net.peapod.dev/v1", "kind": "IpBlock",
+                "metadata": {"name": format!("{name}-{family}")},
+                "spec": {"cidr": cidr, "node": name},
+            }));
+        }
+        let runtime = here.run(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build().unwrap()
+        });
+        self.members.push(Member {
+            name,
+            ips,
+            here,
+            api: self.api.clone(),
+            state: tempfile::tempdir().unwrap(),
+            runtime,
+            netd: None,
+        });
+    }
+
+    /// A node by its number, from 1.
+    pub fn node(&self, number: usize) -> &Member {
+        &self.members[number - 1]
+    }
+
+    /// Ends a node's agent if it runs, and starts another.
+    pub fn restart(&mut self, number: usize) {
+        self.stop(number);
+        let member = &mut self.members[number - 1];
+        let start = async {
+            let client = member.api.client();
+            Netd::start(client, member.config(), CancellationToken::new()).await
+        };
+        let netd = member.block_on(start).unwrap();
+        member.block_on(netd.ready()).unwrap();
+        member.netd = Some(netd);
+    }
+
+    /// Ends a node's agent.
+    pub fn stop(&mut self, number: usize) {
+        let member = &mut self.members[number - 1];
+        if let Some(netd) = member.netd.take() {
+            member.block_on(netd.stop());
+        }
+    }
+}
+
+impl Member {
+    fn config(&self) -> Config {
+        let ranges = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
+        Config {
+            node_name: self.name.clone(),
+            node_ips: self.ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            private_ips: Vec::new(),
+            pod_cidrs: ranges(["10.244.0.0/16", "fd00:10:244::/56"]),
+            service_cidrs: ranges(["10.96.0.0/16", "fd00:10:96::/112"]),
+            dns: None,
+            mtu: None,
+            bgp_socket: None,
+            state_dir: self.state.path().to_owned(),
+        }
+    }
+
+    /// Where it keeps what must outlive it.
+    pub fn state(&self) -> &std::path::Path {
+        self.state.path()
+    }
+
+    /// Everything runs on threads in the node's namespace, those that the runtime adds too.
+    fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        self.here.run(|| {
+            let timed = async { tokio::time::timeout(PATIENCE, work).await };
+            self.runtime.block_on(timed).expect("not in time")
+        })
+    }
+
+    /// Attaches a pod that answers on port 80.
+    pub fn pod(&self, name: &str) -> Pod {
+        let reference = PodRef {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+        };
+        let netns = Namespace::new();
+        let request = AttachRequest {
+            pod: reference.clone(),
+            netns: netns.path(),
+            host_ports: Vec::new(),
+        };
+        let netd = self.netd.clone().unwrap();
+        let reply = self.block_on(netd.attach(request)).unwrap();
+        netns.serve_tcp(name, 80);
+        Pod {
+            reference,
+            netns,
+            reply,
+        }
+    }
+
+    /// Output of a command there.
+    pub fn shows(&self, command: &str) -> String {
+        let mut words = command.split(' ');
+        let program = words.next().unwrap().to_owned();
+        let output = self
+            .here
+            .run(|| Command::new(program).args(words).output().unwrap());
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Routes to other nodes, with what numbers say left out.
+    pub fn ways(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for command in [
+            "ip -4 route show table all proto 97",
+            "ip -6 route show table all proto 97",
+        ] {
+            let shown = self.shows(command);
+            lines.extend(shown.lines().map(|line| line.trim().to_owned()));
+        }
+        lines
+    }
+
+    /// What its tunnels are made of: links, forwarding entries, neighbours, rules.
+    pub fn tunnels(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for command in [
+            "ip -o -d link show type vxlan",
+            "bridge fdb show",
+            "ip neigh show nud permanent",
+            "ip rule show",
+            "ip -6 rule show",
+        ] {
+            let shown = self.shows(command);
+            let ours = shown.lines().filter(|line| {
+                let everywhere = line.contains("33:33:") || line.contains("01:00:5e:");
+                (line.contains("vxlan") || line.contains("9700:")) && !everywhere
+            });
+            lines.extend(ours.map(|line| line.trim().to_owned()));
+        }
+        lines
+    }
+
+    /// How many packets it had to cut into fragments.
+    pub fn fragments(&self) -> u64 {
+        let (v4, v6) = (
+            self.shows("cat /proc/net/snmp"),
+            self.shows("cat /proc/net/snmp6"),
+        );
+        let mut lines = v4.lines().filter(|line| line.starts_with("Ip:"));
+        let names = lines.next().unwrap().split_whitespace();
+        let values = lines.next().unwrap().split_whitespace();
+        let of_v4 = names.zip(values).find(|(name, _)| *name == "FragCreates");
+        let of_v6 = v6
+            .lines()
+            .find_map(|line| line.strip_prefix("Ip6FragCreates"));
+        let number = |text: &str| text.trim().parse::<u64>().unwrap();
+        number(of_v4.unwrap().1) + number(of_v6.unwrap())
+    }
+
+    /// Waits until the routes to other nodes are such.
+    pub fn wait_for_ways(&self, what: &str, check: impl Fn(&[String]) -> bool) {
+        eventually(what, || check(&self.ways()).then_some(()));
+    }
+}
+
+fn quicken(namespace: &Namespace) {
+    namespace.run(|| {
+        for (key, value) in [
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            // As many distributions have it: an answer must leave by where the question came in.
+            ("ipv4/conf/default/rp_filter", "1"),
+            ("ipv4/conf/all/rp_filter", "1"),
+        ] {
+            fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
+        }
+    });
+}
