@@ -90,17 +90,7 @@ impl Rack {
         fault(&self.lab);
         std::thread::sleep(AFTER);
         let flows = traffic.stop();
-        let before: Vec<Flow> = flows
-            .iter()
-            .map(|flow| Flow {
-                arrivals: flow
-                    .arrivals
-                    .iter()
-                    .copied()
-                    .filter(|one| *one < at)
-                    .collect(),
-            })
-            .collect();
+        let before: Vec<Flow> = flows.iter().map(|flow| flow.until(at)).collect();
         // The first packets wait for the addresses of the leaves.
         let settled = before.iter().flat_map(|flow| flow.arrivals.get(50)).max();
         let settled = settled.copied().expect("packets arrived before the fault");

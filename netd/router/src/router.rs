@@ -280,10 +280,17 @@ impl Router {
         self.handle(Input::Tick);
     }
 
+    /// Something of the sessions may look otherwise now.
+    fn show_soon(&mut self) {
+        if self.shown.receiver_count() > 0 && self.show_at.is_none() {
+            self.show_at = Some(Instant::now() + SHOW_AFTER);
+        }
+    }
+
     /// Tells the speaker, and does what it wants.
     fn handle(&mut self, input: Input) {
-        if input != Input::Tick && self.shown.receiver_count() > 0 && self.show_at.is_none() {
-            self.show_at = Some(Instant::now() + SHOW_AFTER);
+        if input != Input::Tick {
+            self.show_soon();
         }
         self.speaker.handle(input, self.now());
         loop {
@@ -363,6 +370,7 @@ impl Router {
     /// BFD has news of a neighbour.
     fn reported(&mut self, report: bfd::Report) {
         self.bfd_states.insert(report.peer, report.state);
+        self.show_soon();
         if report.failed {
             if let (Some(fib), Some(at)) = (&mut self.fib, self.speaker.peer_endpoint(report.peer))
             {

@@ -1,10 +1,15 @@
 //! Numbered and unnumbered, IPv4 and IPv6, with two leaves of each make.
 
-use crate::rack::{BALANCER, Links, Make, Rack};
+use crate::rack::{BALANCER, Links, Make, Rack, Shape};
 
 /// Both families over both leaves; one leaf's link is cut and mended; the service comes and goes.
 fn speaks(make: Make, links: Links) {
-    let rack = Rack::new(make, links);
+    let rack = Rack::new(Shape {
+        make,
+        links,
+        bfd: false,
+        far: false,
+    });
     rack.lab.set_link("leaf1", "node", false);
     rack.node_uses(&[2]);
     rack.lab.set_link("leaf1", "node", true);

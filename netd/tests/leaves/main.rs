@@ -3,5 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod config;
 mod interop;
+mod outages;
 mod rack;

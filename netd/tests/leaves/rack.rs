@@ -1,27 +1,39 @@
 //! A node with a pod, on two leaves of some make; everything in namespaces.
 //!
 //! ```text
-//!           ┌── leaf1 (AS 65101, link 1) ──
-//!   node ───┤
-//!           └── leaf2 (AS 65102, link 2) ──      both announce FAR_V4 and FAR_V6
+//!                 ┌── leaf1 (AS 65101) ──┐
+//!   pod ── node ──┤                      ├── far (AS 65200), if it is there
+//!                 └── leaf2 (AS 65102) ──┘
 //! ```
+//!
+//! What is far, FAR_V4 and FAR_V6, is announced by the leaves, or by a router of ours behind them:
+//! then there can be traffic.
 
 use std::net::UdpSocket;
 
+use peapod_lab::traffic::{End, Traffic};
 use peapod_lab::{Lab, eventually};
 use serde_json::{Value, json};
 
+use crate::config;
 use crate::support::{Node, Pod};
 
-/// What both leaves announce.
-pub const FAR_V4: &str = "198.51.100.0/24";
-pub const FAR_V6: &str = "2001:db8:99::/64";
+/// What both leaves announce: the blocks of another node, whose agent is not here.
+pub const FAR_V4: &str = "10.244.2.0/24";
+pub const FAR_V6: &str = "fd00:10:244:2::/64";
 /// What the node announces: its blocks, and a load balancer's address.
 pub const BLOCK_V4: &str = "10.244.1.0/24";
 pub const BLOCK_V6: &str = "fd00:10:244:1::/64";
 pub const BALANCER: &str = "203.0.113.9";
+/// An address at what is far.
+const FAR_HOST: &str = "10.244.2.1";
+/// Flows in each direction.
+const FLOWS: u16 = 8;
+/// BFD speaks so often, and misses three words. A busy machine may leave its daemons without a
+/// processor for longer than the 300 ms that could be asked for.
+pub const BFD_MS: u32 = 300;
 /// The AS of nodes, where nothing is said.
-const NODE_AS: u32 = 64_512;
+pub const NODE_AS: u32 = 64_512;
 
 /// Who makes the leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,36 +52,70 @@ pub enum Links {
     Unnumbered,
 }
 
+/// Which rack it is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub make: Make,
+    pub links: Links,
+    /// BFD on all sessions.
+    pub bfd: bool,
+    /// There is a router behind the leaves.
+    pub far: bool,
+}
+
 /// The node, its pod behind a service, and its leaves.
 pub struct Rack {
     pub node: Node,
     pub pod: Pod,
     pub lab: Lab,
-    make: Make,
-    links: Links,
+    shape: Shape,
 }
 
 impl Rack {
     /// All sessions are up, and everybody has everybody's routes.
-    pub fn new(make: Make, links: Links) -> Self {
-        let node = Node::without_agent();
-        let mut lab = Lab::new();
-        lab.adopt("node", &this_thread());
-        for leaf in 1..=2 {
-            let addresses = |end: u8| match links {
-                Links::Numbered => format!("10.0.{leaf}.{end}/24 fd00:{leaf}::{end}/64"),
-                Links::Unnumbered => String::new(),
-            };
-            let ends = (addresses(1), addresses(2));
-            lab.link(("node", &ends.0), (&name(leaf), &ends.1));
-        }
-        let mut rack = start(node, lab, make, links);
+    pub fn new(shape: Shape) -> Self {
+        let mut rack = wired(shape);
         rack.peers();
+        if shape.far {
+            rack.far();
+        }
         for leaf in 1..=2 {
             rack.leaf(leaf);
         }
         rack.complete();
         rack
+    }
+
+    /// Starts the router behind the leaves.
+    fn far(&mut self) {
+        let options = match self.shape.bfd {
+            true => format!(", bfd: {{intervalMs: {BFD_MS}, multiplier: 3}}"),
+            false => String::new(),
+        };
+        let neighbor = |at: String| {
+            format!(
+                "- {{address: \"{at}\", remoteAs: external, \
+                 timers: {{connectRetrySeconds: 1}}{options}}}\n"
+            )
+        };
+        let neighbors: String = (1..=2)
+            .flat_map(|leaf| [format!("10.1.{leaf}.2"), format!("fd01:{leaf}::2")])
+            .map(neighbor)
+            .collect();
+        self.lab.router(
+            "far",
+            &format!(
+                "asn: 65200\nrouterId: 192.0.2.9\ninstall: true\n\
+                 announce: [{FAR_V4}, \"{FAR_V6}\"]\nneighbors:\n{neighbors}"
+            ),
+        );
+    }
+
+    /// Traffic from the router behind the leaves to the pod, and from there to it.
+    pub fn traffic(&self) -> [Traffic; 2] {
+        let far = End::of(&self.lab, "far", FAR_HOST);
+        let pod = End::of(&self.lab, "pod", &self.pod.v4().to_string());
+        [(&far, &pod), (&pod, &far)].map(|(from, to)| Traffic::between(from, to, FLOWS).flowing())
     }
 
     /// Tells the API of the neighbours.
@@ -79,13 +125,16 @@ impl Rack {
             let mut spec = spec;
             spec["timers"] = timers.clone();
             spec["remoteAs"] = json!("external");
+            if self.shape.bfd {
+                spec["bfd"] = json!({"intervalMs": BFD_MS, "multiplier": 3});
+            }
             self.node
                 .api
                 .put(json!({"apiVersion": "net.peapod.dev/v1", "kind": "BgpPeer",
                 "metadata": {"name": name}, "spec": spec}));
         };
         for leaf in 1..=2 {
-            match self.links {
+            match self.shape.links {
                 Links::Unnumbered => {
                     peer(name(leaf), json!({"interface": format!("to-leaf{leaf}")}))
                 }
@@ -104,19 +153,19 @@ impl Rack {
     /// Starts a leaf.
     pub fn leaf(&mut self, leaf: u8) {
         let at = name(leaf);
-        match self.make {
-            Make::Frr => drop(self.lab.frr(&at, &frr(leaf, self.links))),
-            Make::Bird => drop(self.lab.bird(&at, &bird(leaf, self.links))),
+        match self.shape.make {
+            Make::Frr => drop(self.lab.frr(&at, &config::frr(leaf, self.shape))),
+            Make::Bird => drop(self.lab.bird(&at, &config::bird(leaf, self.shape))),
             Make::GoBgp => self.start_gobgp(leaf),
         }
     }
 
     fn start_gobgp(&mut self, leaf: u8) {
         let at = name(leaf);
-        if self.links == Links::Unnumbered {
+        if self.shape.links == Links::Unnumbered {
             self.greet(leaf);
         }
-        self.lab.gobgp(&at, &gobgp(leaf, self.links));
+        self.lab.gobgp(&at, &config::gobgp(leaf, self.shape));
         let lab = &self.lab;
         eventually("GoBGP answers", || {
             lab.try_within(&at, "gobgp global").is_ok()
@@ -147,9 +196,20 @@ impl Rack {
             let told = self.node.api.get("BgpNode", "/here").unwrap_or_default();
             let all = told["status"]["sessions"].as_array().cloned();
             let all = all.unwrap_or_default();
-            all.len() == self.sessions() && all.iter().all(|one| one["state"] == "Established")
+            let whole = |one: &Value| {
+                one["state"] == "Established"
+                    && one["received"].as_u64() >= Some(1)
+                    && (!self.shape.bfd || one["bfd"] == "Up")
+            };
+            all.len() == self.sessions() && all.iter().all(whole)
         });
         self.node_uses(&[1, 2]);
+        if self.shape.far {
+            self.far_uses(&[1, 2]);
+            for leaf in (1..=2).filter(|_| self.shape.bfd) {
+                self.lab.bfd_up("far", &format!("10.1.{leaf}.2"));
+            }
+        }
         for leaf in 1..=2 {
             for prefix in [BLOCK_V4, BLOCK_V6, BALANCER] {
                 self.leaf_has(leaf, prefix);
@@ -158,7 +218,7 @@ impl Rack {
     }
 
     fn sessions(&self) -> usize {
-        match self.links {
+        match self.shape.links {
             Links::Numbered => 4,
             Links::Unnumbered => 2,
         }
@@ -167,7 +227,7 @@ impl Rack {
     /// Waits until the node's kernel leads what is far over these leaves, in both families.
     pub fn node_uses(&self, leaves: &[u8]) {
         let hops = |family: &str| -> Vec<String> {
-            let hop = |leaf: &u8| match (self.links, family) {
+            let hop = |leaf: &u8| match (self.shape.links, family) {
                 (Links::Unnumbered, _) => self.lab.link_local(&name(*leaf), "to-node"),
                 (_, "v4") => format!("10.0.{leaf}.2"),
                 _ => format!("fd00:{leaf}::2"),
@@ -183,6 +243,13 @@ impl Rack {
         }
     }
 
+    /// Waits until the router behind the leaves leads to the pod over these.
+    pub fn far_uses(&self, leaves: &[u8]) {
+        let hops: Vec<String> = leaves.iter().map(|leaf| format!("10.1.{leaf}.2")).collect();
+        let hops: Vec<&str> = hops.iter().map(String::as_str).collect();
+        self.lab.kernel_route("far", BLOCK_V4, &hops);
+    }
+
     /// Waits until a leaf has a route to the node.
     pub fn leaf_has(&self, leaf: u8, prefix: &str) {
         eventually(&format!("leaf{leaf} has {prefix}"), || {
@@ -195,7 +262,7 @@ impl Rack {
     pub fn has(&self, leaf: u8, prefix: &str) -> bool {
         let at = name(leaf);
         let v6 = prefix.contains(':');
-        if self.make == Make::GoBgp {
+        if self.shape.make == Make::GoBgp {
             let family = if v6 { "ipv6" } else { "ipv4" };
             let length = if prefix.contains('/') { "" } else { "/32" };
             let show = format!("gobgp -j global rib -a {family} {prefix}{length}");
@@ -216,116 +283,51 @@ fn this_thread() -> std::path::PathBuf {
     format!("/proc/{process}/task/{thread}/ns/net").into()
 }
 
-/// The agent at work, and a service with an endpoint here.
-fn start(mut node: Node, lab: Lab, make: Make, links: Links) -> Rack {
+/// The node with its agent, and a service with an endpoint there; links to leaves that are not
+/// started yet.
+fn wired(shape: Shape) -> Rack {
+    let mut node = Node::without_agent();
+    let mut lab = Lab::new();
+    lab.adopt("node", &this_thread());
+    for leaf in 1..=2 {
+        let (at, numbered) = (name(leaf), shape.links == Links::Numbered);
+        let ends = addresses(0, leaf).map(|end| if numbered { end } else { String::new() });
+        lab.link(("node", &ends[0]), (&at, &ends[1]));
+        if shape.far {
+            let ends = addresses(1, leaf);
+            lab.link(("far", &ends[0]), (&at, &ends[1]));
+        }
+    }
+    if shape.far {
+        for address in [format!("{FAR_HOST}/32"), "fd00:10:244:2::1/128".to_owned()] {
+            lab.within("far", &format!("ip addr add {address} dev lo"));
+        }
+        for at in ["node", "far"] {
+            lab.within(at, "sysctl -qw net.ipv4.fib_multipath_hash_policy=1");
+        }
+    }
     node.api.put(json!({"apiVersion": "v1", "kind": "Node",
         "metadata": {"name": "here", "uid": "u"}}));
     node.restart();
     let pod = node.server("server");
+    let descriptor = pod.netns.path().display().to_string();
+    let process = format!("/proc/{}", std::process::id());
+    lab.adopt("pod", descriptor.replace("/proc/self", &process).as_ref());
     node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER]}));
     node.endpoints(&[&pod]);
     Rack {
         node,
         pod,
         lab,
-        make,
-        links,
+        shape,
     }
+}
+
+/// The addresses of both ends of a link to a leaf.
+fn addresses(net: u8, leaf: u8) -> [String; 2] {
+    [1, 2].map(|end| format!("10.{net}.{leaf}.{end}/24 fd0{net}:{leaf}::{end}/64"))
 }
 
 fn name(leaf: u8) -> String {
     format!("leaf{leaf}")
-}
-
-fn asn(leaf: u8) -> u32 {
-    65_100 + u32::from(leaf)
-}
-
-// === the leaves' configurations ===
-
-fn frr(leaf: u8, links: Links) -> String {
-    let (v4, v6) = match links {
-        Links::Numbered => (format!("10.0.{leaf}.1"), format!("fd00:{leaf}::1")),
-        Links::Unnumbered => ("to-node".to_owned(), "to-node".to_owned()),
-    };
-    let neighbors = match links {
-        Links::Numbered => format!(
-            " neighbor {v4} remote-as external\n neighbor {v6} remote-as external\n \
-             neighbor {v4} timers connect 1\n neighbor {v6} timers connect 1\n"
-        ),
-        Links::Unnumbered => {
-            " neighbor to-node interface remote-as external\n neighbor to-node timers connect 1\n"
-                .to_owned()
-        }
-    };
-    format!(
-        "hostname leaf{leaf}\ninterface to-node\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\n\
-         router bgp {asn}\n bgp router-id 192.0.2.{leaf}\n no bgp ebgp-requires-policy\n \
-         no bgp network import-check\n no bgp default ipv4-unicast\n{neighbors} \
-         address-family ipv4 unicast\n  neighbor {v4} activate\n  network {FAR_V4}\n \
-         exit-address-family\n \
-         address-family ipv6 unicast\n  neighbor {v6} activate\n  network {FAR_V6}\n \
-         exit-address-family\n",
-        asn = asn(leaf)
-    )
-}
-
-fn bird(leaf: u8, links: Links) -> String {
-    let asn = asn(leaf);
-    let common = format!("local as {asn}; connect retry time 1; connect delay time 1;");
-    let channel = |family: &str, more: &str| {
-        format!("{family} {{ import all; export where source = RTS_STATIC; {more} }};")
-    };
-    let sessions = match links {
-        Links::Numbered => format!(
-            "protocol bgp v4 {{ {common} neighbor 10.0.{leaf}.1 as {NODE_AS}; {} }}\n\
-             protocol bgp v6 {{ {common} neighbor fd00:{leaf}::1 as {NODE_AS}; {} }}\n",
-            channel("ipv4", ""),
-            channel("ipv6", "")
-        ),
-        Links::Unnumbered => format!(
-            "protocol radv {{ interface \"to-node\" {{ min ra interval 3; max ra interval 4; }}; }}\n\
-             protocol bgp node {{ {common} neighbor range fe80::/10 as {NODE_AS}; \
-             interface \"to-node\"; {} {} }}\n",
-            channel("ipv4", "extended next hop on;"),
-            channel("ipv6", "")
-        ),
-    };
-    format!(
-        "router id 192.0.2.{leaf};\nprotocol device {{}}\n\
-         protocol static s4 {{ ipv4; route {FAR_V4} blackhole; }}\n\
-         protocol static s6 {{ ipv6; route {FAR_V6} blackhole; }}\n\
-         protocol kernel k4 {{ ipv4 {{ export where source = RTS_BGP; }}; }}\n\
-         protocol kernel k6 {{ ipv6 {{ export where source = RTS_BGP; }}; }}\n{sessions}"
-    )
-}
-
-fn gobgp(leaf: u8, links: Links) -> String {
-    let neighbor = |at: String, families: &[&str]| {
-        let families = families.iter().map(|family| {
-            format!(
-                "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
-                 afi-safi-name = \"{family}-unicast\"\n"
-            )
-        });
-        format!(
-            "[[neighbors]]\n[neighbors.config]\n{at}\npeer-as = {NODE_AS}\n\
-             [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n{}",
-            families.collect::<String>()
-        )
-    };
-    let neighbors = match links {
-        Links::Numbered => {
-            neighbor(format!("neighbor-address = \"10.0.{leaf}.1\""), &["ipv4"])
-                + &neighbor(format!("neighbor-address = \"fd00:{leaf}::1\""), &["ipv6"])
-        }
-        Links::Unnumbered => neighbor(
-            "neighbor-interface = \"to-node\"".to_owned(),
-            &["ipv4", "ipv6"],
-        ),
-    };
-    format!(
-        "[global.config]\nas = {}\nrouter-id = \"192.0.2.{leaf}\"\n{neighbors}",
-        asn(leaf)
-    )
 }
