@@ -12,7 +12,7 @@ use kube::api::ObjectMeta;
 use peapod_api::labels::SERVICE_NAME;
 
 use crate::common::{Key, pods};
-use crate::endpointslice::{address, core::HEADLESS, selected, services_of};
+use crate::endpointslice::{address, pack::HEADLESS, selected, services_of};
 use crate::shell::{Context, Controller, Loop, Outcome, Result, Tasks, write};
 
 const NAME: &str = "endpoint";

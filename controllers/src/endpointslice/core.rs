@@ -1,71 +1,17 @@
-//! The EndpointSlices that a service should have, by the fewest changes to those it has. Pure.
-//!
-//! Each slice has one family and one set of ports, and up to [`SLICE_MAX`] endpoints. A change
-//! of one pod changes one slice: endpoints stay in the slice where they are, new ones go first
-//! into slices that change anyway.
+//! The EndpointSlices that a service should have because of the pods that it selects. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use kube::api::ObjectMeta;
-use peapod_api::labels::{MANAGED_BY, SERVICE_NAME};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::address::{self, Family};
+use super::address;
+use super::pack::{self, Changes, Group, Owner, Wanted, group};
 use crate::common::owner;
 
-/// Endpoints of one slice, at most.
-const SLICE_MAX: usize = 100;
 /// Who manages our slices; those of others are left alone.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Label of the slices of a service without a cluster address.
-pub const HEADLESS: &str = "service.kubernetes.io/headless";
-
-/// What to do.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Slices to create; the API names them.
-    pub create: Vec<EndpointSlice>,
-    /// Slices to change, as they are and as they should be.
-    pub update: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
-    /// Slices to delete.
-    pub delete: Vec<Arc<EndpointSlice>>,
-}
-
-/// A family and a set of ports: what the endpoints of a slice share.
-type Group = (Family, Vec<PortKey>);
-type PortKey = (String, i32, String, Option<String>);
-
-fn port_key(port: &EndpointPort) -> PortKey {
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let number = port.port.unwrap_or(0);
-    (
-        text(&port.name),
-        number,
-        text(&port.protocol),
-        port.app_protocol.clone(),
-    )
-}
-
-fn group(family: Family, ports: &[EndpointPort]) -> Group {
-    let mut keys: Vec<_> = ports.iter().map(port_key).collect();
-    keys.sort();
-    (family, keys)
-}
-
-/// What identifies an endpoint from one look to the next: its pod.
-fn identity(endpoint: &Endpoint) -> String {
-    let target = endpoint.target_ref.as_ref();
-    target
-        .and_then(|target| target.uid.clone())
-        .unwrap_or_default()
-}
-
-struct Wanted {
-    ports: Vec<EndpointPort>,
-    endpoints: BTreeMap<String, Endpoint>,
-}
 
 /// The changes that make `slices` what `pods` say; `zone_of` knows the zone of a node.
 pub fn reconcile(
@@ -74,36 +20,20 @@ pub fn reconcile(
     slices: &[Arc<EndpointSlice>],
     zone_of: impl Fn(&str) -> Option<String>,
 ) -> Changes {
-    let mut wanted = wanted(service, pods, zone_of);
-    let mut changes = Changes::default();
-    let mut existing: BTreeMap<Group, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
-    for slice in slices.iter().filter(|slice| is_ours(slice)) {
-        let family = match slice.address_type.as_str() {
-            "IPv6" => Family::V6,
-            _ => Family::V4,
-        };
-        let ports = slice.ports.as_deref().unwrap_or_default();
-        existing
-            .entry(group(family, ports))
-            .or_default()
-            .push(slice);
-    }
-    for (group, slices) in existing {
-        match wanted.remove(&group) {
-            Some(wanted) => pack(service, group.0, wanted, slices, &mut changes),
-            None => changes.delete.extend(slices.into_iter().cloned()),
-        }
-    }
-    for ((family, _), wanted) in wanted {
-        pack(service, family, wanted, Vec::new(), &mut changes);
-    }
-    changes
-}
-
-fn is_ours(slice: &EndpointSlice) -> bool {
-    let labels = slice.metadata.labels.as_ref();
-    let manager = labels.and_then(|labels| labels.get(MANAGED_BY));
-    manager.is_some_and(|manager| manager == MANAGER) && slice.metadata.deletion_timestamp.is_none()
+    let meta = &service.metadata;
+    let none = BTreeMap::new();
+    let owner = Owner {
+        service: (
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        ),
+        reference: owner::controller_reference(service),
+        manager: MANAGER,
+        labels: meta.labels.as_ref().unwrap_or(&none),
+        annotations: BTreeMap::new(),
+        headless: Some(address::is_headless(service)),
+    };
+    pack::reconcile(&owner, wanted(service, pods, zone_of), slices)
 }
 
 /// Every family has a group at least, so that a service without endpoints has an empty slice to
@@ -124,126 +54,14 @@ fn wanted(
             let ports = address::ports(service, pod);
             let zone = zone_of(crate::common::pods::node_name(pod));
             let endpoint = address::endpoint(service, pod, family, zone);
-            let group = wanted
-                .entry(group(family, &ports))
-                .or_insert_with(|| Wanted {
-                    ports,
-                    endpoints: BTreeMap::new(),
-                });
-            group.endpoints.insert(identity(&endpoint), endpoint);
+            let group = wanted.entry(group(family, &ports));
+            group.or_insert_with(|| Wanted::on(ports)).add(endpoint);
         }
         if !any {
-            let empty = Wanted {
-                ports: Vec::new(),
-                endpoints: BTreeMap::new(),
-            };
-            wanted.insert(group(family, &[]), empty);
+            wanted.insert(group(family, &[]), Wanted::default());
         }
     }
     wanted
-}
-
-/// Distributes the endpoints of one group over its slices.
-fn pack(
-    service: &Service,
-    family: Family,
-    wanted: Wanted,
-    slices: Vec<&Arc<EndpointSlice>>,
-    changes: &mut Changes,
-) {
-    let mut missing = wanted.endpoints;
-    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
-    for slice in slices {
-        let here = slice.endpoints.iter().flatten();
-        // Taking it out of `missing` also drops it from every further slice.
-        let stay = here.filter_map(|endpoint| missing.remove(&identity(endpoint)));
-        kept.push((slice, stay.take(SLICE_MAX).collect()));
-    }
-    let mut missing: Vec<Endpoint> = missing.into_values().collect();
-    missing.sort_by(|a, b| pod_name(a).cmp(&pod_name(b)));
-    fill(&mut kept, &mut missing);
-    let mut kept_any = kept.iter().any(|(_, endpoints)| !endpoints.is_empty());
-    for (slice, endpoints) in kept {
-        // Of empty slices one remains when there is nothing else.
-        if endpoints.is_empty() && (kept_any || !missing.is_empty()) {
-            changes.delete.push(slice.clone());
-            continue;
-        }
-        kept_any = true;
-        let mut changed = EndpointSlice::clone(slice);
-        dress(&mut changed, service, family, &wanted.ports, endpoints);
-        if changed != **slice {
-            changes.update.push((slice.clone(), changed));
-        }
-    }
-    while !missing.is_empty() || !kept_any {
-        let rest = missing.split_off(missing.len().min(SLICE_MAX));
-        let mut slice = EndpointSlice::default();
-        dress(&mut slice, service, family, &wanted.ports, missing);
-        changes.create.push(slice);
-        missing = rest;
-        kept_any = true;
-    }
-}
-
-fn pod_name(endpoint: &Endpoint) -> Option<&str> {
-    endpoint.target_ref.as_ref()?.name.as_deref()
-}
-
-/// Puts missing endpoints into slices with room: first those that change anyway, fullest first;
-/// then, if one slice takes all the rest, the fullest such.
-fn fill(kept: &mut [(&Arc<EndpointSlice>, Vec<Endpoint>)], missing: &mut Vec<Endpoint>) {
-    let changes = |slice: &EndpointSlice, endpoints: &[Endpoint]| {
-        slice.endpoints.as_deref().unwrap_or_default() != endpoints
-    };
-    let mut order: Vec<usize> = (0..kept.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(kept[at].1.len()));
-    for &at in &order {
-        let (slice, endpoints) = &mut kept[at];
-        if changes(slice, endpoints) {
-            let room = SLICE_MAX - endpoints.len();
-            endpoints.extend(missing.drain(..room.min(missing.len())));
-        }
-    }
-    let fits = |at: &&usize| kept[**at].1.len() + missing.len() <= SLICE_MAX;
-    if !missing.is_empty()
-        && let Some(&at) = order.iter().find(fits)
-    {
-        kept[at].1.append(missing);
-    }
-}
-
-/// Makes a slice what it should be, leaving labels and annotations of others alone.
-fn dress(
-    slice: &mut EndpointSlice,
-    service: &Service,
-    family: Family,
-    ports: &[EndpointPort],
-    endpoints: Vec<Endpoint>,
-) {
-    let name = service.metadata.name.clone().unwrap_or_default();
-    if slice.metadata.name.is_none() {
-        slice.metadata = ObjectMeta {
-            namespace: service.metadata.namespace.clone(),
-            generate_name: Some(format!("{name}-")),
-            owner_references: Some(vec![owner::controller_reference(service)]),
-            ..Default::default()
-        };
-        slice.address_type = family.name().to_owned();
-        slice.ports = Some(ports.to_vec());
-    }
-    let labels = slice.metadata.labels.get_or_insert_default();
-    let inherited = service.metadata.labels.iter().flatten();
-    labels.extend(inherited.map(|(name, value)| (name.clone(), value.clone())));
-    labels.insert(SERVICE_NAME.to_owned(), name);
-    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
-    match address::is_headless(service) {
-        true => labels.insert(HEADLESS.to_owned(), String::new()),
-        false => labels.remove(HEADLESS),
-    };
-    if slice.endpoints.as_deref().unwrap_or_default() != endpoints.as_slice() {
-        slice.endpoints = Some(endpoints);
-    }
 }
 
 #[cfg(test)]

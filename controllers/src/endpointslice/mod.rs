@@ -1,30 +1,29 @@
 //! EndpointSlices of services with a selector, and what the legacy Endpoints share with them.
 //!
-//! [`address`] says what a pod adds, [`core`] packs it into slices; this file reads and writes.
+//! [`address`] says what a pod adds, [`core`] which slices should be, [`pack`] by which changes,
+//! [`scribe`] writes them; [`mirror`] does the same for Endpoints that somebody wrote by hand.
 
 pub mod address;
 pub mod core;
+mod mirror;
+pub mod pack;
+mod scribe;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use peapod_api::labels::ZONE;
 use peapod_api::selector::Selector;
 
+use self::scribe::{Scribe, Seen};
 use crate::common::{Key, pods};
-use crate::shell::context::{Informers, term};
-use crate::shell::expectations::Expectations;
-use crate::shell::{Change, Context, Controller, Loop, Outcome, Result, Tasks, informer, write};
+use crate::shell::context::Informers;
+use crate::shell::{Change, Context, Controller, Loop, Outcome, Result, Tasks};
 
 const NAME: &str = "endpoint_slice";
 
-struct Slices {
-    ctx: Context,
-    expect: Expectations,
-}
+struct Slices(Scribe);
 
 /// Wires the loop; its keys are services.
 pub fn start(ctx: &Context, tasks: &mut Tasks) {
@@ -48,13 +47,8 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
             };
             services.into_iter().map(|service| Key::of(&*service))
         })
-        .run(
-            tasks,
-            Slices {
-                ctx: ctx.clone(),
-                expect: Expectations::default(),
-            },
-        );
+        .run(tasks, Slices(Scribe::new(ctx)));
+    mirror::start(ctx, tasks);
 }
 
 fn core_service(slice: &EndpointSlice) -> Option<String> {
@@ -134,23 +128,17 @@ pub(crate) fn selected(informers: &Informers, service: &Service) -> Vec<Arc<Pod>
 
 impl Controller for Slices {
     async fn reconcile(&self, key: &Key) -> Result<Outcome> {
-        let informers = &self.ctx.informers;
+        let informers = &self.0.ctx.informers;
         let service = informers.services.get(key);
         let Some(service) = service.filter(|service| address::is_selecting(service)) else {
             // The garbage collector takes the slices of a service that is gone.
-            self.expect.forget(key);
+            self.0.forget(key);
             return Ok(Outcome::Done);
         };
-        let slices = informers.endpoint_slices.indexed(&term::of_service(key));
-        let shown = informers.endpoint_slices.revision();
-        let there = |uid: &str| {
-            slices
-                .iter()
-                .any(|s| s.metadata.uid.as_deref() == Some(uid))
+        let slices = match self.0.slices(key) {
+            Seen::All(slices) => slices,
+            Seen::Stale(wait) => return Ok(Outcome::After(wait)),
         };
-        if let Some(wait) = self.expect.unmet(key, shown, there, Instant::now()) {
-            return Ok(Outcome::After(wait));
-        }
         if service.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }
@@ -162,45 +150,7 @@ impl Controller for Slices {
                 .and_then(|n| zone(&n))
         };
         let changes = core::reconcile(&service, &pods, &slices, zone_of);
-        self.carry_out(key, changes).await?;
+        self.0.carry_out(key, changes).await?;
         Ok(Outcome::Done)
-    }
-}
-
-impl Slices {
-    /// New endpoints become visible before old slices go, so that a service never looks empty.
-    async fn carry_out(&self, key: &Key, changes: core::Changes) -> Result<()> {
-        let created = join_all(
-            changes
-                .create
-                .iter()
-                .map(|new| write::create(&self.ctx, new)),
-        )
-        .await;
-        for created in created {
-            match created {
-                Ok(slice) => self.wrote(key, &slice),
-                Err(error) if error.is_namespace_terminating() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let updates = changes.update.iter();
-        let updates = updates.map(|(old, new)| write::update(&self.ctx, &**old, new));
-        for updated in join_all(updates).await {
-            if let Some(slice) = updated? {
-                self.wrote(key, &slice);
-            }
-        }
-        for slice in &changes.delete {
-            let uid = slice.metadata.uid.as_deref().unwrap_or_default();
-            self.expect.deleted(key, uid, Instant::now());
-            write::delete::<EndpointSlice>(&self.ctx, &slice.metadata).await?;
-        }
-        Ok(())
-    }
-
-    fn wrote(&self, key: &Key, slice: &EndpointSlice) {
-        self.expect
-            .written(key, informer::revision(slice), Instant::now());
     }
 }
