@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Volume};
 use peapod_api::conditions;
 
 use super::Key;
@@ -76,10 +76,15 @@ pub fn until(start: Timestamp, seconds: i64, now: Timestamp) -> Option<Duration>
     (left_ms > 0).then(|| Duration::from_millis(left_ms.unsigned_abs()))
 }
 
+/// The name of the claim of a pod's generic ephemeral volume.
+pub fn claim_name(pod: &Pod, volume: &Volume) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    format!("{name}-{}", volume.name)
+}
+
 /// The claims that the pod's volumes name, generic ephemeral ones included.
 pub fn claims(pod: &Pod) -> Vec<Key> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
     let volumes = pod
         .spec
         .iter()
@@ -88,7 +93,7 @@ pub fn claims(pod: &Pod) -> Vec<Key> {
         .filter_map(|volume| match &volume.persistent_volume_claim {
             Some(source) => Some(Key::new(namespace, &source.claim_name)),
             None if volume.ephemeral.is_some() => {
-                Some(Key::new(namespace, format!("{name}-{}", volume.name)))
+                Some(Key::new(namespace, claim_name(pod, volume)))
             }
             None => None,
         })

@@ -1,11 +1,13 @@
 //! PersistentVolumes and the claims on them.
 //!
 //! [`matching`] finds the volume for a claim, [`core`] decides about claims and volumes,
-//! [`local`] describes the built-in class, [`protection`] keeps what is in use. One worker
+//! [`local`] describes the built-in class, [`protection`] keeps what is in use, [`ephemeral`]
+//! makes the claims of generic ephemeral volumes. One worker
 //! binds, and every write is bound to the resourceVersion it was decided on, so that no volume
 //! is given away twice.
 
 pub mod core;
+mod ephemeral;
 pub mod local;
 pub mod matching;
 pub mod protection;
@@ -33,6 +35,7 @@ struct BuiltIn(Context);
 /// Wires the binder, the protection and the built-in class.
 pub fn start(ctx: &Context, tasks: &mut Tasks) {
     protection::start(ctx, tasks);
+    ephemeral::start(ctx, tasks);
     let wired = Loop::new(ctx, "storageclass").reads(&ctx.informers.storage_classes);
     wired.queue().add(Key::cluster(CLASS));
     wired.run(tasks, BuiltIn(ctx.clone()));
