@@ -2,7 +2,7 @@
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
-//! [`disruption`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
+//! [`disruption`], [`horizontal`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
 //! and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`]), their certificates and tokens ([`certificates`],
 //! [`bootstrap_token`], [`bootstrap_signer`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
 //! every namespace has ([`service_account`]) and may use ([`quota`]), roles made of others
@@ -42,6 +42,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod gc;
+pub mod horizontal;
 pub mod ipblock;
 pub mod job;
 pub mod namespace;
@@ -89,6 +90,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     quota::start(&ctx, &mut tasks);
     volume::start(&ctx, &mut tasks);
     disruption::start(&ctx, &mut tasks);
+    horizontal::start(&ctx, &mut tasks);
     cluster_role_aggregation::start(&ctx, &mut tasks);
     certificates::start(&ctx, &mut tasks);
     bootstrap_signer::start(&ctx, &mut tasks);

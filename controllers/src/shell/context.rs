@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -117,6 +118,8 @@ informers! {
     bootstrap_tokens: Secret = Keep { fields: "type=bootstrap.kubernetes.io/token", ..Keep::default() }, Api::all;
     /// Certificate requests.
     certificate_requests: CertificateSigningRequest = Keep::default(), Api::all;
+    /// HorizontalPodAutoscalers.
+    autoscalers: HorizontalPodAutoscaler = Keep::default(), Api::all;
     /// ClusterRoles.
     cluster_roles: ClusterRole = Keep::default(), Api::all;
 }

@@ -1,5 +1,7 @@
 //! The controllers over the API server, in one process; a hollow agent runs the pods.
 
+mod autoscaler;
+mod endpoints;
 mod quota;
 mod workloads;
 

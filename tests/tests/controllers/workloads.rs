@@ -289,3 +289,29 @@ async fn a_replication_controller_keeps_its_pods() {
         ("ReplicationController", "v1")
     );
 }
+
+#[tokio::test]
+async fn a_pods_ephemeral_volume_has_a_claim_that_is_the_pods() {
+    let cluster = Cluster::start().await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let template = json!({"spec": {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Mi"}},
+    }});
+    let pod = json!({"metadata": {"name": "web"}, "spec": {
+        "containers": [{"name": "web", "image": "web"}],
+        "volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}],
+    }});
+    create(&cluster.api::<Pod>(), pod).await;
+    eventually("the claim", || async {
+        let claim = claims.get_opt("web-scratch").await.unwrap();
+        claim.is_some_and(|claim| claim.owner_references()[0].kind == "Pod")
+    })
+    .await;
+    let params = DeleteParams::default();
+    cluster.api::<Pod>().delete("web", &params).await.unwrap();
+    eventually("the claim to go with its pod", || async {
+        claims.get_opt("web-scratch").await.unwrap().is_none()
+    })
+    .await;
+}
