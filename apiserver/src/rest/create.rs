@@ -140,10 +140,14 @@ async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
     if write.options.dry_run {
         return match write.api.store.get(&key) {
             Some(_) => exists(),
-            None => Ok(Some(Written {
-                bytes: serde_json::to_vec(object).map_err(Status::internal)?.into(),
-                ..Written::default()
-            })),
+            None => {
+                // What a quota refuses, it refuses here too.
+                write.claim(Txn::new(), Some(object), None)?;
+                Ok(Some(Written {
+                    bytes: serde_json::to_vec(object).map_err(Status::internal)?.into(),
+                    ..Written::default()
+                }))
+            }
         };
     }
     let _turn = write.api.quota_turns.take(write).await;

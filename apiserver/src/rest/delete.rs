@@ -104,6 +104,11 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
         let entry = write.api.store.get(&key).ok_or_else(|| write.not_found())?;
         let old = table::decode(resource, &entry.value)?;
         check_preconditions(write, options, &old)?;
+        // Mutating webhooks are asked too: they may refuse, though there is nothing to change.
+        let mut shown = old.clone();
+        write
+            .admit(Operation::Delete, &mut shown, Some(&old))
+            .await?;
         write.judge(Operation::Delete, &old, Some(&old)).await?;
         let (new, deleted) = match step(resource, &old, options, write.api.now()) {
             Step::Pending => {

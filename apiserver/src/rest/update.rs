@@ -234,6 +234,9 @@ async fn commit(
     }
     let deleted = delete::is_due(write.resource, new);
     if write.options.dry_run {
+        if !deleted {
+            write.claim(Txn::new(), Some(new), Some(old))?;
+        }
         return Ok(Some(Written {
             bytes: serde_json::to_vec(new).map_err(Status::internal)?.into(),
             deleted,

@@ -94,6 +94,10 @@ fn admit(path: &str, review: &Value) -> Value {
             response["status"] = json!({"message": "bad data", "code": 403, "reason": "Forbidden"});
             response["warnings"] = json!(["looked at"]);
         }
+        "/keep" => {
+            response["allowed"] = (request["oldObject"]["data"]["keep"].is_null()).into();
+            response["status"] = json!({"message": "kept", "code": 403, "reason": "Forbidden"});
+        }
         _ => return json!({}),
     }
     json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response})
@@ -143,6 +147,19 @@ async fn webhooks_change_and_refuse() {
         "{told}"
     );
     run(&to, "create configmap free --from-literal=bad=1", "").await;
+
+    // A mutating one has nothing to change in a deletion, but may refuse it.
+    let kind = "MutatingWebhookConfiguration";
+    let keeping = configuration(kind, "keep", &at("/keep"), &bundle, "");
+    run(&to, "apply -f -", &keeping.replace("CREATE", "DELETE")).await;
+    run(&to, "create configmap kept --from-literal=keep=1", "").await;
+    let told = refused(&to, "delete configmap kept", "").await;
+    assert!(told.contains("denied the request: kept"), "{told}");
+    run(&to, "delete configmap good", "").await;
+    let labelling = configuration(kind, "keep", &at("/label"), &bundle, "");
+    run(&to, "apply -f -", &labelling.replace("CREATE", "DELETE")).await;
+    let told = refused(&to, "delete configmap kept", "").await;
+    assert!(told.contains("attempted to modify the object"), "{told}");
     to.stop.cancel();
 }
 

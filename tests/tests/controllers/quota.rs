@@ -48,6 +48,16 @@ async fn as_many_as_the_quota_says() {
     let why = "exceeded quota: q, requested: secrets=1, used: secrets=10, limited: secrets=10";
     assert!(told.contains(why), "{told}");
     assert_eq!(used(&quotas, "secrets").await.as_deref(), Some("10"));
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let secret = serde_json::from_value(json!({"metadata": {"name": "dry"}}));
+    let told = secrets.create(&dry, &secret.unwrap()).await.unwrap_err();
+    assert!(
+        told.to_string().contains(why),
+        "a dry run is refused as well: {told}"
+    );
     secrets
         .delete("before", &DeleteParams::default())
         .await

@@ -19,7 +19,7 @@ use super::collection::Collection;
 use super::expressions::{all_hold, check_condition};
 use super::matching::{Criteria, Matched};
 use super::request::{self, asked, viewed};
-use super::{Attributes, Plugin};
+use super::{Attributes, Operation, Plugin};
 use crate::api::Api;
 use crate::outbound::{Destination, OutboundError};
 use crate::registry::value;
@@ -133,6 +133,12 @@ async fn run(api: &Api, write: &Attributes<'_>, object: &mut Value, hook: &Hook)
     let Some(operations) = answer.patch else {
         return Ok(false);
     };
+    if write.operation == Operation::Delete {
+        return Err(Status::internal(format!(
+            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+            hook.name()
+        )));
+    }
     let before = object.clone();
     let shown = match &call.matched {
         Matched::Own => before.clone(),
