@@ -8,8 +8,8 @@ use crate::aggregation::{self, Remote};
 use crate::config::Config;
 use crate::registry::{Kind, Registry, Resource, Subresource};
 use crate::rest::call::Reply;
+use crate::rest::encode;
 use crate::rest::negotiate::{Accept, Form};
-use crate::rest::table;
 use crate::rest::target::Verb;
 use crate::status::{Result, Status};
 
@@ -35,7 +35,7 @@ pub fn serve(
         _ => return None,
     };
     Some(found.ok_or_else(Status::no_such_path).and_then(|document| {
-        let body = table::encode(&document, accept.encoding)?;
+        let body = encode::value(&document, accept)?;
         let content_type = accept.encoding.content_type();
         Ok(Reply::of(StatusCode::OK, content_type, body))
     }))
@@ -200,7 +200,7 @@ fn aggregate(registry: &Registry, remotes: &[Remote], accept: Accept, core: bool
         "metadata": {},
         "items": items.collect::<Vec<_>>(),
     });
-    let body = table::encode(&document, accept.encoding)?;
+    let body = encode::value(&document, accept)?;
     let content_type = format!(
         "{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
         accept.encoding.content_type()

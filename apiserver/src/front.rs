@@ -25,10 +25,10 @@ use crate::metrics;
 use crate::paths;
 use crate::registry::Subresource;
 use crate::rest::call::{Call, Reply};
-use crate::rest::negotiate::Accept;
+use crate::rest::negotiate::{Accept, Offer, is_for_people, takes_gzip};
 use crate::rest::query::Query;
 use crate::rest::target::{ResourceTarget, Target, Verb};
-use crate::rest::{self, table};
+use crate::rest::{self, encode};
 use crate::status::{Result, Status};
 use crate::storage;
 use crate::trail::{self, Trail, Who};
@@ -104,7 +104,8 @@ impl Front {
             Peer::Inside(_) => true,
             Peer::Socket { local, .. } => *local,
         };
-        let accept = Accept::of(request.headers());
+        let accept = Accept::of(request.headers(), Offer::Plain).unwrap_or_default();
+        let gzip = !local && takes_gzip(request.headers());
         let id = trail::id(request.headers());
         let mut route = None;
         let worked = AssertUnwindSafe(self.answer(request, &id, &mut route))
@@ -112,12 +113,9 @@ impl Front {
             .await;
         let outcome = worked.unwrap_or_else(|_| Err(Status::internal("the handler panicked")));
         let mut response = match outcome {
-            Ok(Answer::Reply(reply)) => {
-                let gzip = !local && accept.is_ok_and(|accept| accept.gzip);
-                crate::compress::response(reply_response(reply), gzip)
-            }
+            Ok(Answer::Reply(reply)) => crate::compress::response(reply_response(reply), gzip),
             Ok(Answer::Raw(response)) => response,
-            Err(status) => status_response(&status, &accept.unwrap_or_default()),
+            Err(status) => status_response(&status, accept),
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(trail::AUDIT_ID, id);
@@ -223,8 +221,10 @@ impl Front {
             return answer.map(Answer::Raw);
         }
         let (resource, subresource) = self.find(&asked.target)?;
+        let mut accept = Accept::of(&parts.headers, Offer::of(&resource))?;
+        accept.pretty |= is_for_people(asked.query.get("pretty"), &parts.headers);
         let mut call = Call {
-            accept: Accept::of(&parts.headers)?,
+            accept,
             user: asked.user,
             target: asked.target,
             verb: asked.verb,
@@ -532,10 +532,9 @@ fn reply_response(reply: Reply) -> Response<Body> {
     response
 }
 
-fn status_response(status: &Status, accept: &Accept) -> Response<Body> {
-    let encoding = accept.encoding;
-    let body = table::encode(&status.to_value(), encoding).unwrap_or_default();
-    let reply = Reply::of(status.code, encoding.content_type(), body);
+fn status_response(status: &Status, accept: Accept) -> Response<Body> {
+    let body = encode::value(&status.to_value(), accept).unwrap_or_default();
+    let reply = Reply::of(status.code, accept.encoding.content_type(), body);
     let mut response = reply_response(reply);
     let delay = status.retry_delay();
     if let Some(delay) = delay.filter(|_| status.code != StatusCode::GATEWAY_TIMEOUT) {

@@ -11,7 +11,7 @@ use crate::api::Api;
 use crate::discovery;
 use crate::openapi;
 use crate::rest::call::Reply;
-use crate::rest::negotiate::Accept;
+use crate::rest::negotiate::{Accept, Offer, is_for_people};
 use crate::rest::query::Query;
 use crate::status::{Result, Status};
 
@@ -54,7 +54,8 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
         )
         .await;
     }
-    let accept = Accept::of(&parts.headers)?;
+    let mut accept = Accept::of(&parts.headers, Offer::Discovery)?;
+    accept.pretty |= is_for_people(query.get("pretty"), &parts.headers);
     discovery::serve(
         &api.registry,
         &api.aggregation.all(),

@@ -157,6 +157,7 @@ impl ApiServer {
             )
         });
         let api = Arc::new(Api {
+            watched: Arc::default(),
             flow,
             usage: Default::default(),
             registry,

@@ -153,6 +153,10 @@ impl Trail {
             }));
             return;
         }
+        if record.wants_bodies().1 {
+            let made = std::mem::replace(body, Body::empty()).settle(BODY_MAX + 1);
+            *body = made.unwrap_or_else(|cut| Body::lazy(std::iter::once(Err(cut)), None));
+        }
         record.stage(Stage::ResponseComplete, |event| {
             self.tell(event);
             event.answered(code, None);
@@ -209,7 +213,7 @@ impl Drop for End {
 /// A body whose pieces are all there, if it is not too large.
 fn whole(body: &Body) -> Bytes {
     match body {
-        Body::Pieces(pieces) if body.size().is_some_and(|size| size <= BODY_MAX) => {
+        Body::Pieces(pieces) if body.size().is_some_and(|size| size <= BODY_MAX as u64) => {
             let mut all = BytesMut::new();
             for piece in pieces {
                 all.extend_from_slice(piece);

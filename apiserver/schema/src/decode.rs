@@ -25,6 +25,25 @@ pub struct Decoded {
     pub faults: Vec<String>,
 }
 
+/// Faults as they are found.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<String>);
+
+impl Faults {
+    /// Notes a field that stands there twice.
+    pub(crate) fn duplicate(&mut self, path: &Path<'_>) {
+        if self.0.len() < FAULTS_MAX {
+            self.0.push(format!("duplicate field \"{path}\""));
+        }
+    }
+}
+
+impl From<Faults> for Vec<String> {
+    fn from(faults: Faults) -> Self {
+        faults.0
+    }
+}
+
 /// The body cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -41,7 +60,7 @@ pub enum DecodeError {
 
 /// Reads JSON.
 pub fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed {
         faults: &mut faults,
@@ -52,13 +71,16 @@ pub fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| DecodeError::Json(error.to_string()))?;
-    Ok(Decoded { value, faults })
+    Ok(Decoded {
+        value,
+        faults: faults.into(),
+    })
 }
 
 /// Reads one YAML document. Anchors may not expand beyond the parser's default budget.
 pub fn yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)?;
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };
@@ -71,12 +93,15 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         seed.deserialize(reader)
     })
     .map_err(|error| DecodeError::Yaml(error.to_string()))?;
-    Ok(Decoded { value, faults })
+    Ok(Decoded {
+        value,
+        faults: faults.into(),
+    })
 }
 
 /// Builds a value at a path.
 struct Seed<'a> {
-    faults: &'a mut Vec<String>,
+    faults: &'a mut Faults,
     path: &'a Path<'a>,
     depth: usize,
 }
@@ -161,8 +186,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 depth: self.depth + 1,
             };
             let value = entries.next_value_seed(seed)?;
-            if map.contains_key(&key) && self.faults.len() < FAULTS_MAX {
-                self.faults.push(format!("duplicate field \"{path}\""));
+            if map.contains_key(&key) {
+                self.faults.duplicate(&path);
             }
             map.insert(key, value);
         }

@@ -6,7 +6,7 @@
 //! schema ([`structural`]). From the shape follow:
 //!
 //! - [`decode`]: bytes to a JSON value, within bounds, duplicate keys noted;
-//! - [`protobuf`]: the same from Kubernetes' protobuf form;
+//! - [`protobuf`], [`cbor`]: the same from Kubernetes' other forms, and JSON bytes to them;
 //! - [`check`]: wrong types, unknown fields, nulls; values brought to their canonical text;
 //! - [`default`]: literal defaults and the empty values of required fields;
 //! - [`custom`]: pruning, defaults and validation of custom resources;
@@ -19,6 +19,7 @@
 
 pub mod apply;
 pub mod builtin;
+pub mod cbor;
 pub mod check;
 pub mod custom;
 pub mod decode;

@@ -31,6 +31,14 @@ pub enum Field<'a> {
 /// The fields of a message, in order; it ends at the first fault.
 pub struct Fields<'a>(pub &'a [u8]);
 
+/// A message under construction.
+#[derive(Clone, Debug, Default)]
+pub struct Message(pub Vec<u8>);
+
+/// A message within another, not complete yet.
+#[must_use = "a message that is opened must be closed"]
+pub struct Open(usize);
+
 // === impl Field ===
 
 impl<'a> Field<'a> {
@@ -58,18 +66,23 @@ impl<'a> Field<'a> {
 
 // === impl Fields ===
 
+/// Takes a number without a key off the front.
+pub fn varint(bytes: &mut &[u8]) -> Result<u64, WireError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(WireError::Short)?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(WireError::Overflow)
+}
+
 impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or(WireError::Short)?;
-            self.0 = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(WireError::Overflow)
+        varint(&mut self.0)
     }
 
     fn take(&mut self, count: u64) -> Result<&'a [u8], WireError> {
@@ -116,6 +129,68 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+// === impl Message ===
+
+impl Message {
+    /// A number without a key.
+    pub fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+
+    fn key(&mut self, number: u32, kind: u64) {
+        self.varint(u64::from(number) << 3 | kind);
+    }
+
+    /// A field that is a whole number; negative ones take ten bytes.
+    pub fn number(&mut self, number: u32, value: i64) {
+        self.key(number, 0);
+        self.varint(value.cast_unsigned());
+    }
+
+    /// A field of type `double`.
+    pub fn double(&mut self, number: u32, value: f64) {
+        self.key(number, 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// A field of text, bytes or a finished message.
+    pub fn bytes(&mut self, number: u32, bytes: &[u8]) {
+        self.head(number, bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// What stands before `len` bytes that are to follow.
+    pub fn head(&mut self, number: u32, len: usize) {
+        self.key(number, 2);
+        self.varint(len as u64);
+    }
+
+    /// Begins a message within this one. Its length is not known yet: one byte is kept for it,
+    /// which is enough for most.
+    pub fn open(&mut self, number: u32) -> Open {
+        self.key(number, 2);
+        self.0.push(0);
+        Open(self.0.len())
+    }
+
+    /// Ends a message within this one.
+    pub fn close(&mut self, open: Open) {
+        let mut length = (self.0.len() - open.0) as u64;
+        let mut at = open.0 - 1;
+        while length >= 0x80 {
+            self.0[at] = (length & 0x7f) as u8 | 0x80;
+            length >>= 7;
+            at += 1;
+            self.0.insert(at, 0);
+        }
+        self.0[at] = length as u8;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +206,28 @@ mod tests {
                 (2, Field::Bytes(b"hi")),
                 (3, Field::Number(1)),
             ]
+        );
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let mut message = Message::default();
+        message.number(1, -1);
+        let outer = message.open(2);
+        message.bytes(3, &[b'x'; 200]);
+        let inner = message.open(4);
+        message.double(5, 0.5);
+        message.close(inner);
+        message.close(outer);
+        let fields: Result<Vec<_>, _> = Fields(&message.0).collect();
+        let fields = fields.unwrap();
+        assert_eq!((fields[0].0, fields[0].1.number()), (1, -1));
+        let inside: Result<Vec<_>, _> = Fields(fields[1].1.bytes()).collect();
+        let inside = inside.unwrap();
+        assert_eq!(inside[0], (3, Field::Bytes(&[b'x'; 200])));
+        assert_eq!(
+            Fields(inside[1].1.bytes()).next(),
+            Some(Ok((5, Field::Number(0.5f64.to_bits()))))
         );
     }
 

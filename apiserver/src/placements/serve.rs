@@ -216,7 +216,7 @@ async fn list(api: &Api, placements: &Placements, call: &Call) -> Result<Reply> 
     };
     let meta = table::list_meta(newest.into(), &token, None);
     let items: Vec<Value> = lines.iter().map(object).collect();
-    computed::list(api, call, meta, items)
+    computed::list(api, call, meta, items).await
 }
 
 fn continue_after(token: &str) -> Result<u32> {

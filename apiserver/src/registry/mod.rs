@@ -181,6 +181,15 @@ impl Registry {
     }
 }
 
+/// The shape of a built-in type by what its objects say of themselves: `apps/v1`, `Deployment`.
+/// `Status` and the documents of discovery say `v1`, but are of the group of metadata.
+pub fn builtin_schema(api_version: &str, kind: &str) -> Option<Schema> {
+    let graph = kinds::graph();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let own = Schema::named(&graph, &type_name(group, version, kind));
+    own.or_else(|| Schema::named(&graph, &format!("meta.v1.{kind}")))
+}
+
 /// The name of a type in the graph: `core.v1.Pod`, `rbac.v1.Role`.
 fn type_name(group: &str, version: &str, kind: &str) -> String {
     let short = match group.split('.').next() {

@@ -17,6 +17,7 @@ use crate::status::{Result, Status};
 pub async fn apply(
     write: &Write<'_>,
     call: &Call,
+    encoding: Encoding,
     mode: FieldValidation,
 ) -> Result<(StatusCode, Written, Vec<String>)> {
     if write.options.field_manager.is_empty() {
@@ -24,7 +25,7 @@ pub async fn apply(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    let decoded = body_object::decode(&call.body, Encoding::Yaml, &call.resource.schema)?;
+    let decoded = body_object::decode(&call.body, encoding, &call.resource.schema)?;
     let (mut config, warnings) = body_object::checked(decoded, (&*call.resource).into(), mode)?;
     body_object::place(call, &mut config)?;
     body_object::name(call, &mut config)?;

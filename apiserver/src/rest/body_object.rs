@@ -2,7 +2,7 @@
 //! right kind, in the right place.
 
 use peapod_schema::decode::{self, Decoded};
-use peapod_schema::{FieldValidation, Schema, check, protobuf};
+use peapod_schema::{FieldValidation, Schema, cbor, check, protobuf};
 use serde_json::Value;
 
 use super::call::Call;
@@ -17,6 +17,7 @@ pub fn decode(bytes: &[u8], encoding: Encoding, schema: &Schema) -> Result<Decod
     match encoding {
         Encoding::Json => decode::json(bytes).map_err(|fault| bad(fault.to_string())),
         Encoding::Yaml => decode::yaml(bytes).map_err(|fault| bad(fault.to_string())),
+        Encoding::Cbor => cbor::decode(bytes).map_err(|fault| bad(fault.to_string())),
         Encoding::Protobuf => {
             protobuf::decode(bytes, schema).map_err(|fault| bad(fault.to_string()))
         }
@@ -48,9 +49,9 @@ impl<'a> From<&'a Resource> for Expected<'a> {
 /// version is filled in.
 pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>)> {
     let encoding = Encoding::of_body(&call.headers)?;
-    if encoding == Encoding::Protobuf && expected.schema.custom().is_some() {
+    if encoding == Encoding::Protobuf && !protobuf::speaks(expected.schema) {
         return Err(Status::unsupported_media_type(
-            "application/json, application/yaml",
+            "application/json, application/yaml, application/cbor",
         ));
     }
     let decoded = decode(&call.body, encoding, expected.schema)?;

@@ -1,19 +1,14 @@
 //! DELETE of a collection: everything that the selectors select, each by the rules of one
 //! deletion.
 
-use std::collections::VecDeque;
-
-use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use http::StatusCode;
 
 use super::call::{Call, Reply};
 use super::delete::{self, DeleteOptions};
+use super::list;
 use super::query::WriteOptions;
 use super::write::Write;
-use super::{list, table};
 use crate::api::Api;
-use crate::body::Body;
 use crate::status::Result;
 use crate::storage::Entry;
 
@@ -33,21 +28,7 @@ pub async fn delete_collection(api: &Api, call: &Call) -> Result<Reply> {
         .try_collect()
         .await?;
     tracing::debug!(resource = %call.kind().group_resource(), count = deletions.len(), "deleted a collection");
-    let meta = table::list_meta(page.revision.0, "", None);
-    let head = format!(
-        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-        call.kind().list_kind,
-        call.resource.api_version,
-    );
-    let mut body = VecDeque::from([Bytes::from(head)]);
-    for entry in &page.entries {
-        if body.len() > 1 {
-            body.push_back(Bytes::from_static(b","));
-        }
-        body.push_back(list::item(&call.resource, entry)?);
-    }
-    body.push_back(Bytes::from_static(b"]}\n"));
-    Ok(Reply::json(StatusCode::OK, Body::Pieces(body)))
+    list::reply(api, call, page.whole()).await
 }
 
 async fn one(api: &Api, call: &Call, options: &DeleteOptions, entry: &Entry) -> Result<()> {

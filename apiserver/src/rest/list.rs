@@ -1,24 +1,18 @@
 //! LIST: pages over a consistent snapshot, streamed from the stored bytes.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::StatusCode;
 use peapod_store::{AtError, Key, Revision, Scope};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::call::{Call, Reply};
-use super::negotiate::{Encoding, Form};
+use super::listing::{Items, Listing};
 use super::query::ListOptions;
 use super::selection::Selection;
-use super::table::{self, IncludeObject};
+use super::table;
 use crate::api::Api;
-use crate::body::Body;
-use crate::registry::Resource;
 use crate::status::{Result, Status};
 use crate::storage::{self, Entry, Snapshot};
 
@@ -45,11 +39,29 @@ pub struct Page {
     remaining: Option<usize>,
 }
 
+impl Page {
+    /// The same as if nothing followed it.
+    pub fn whole(self) -> Self {
+        Self {
+            continue_token: String::new(),
+            remaining: None,
+            ..self
+        }
+    }
+}
+
 /// Answers a LIST.
 pub async fn list(api: &Api, call: &Call) -> Result<Reply> {
     let options = call.query.list_options()?;
     let page = page(api, call, &options).await?;
-    render(api, call, &page)
+    reply(api, call, page).await
+}
+
+/// The answer that shows a page.
+pub async fn reply(api: &Api, call: &Call, page: Page) -> Result<Reply> {
+    let meta = table::list_meta(page.revision.0, &page.continue_token, page.remaining);
+    let listing = Listing::of(api, call, meta, Items::Stored(page.entries))?;
+    listing.reply().await
 }
 
 /// The page that a request asks for.
@@ -257,89 +269,6 @@ impl Continue {
     fn invalid() -> Status {
         Status::bad_request("continue key is not valid: illegal base64 data or an unknown version")
     }
-}
-
-fn render(api: &Api, call: &Call, page: &Page) -> Result<Reply> {
-    let form = call.accept.form;
-    let resource = &call.resource;
-    let meta = table::list_meta(page.revision.0, &page.continue_token, page.remaining);
-    if form == Form::Object && call.accept.encoding == Encoding::Json {
-        let (api_version, kind) = (&resource.api_version, &resource.kind.list_kind);
-        let head = format!(
-            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{meta},\"items\":["
-        );
-        let pieces = page.entries.iter().map(|entry| item(resource, entry));
-        return Ok(Reply::json(StatusCode::OK, joined(head, pieces)?));
-    }
-    let objects = page
-        .entries
-        .iter()
-        .map(|entry| table::decode(resource, &entry.value));
-    let list = match form {
-        Form::Table => {
-            let include = IncludeObject::parse(call.query.get("includeObject"))?;
-            let now = api.now();
-            let rows = objects.map(|object| Ok(table::row(&resource.kind, object?, include, now)));
-            let mut out = table::table(&resource.kind, meta, true);
-            out["rows"] = Value::Array(rows.collect::<Result<_>>()?);
-            out
-        }
-        Form::Metadata => named_list(
-            "meta.k8s.io/v1",
-            "PartialObjectMetadataList",
-            meta,
-            objects.map(|object| Ok(table::partial(object?))),
-        )?,
-        _ => named_list(
-            &resource.api_version,
-            &resource.kind.list_kind,
-            meta,
-            objects,
-        )?,
-    };
-    let encoding = call.accept.encoding;
-    let body = table::encode(&list, encoding)?;
-    Ok(Reply::of(StatusCode::OK, encoding.content_type(), body))
-}
-
-fn named_list(
-    api_version: &str,
-    kind: &str,
-    meta: Value,
-    items: impl Iterator<Item = Result<Value>>,
-) -> Result<Value> {
-    Ok(serde_json::json!({
-        "kind": kind,
-        "apiVersion": api_version,
-        "metadata": meta,
-        "items": items.collect::<Result<Vec<_>>>()?,
-    }))
-}
-
-/// The bytes of an object in a list: those of the store, except in views of others' objects.
-pub fn item(resource: &Resource, entry: &Entry) -> Result<Bytes> {
-    bytes_of(resource, &entry.value)
-}
-
-/// The bytes of a stored object as this kind shows it.
-pub fn bytes_of(resource: &Resource, stored: &Bytes) -> Result<Bytes> {
-    if resource.kind.stored_as.is_none() {
-        return Ok(stored.clone());
-    }
-    let object = table::decode(resource, stored)?;
-    Ok(table::encode(&object, Encoding::Json)?.into())
-}
-
-fn joined(head: String, pieces: impl Iterator<Item = Result<Bytes>>) -> Result<Body> {
-    let mut body = VecDeque::from([Bytes::from(head)]);
-    for piece in pieces {
-        if body.len() > 1 {
-            body.push_back(Bytes::from_static(b","));
-        }
-        body.push_back(piece?);
-    }
-    body.push_back(Bytes::from_static(b"]}\n"));
-    Ok(Body::Pieces(body))
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Content negotiation: which form a response takes, and how a request's body is encoded.
 
+use std::cmp::Reverse;
+
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 
-use peapod_schema::protobuf;
+use peapod_schema::{cbor, protobuf};
 
+use crate::registry::Resource;
 use crate::status::{Result, Status};
 
 /// How the bytes are written.
@@ -15,8 +18,10 @@ pub enum Encoding {
     Json,
     /// `application/yaml`
     Yaml,
-    /// `application/vnd.kubernetes.protobuf`: understood in requests only.
+    /// `application/vnd.kubernetes.protobuf`: of built-in kinds, and of metadata.
     Protobuf,
+    /// `application/cbor`, as the feature `CBORServingAndStorage` has it.
+    Cbor,
 }
 
 /// What the bytes show of the objects.
@@ -42,6 +47,22 @@ pub struct Accept {
     pub form: Form,
     /// Whether a large body may be gzip-compressed.
     pub gzip: bool,
+    /// Whether JSON is laid out for people.
+    pub pretty: bool,
+}
+
+/// In which forms and encodings an endpoint can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Objects of a kind; as protobuf only if the kind has such a form.
+    Objects {
+        /// Whether it has.
+        protobuf: bool,
+    },
+    /// Discovery, in both forms.
+    Discovery,
+    /// One document as it is: an error.
+    Plain,
 }
 
 /// How the body of a PATCH is meant.
@@ -53,34 +74,90 @@ pub enum PatchType {
     Merge,
     /// Strategic merge patch
     Strategic,
-    /// Server-side apply
-    Apply,
+    /// Server-side apply, in YAML (or JSON, which is YAML) or in CBOR
+    Apply(Encoding),
 }
 
-const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
+
+// === impl Offer ===
+
+impl Offer {
+    /// Of a kind's objects.
+    pub fn of(resource: &Resource) -> Self {
+        Self::Objects {
+            protobuf: protobuf::speaks(&resource.schema),
+        }
+    }
+
+    fn has(self, encoding: Encoding, form: Form) -> bool {
+        match (form, self) {
+            (Form::Object, Self::Objects { protobuf }) => {
+                protobuf || encoding != Encoding::Protobuf
+            }
+            (Form::Object, _) | (Form::Metadata, Self::Objects { .. }) => true,
+            (Form::Table, Self::Objects { .. }) | (Form::Discovery, Self::Discovery) => {
+                encoding != Encoding::Protobuf
+            }
+            _ => false,
+        }
+    }
+
+    fn encodings(self) -> &'static str {
+        match self.has(Encoding::Protobuf, Form::Object) {
+            true => {
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
+            }
+            false => "application/json, application/yaml, application/cbor",
+        }
+    }
+}
 
 // === impl Accept ===
 
 impl Accept {
-    /// Reads the `Accept` header: the first clause that this server can answer wins.
-    pub fn of(headers: &HeaderMap) -> Result<Self> {
-        let gzip = header(headers, ACCEPT_ENCODING.as_str())
-            .split(',')
-            .any(|one| one.trim().split(';').next() == Some("gzip"));
-        let accept = header(headers, ACCEPT.as_str());
-        if accept.trim().is_empty() {
+    /// Reads the `Accept` header: of the clauses that this endpoint can answer, the one that the
+    /// client likes best; of several, the first.
+    pub fn of(headers: &HeaderMap, offer: Offer) -> Result<Self> {
+        let gzip = takes_gzip(headers);
+        let lines = headers.get_all(ACCEPT).iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        let mut clauses: Vec<Clause> = lines
+            .flat_map(|line| line.split(','))
+            .filter(|clause| !clause.trim().is_empty())
+            .map(Clause::parse)
+            .collect();
+        if clauses.is_empty() {
             return Ok(Self {
                 gzip,
                 ..Self::default()
             });
         }
-        let found = accept.split(',').find_map(clause);
-        let (encoding, form) = found.ok_or_else(Status::not_acceptable)?;
-        Ok(Self {
-            encoding,
-            form,
-            gzip,
-        })
+        clauses.sort_by_key(|clause| (Reverse(clause.quality), clause.is_wild));
+        let found = clauses
+            .iter()
+            .filter(|clause| clause.quality > 0)
+            .find_map(|clause| clause.answered_by(offer));
+        let accept = found.ok_or_else(|| Status::not_acceptable(offer.encodings()))?;
+        Ok(Self { gzip, ..accept })
+    }
+}
+
+/// Whether a client takes compressed bodies.
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    header(headers, ACCEPT_ENCODING.as_str())
+        .split(',')
+        .any(|one| one.trim().split(';').next() == Some("gzip"))
+}
+
+/// Whether JSON is laid out for people: as `?pretty` says, or else for the clients that people
+/// use, as upstream knows them.
+pub fn is_for_people(pretty: &str, headers: &HeaderMap) -> bool {
+    let people = ["curl", "Wget", "Mozilla/5.0"];
+    let agent = header(headers, USER_AGENT.as_str());
+    match pretty {
+        "" => people.iter().any(|name| agent.starts_with(name)),
+        asked => ["1", "t", "T", "true", "TRUE", "True"].contains(&asked),
     }
 }
 
@@ -91,23 +168,76 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn clause(text: &str) -> Option<(Encoding, Form)> {
-    let mut parts = text.split(';').map(str::trim);
-    let encoding = match parts.next()? {
-        "application/json" | "*/*" | "application/*" | "text/plain" | "text/*" => Encoding::Json,
-        "application/yaml" | "application/x-yaml" => Encoding::Yaml,
-        _ => return None,
-    };
-    let (mut kind, mut group, mut version) = ("", "", "");
-    for (key, value) in parts.filter_map(|part| part.split_once('=')) {
-        match key.trim() {
-            "as" => kind = value.trim(),
-            "g" => group = value.trim(),
-            "v" => version = value.trim(),
-            _ => {}
+/// One of the alternatives of an `Accept` header.
+struct Clause {
+    encoding: Option<Encoding>,
+    form: Option<Form>,
+    pretty: bool,
+    is_wild: bool,
+    /// In thousandths (RFC 9110, 12.4.2); 0 refuses.
+    quality: u16,
+}
+
+// === impl Clause ===
+
+impl Clause {
+    fn parse(text: &str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let (mut kind, mut group, mut version) = ("", "", "");
+        let (mut pretty, mut quality, mut streams) = (false, 1000, true);
+        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+            let value = value.trim().trim_matches('"');
+            match key.trim() {
+                "as" => kind = value,
+                "g" => group = value,
+                "v" => version = value,
+                "pretty" => pretty = value == "1",
+                "stream" => streams = value.is_empty() || value == "watch",
+                "q" => quality = thousandths(value),
+                _ => {}
+            }
+        }
+        Self {
+            encoding: encoding(&media).filter(|_| streams),
+            form: form(kind, group, version),
+            pretty,
+            is_wild: media.contains('*'),
+            quality,
         }
     }
-    let form = match (kind, group, version) {
+
+    fn answered_by(&self, offer: Offer) -> Option<Accept> {
+        let (encoding, form) = (self.encoding?, self.form?);
+        offer.has(encoding, form).then_some(Accept {
+            encoding,
+            form,
+            pretty: self.pretty,
+            gzip: false,
+        })
+    }
+}
+
+fn thousandths(quality: &str) -> u16 {
+    match quality.parse::<f32>() {
+        Ok(quality) if (0.0..=1.0).contains(&quality) => (quality * 1000.0).round() as u16,
+        // What cannot be read counts as if it were not there.
+        _ => 1000,
+    }
+}
+
+fn encoding(media: &str) -> Option<Encoding> {
+    Some(match media {
+        "application/json" | "*/*" | "application/*" | "text/plain" | "text/*" => Encoding::Json,
+        "application/yaml" | "application/x-yaml" => Encoding::Yaml,
+        protobuf::MEDIA_TYPE => Encoding::Protobuf,
+        cbor::MEDIA_TYPE | cbor::SEQUENCE => Encoding::Cbor,
+        _ => return None,
+    })
+}
+
+fn form(kind: &str, group: &str, version: &str) -> Option<Form> {
+    Some(match (kind, group, version) {
         ("", ..) => Form::Object,
         ("Table", "meta.k8s.io", "v1") => Form::Table,
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
@@ -115,8 +245,7 @@ fn clause(text: &str) -> Option<(Encoding, Form)> {
         }
         ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery,
         _ => return None,
-    };
-    Some((encoding, form))
+    })
 }
 
 // === impl Encoding ===
@@ -128,9 +257,20 @@ impl Encoding {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" | "application/x-yaml" => Ok(Self::Yaml),
             protobuf::MEDIA_TYPE => Ok(Self::Protobuf),
+            cbor::MEDIA_TYPE => Ok(Self::Cbor),
             _ => Err(Status::unsupported_media_type(
-                "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor",
             )),
+        }
+    }
+
+    /// The `Content-Type` of a watch.
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml;stream=watch",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+            Self::Cbor => cbor::SEQUENCE,
         }
     }
 
@@ -140,6 +280,7 @@ impl Encoding {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
             Self::Protobuf => protobuf::MEDIA_TYPE,
+            Self::Cbor => cbor::MEDIA_TYPE,
         }
     }
 }
@@ -153,7 +294,8 @@ impl PatchType {
             "application/json-patch+json" => Ok(Self::Json),
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" => Ok(Self::Strategic),
-            "application/apply-patch+yaml" => Ok(Self::Apply),
+            "application/apply-patch+yaml" => Ok(Self::Apply(Encoding::Yaml)),
+            "application/apply-patch+cbor" => Ok(Self::Apply(Encoding::Cbor)),
             _ => Err(Status::unsupported_media_type(PATCH_TYPES)),
         }
     }
@@ -171,7 +313,8 @@ mod tests {
     fn accept(text: &str) -> Result<(Encoding, Form)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, text.parse().unwrap());
-        Accept::of(&headers).map(|accept| (accept.encoding, accept.form))
+        let offer = Offer::Objects { protobuf: true };
+        Accept::of(&headers, offer).map(|accept| (accept.encoding, accept.form))
     }
 
     #[test]
@@ -185,33 +328,76 @@ mod tests {
             ),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                (Encoding::Json, Form::Object),
+                (Encoding::Protobuf, Form::Object),
+            ),
+            (
+                "application/json;q=0.5, application/yaml;q=0.9, text/html",
+                (Encoding::Yaml, Form::Object),
+            ),
+            (
+                "*/*, application/vnd.kubernetes.protobuf;stream=watch",
+                (Encoding::Protobuf, Form::Object),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json;as=Table;v=v1;g=meta.k8s.io",
+                (Encoding::Json, Form::Table),
             ),
             (
                 "application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/yaml",
                 (Encoding::Yaml, Form::Object),
             ),
             (
-                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                (Encoding::Json, Form::Discovery),
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io;q=1",
+                (Encoding::Json, Form::Metadata),
             ),
         ] {
             assert_eq!(accept(text), Ok(expected), "{text}");
         }
-        let refused = accept("application/vnd.kubernetes.protobuf").unwrap_err();
-        assert_eq!(refused.code, 406);
+        for text in [
+            "text/html",
+            "application/json;q=0",
+            "application/json;stream=x",
+        ] {
+            assert_eq!(accept(text).unwrap_err().code, 406, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_an_endpoint_does_not_have_is_passed_over() {
+        let mut headers = HeaderMap::new();
+        let text = "application/vnd.kubernetes.protobuf, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList, application/json;q=0.1";
+        headers.insert(ACCEPT, text.parse().unwrap());
+        let read = |offer| Accept::of(&headers, offer).unwrap();
+        let custom = read(Offer::Objects { protobuf: false });
+        assert_eq!(
+            (custom.encoding, custom.form),
+            (Encoding::Json, Form::Object)
+        );
+        let discovery = read(Offer::Discovery);
+        assert_eq!(discovery.encoding, Encoding::Protobuf);
+        let text =
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        headers.insert(ACCEPT, text.parse().unwrap());
+        let custom = Accept::of(&headers, Offer::Objects { protobuf: false });
+        assert_eq!(custom.unwrap().encoding, Encoding::Protobuf);
+        assert_eq!(Accept::of(&headers, Offer::Plain).unwrap_err().code, 406);
     }
 
     #[test]
     fn body_types() {
         let mut headers = HeaderMap::new();
         assert_eq!(Encoding::of_body(&headers), Ok(Encoding::Json));
-        headers.insert(CONTENT_TYPE, "application/cbor".parse().unwrap());
+        headers.insert(CONTENT_TYPE, "application/xml".parse().unwrap());
         assert_eq!(Encoding::of_body(&headers).unwrap_err().code, 415);
         headers.insert(
             CONTENT_TYPE,
             "application/apply-patch+yaml; q=1".parse().unwrap(),
         );
-        assert_eq!(PatchType::of(&headers), Ok(PatchType::Apply));
+        assert_eq!(
+            PatchType::of(&headers),
+            Ok(PatchType::Apply(Encoding::Yaml))
+        );
+        assert!(is_for_people("true", &headers));
+        assert!(!is_for_people("", &headers));
     }
 }

@@ -20,7 +20,7 @@ pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
     let form = PatchType::of(&call.headers)?;
     if form == PatchType::Strategic && call.kind().custom {
         return Err(Status::unsupported_media_type(
-            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor",
         ));
     }
     let manager = fields::manager(&options, call);
@@ -33,11 +33,11 @@ pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
         subresource: &call.target.subresource,
         options: &options,
         manager: &manager,
-        apply: form == PatchType::Apply,
+        apply: matches!(form, PatchType::Apply(_)),
     };
     let mode = FieldValidation::parse(&options.field_validation).unwrap_or_default();
     let (code, written, warnings) = match form {
-        PatchType::Apply => super::apply::apply(&write, call, mode).await?,
+        PatchType::Apply(encoding) => super::apply::apply(&write, call, encoding, mode).await?,
         form => {
             let given = decoded(call, form)?;
             let (written, warnings) = patched(&write, form, &given, mode).await?;
@@ -51,7 +51,7 @@ pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
 
 /// Decodes the body of a patch that is not an apply.
 pub fn decoded(call: &Call, form: PatchType) -> Result<Value> {
-    if form == PatchType::Apply {
+    if matches!(form, PatchType::Apply(_)) {
         return Err(Status::unsupported_media_type(
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
         ));
@@ -83,7 +83,7 @@ pub fn merged(form: PatchType, old: &Value, given: &Value, resource: &Resource) 
     let outcome = match form {
         PatchType::Json => patch::json(original, given.clone()),
         PatchType::Merge => patch::merge(original, given),
-        PatchType::Strategic | PatchType::Apply => {
+        PatchType::Strategic | PatchType::Apply(_) => {
             patch::strategic(original, given.clone(), &resource.schema)
         }
     };

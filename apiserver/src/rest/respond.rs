@@ -5,7 +5,8 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::call::{Call, Reply};
-use super::negotiate::{Encoding, Form};
+use super::encode;
+use super::negotiate::Form;
 use super::table::{self, IncludeObject};
 use crate::api::Api;
 use crate::registry::value;
@@ -13,11 +14,9 @@ use crate::status::Result;
 
 /// The reply that shows one stored object. Bytes go out as they are where they can.
 pub fn object(api: &Api, call: &Call, code: StatusCode, bytes: Bytes) -> Result<Reply> {
-    let plain = call.accept.form == Form::Object
-        && call.accept.encoding == Encoding::Json
-        && call.kind().stored_as.is_none();
-    if plain {
-        return Ok(Reply::json(code, bytes));
+    if call.accept.form != Form::Table {
+        let body = encode::object(&call.resource, call.accept, &bytes)?;
+        return Ok(Reply::of(code, call.accept.encoding.content_type(), body));
     }
     let object = table::decode(&call.resource, &bytes)?;
     value(api, call, code, object)
@@ -30,9 +29,8 @@ pub fn value(api: &Api, call: &Call, code: StatusCode, object: Value) -> Result<
         Form::Metadata if object["kind"] != "Status" => table::partial(object),
         _ => object,
     };
-    let encoding = call.accept.encoding;
-    let body = table::encode(&shown, encoding)?;
-    Ok(Reply::of(code, encoding.content_type(), body))
+    let body = encode::value(&shown, call.accept)?;
+    Ok(Reply::of(code, call.accept.encoding.content_type(), body))
 }
 
 fn one_row(api: &Api, call: &Call, object: Value) -> Result<Value> {

@@ -1,10 +1,9 @@
 //! The forms of objects that clients ask for beside the objects themselves: tables, metadata
-//! only, YAML.
+//! only.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::negotiate::Encoding;
 use crate::registry::{Kind, Resource};
 use crate::status::{Result, Status};
 
@@ -108,17 +107,6 @@ fn view(resource: &Resource, object: &mut Value) -> Result<()> {
     object["apiVersion"] = resource.api_version.as_str().into();
     object["kind"] = resource.kind.kind.as_str().into();
     Ok(())
-}
-
-/// Encodes a value as asked.
-pub fn encode(value: &Value, encoding: Encoding) -> Result<Vec<u8>> {
-    match encoding {
-        // Nothing is answered in protobuf.
-        Encoding::Json | Encoding::Protobuf => serde_json::to_vec(value).map_err(Status::internal),
-        Encoding::Yaml => serde_saphyr::to_string(value)
-            .map(String::into_bytes)
-            .map_err(Status::internal),
-    }
 }
 
 /// The metadata of a list, as a JSON object.

@@ -8,16 +8,19 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use http::StatusCode;
+use peapod_schema::{cbor, protobuf};
 use peapod_store::{EventKind, Interest, Revision, Scope, WatchEnd, WatchError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, Reply};
-use super::list::{bytes_of, reached, revision};
-use super::negotiate::{Encoding, Form};
+use super::encode;
+use super::list::{reached, revision};
+use super::negotiate::{Accept, Encoding, Form};
 use super::query::ListOptions;
 use super::selection::Selection;
+use super::shared::{Name, Shared};
 use super::table::{self, IncludeObject};
 use crate::api::Api;
 use crate::body::Body;
@@ -46,7 +49,7 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
     let interest = interest(call, &selection);
     let events = api.store.watch(interest, from).map_err(refused)?;
     let stream = Stream {
-        lines: Lines::new(call)?,
+        lines: Lines::new(api, call)?,
         selection,
         events,
         initial: initial.unwrap_or_default().into_iter(),
@@ -62,12 +65,12 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
         let piece = stream.next().await?;
         Some((piece, stream))
     });
-    let content_type = format!("{};stream=watch", call.accept.encoding.content_type());
-    let body = Body::stream(pieces);
-    Ok(match call.accept.encoding {
-        Encoding::Yaml => Reply::of(StatusCode::OK, &content_type, body),
-        _ => Reply::json(StatusCode::OK, body),
-    })
+    let content_type = call.accept.encoding.stream_type();
+    Ok(Reply::of(
+        StatusCode::OK,
+        content_type,
+        Body::stream(pieces),
+    ))
 }
 
 fn check_options(options: &ListOptions) -> Result<()> {
@@ -223,7 +226,7 @@ impl Stream {
                 }
                 return;
             };
-            self.lines.event(out, "ADDED", &entry.value);
+            self.lines.event(out, "ADDED", &entry.value, None);
         }
     }
 
@@ -250,15 +253,15 @@ impl Stream {
         let before = event.previous.as_ref();
         let was = before.is_some_and(|entry| self.selection.matches(entry));
         match event.kind {
-            EventKind::Delete if was => self.lines.event(out, "DELETED", &event.entry.value),
+            EventKind::Delete if was => self.lines.shared(out, "DELETED", &event.entry),
             EventKind::Delete => {}
             EventKind::Put => match (was, self.selection.matches(&event.entry)) {
-                (false, true) => self.lines.event(out, "ADDED", &event.entry.value),
-                (true, true) => self.lines.event(out, "MODIFIED", &event.entry.value),
+                (false, true) => self.lines.shared(out, "ADDED", &event.entry),
+                (true, true) => self.lines.shared(out, "MODIFIED", &event.entry),
                 (true, false) => {
                     if let Some(entry) = before {
                         let left = entry.value_at(event.revision);
-                        self.lines.event(out, "DELETED", &left);
+                        self.lines.event(out, "DELETED", &left, None);
                     }
                 }
                 (false, false) => {}
@@ -287,67 +290,76 @@ impl Stream {
                 "too old resource version: {} ({})",
                 compacted.asked, compacted.oldest
             ));
-            self.lines.line(out, "ERROR", &status.to_value());
+            self.lines.document(out, "ERROR", &status.to_value());
         }
     }
 }
 
 type Received = Result<std::sync::Arc<peapod_store::Event<Meta>>, WatchEnd>;
 
-/// Writes events as lines of the form that the client asked for.
+/// Writes events in the form and encoding that the client asked for.
 struct Lines {
     resource: std::sync::Arc<Resource>,
-    form: Form,
-    encoding: Encoding,
+    accept: Accept,
     include: IncludeObject,
     /// Whether a table with columns has been sent.
     has_columns: bool,
+    made: std::sync::Arc<Shared>,
 }
 
 // === impl Lines ===
 
 impl Lines {
-    fn new(call: &Call) -> Result<Self> {
+    fn new(api: &Api, call: &Call) -> Result<Self> {
+        let accept = Accept {
+            pretty: false,
+            ..call.accept
+        };
         Ok(Self {
             resource: call.resource.clone(),
-            form: call.accept.form,
-            encoding: call.accept.encoding,
+            accept,
             include: IncludeObject::parse(call.query.get("includeObject"))?,
             has_columns: false,
+            made: api.watched.clone(),
         })
     }
 
-    fn event(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes) {
-        if self.form == Form::Object && self.encoding == Encoding::Json {
-            match bytes_of(&self.resource, stored) {
-                Ok(bytes) => raw(out, kind, &bytes),
-                Err(fault) => self.line(out, "ERROR", &fault.to_value()),
+    /// Writes an event whose object others may show, too.
+    fn shared(&mut self, out: &mut BytesMut, kind: &str, entry: &Entry) {
+        let form = (self.accept.encoding, self.accept.form);
+        let name = match form {
+            // The stored bytes are shared already; a row tells the age of its object.
+            (Encoding::Json, Form::Object) | (_, Form::Table) => None,
+            form => Some(Name::of(&self.resource, form, &entry.key, entry.modified)),
+        };
+        self.event(out, kind, &entry.value, name);
+    }
+
+    fn event(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes, name: Option<Name>) {
+        let body = match (self.accept.form, name) {
+            (Form::Table, _) => self.row(stored),
+            (_, None) => encode::object(&self.resource, self.accept, stored),
+            (_, Some(name)) => {
+                let (resource, accept) = (&self.resource, self.accept);
+                self.made
+                    .get(name, || encode::object(resource, accept, stored))
             }
-            return;
-        }
-        match table::decode(&self.resource, stored) {
-            Ok(object) => {
-                let shown = self.shown(object);
-                self.line(out, kind, &shown);
-            }
-            Err(fault) => self.line(out, "ERROR", &fault.to_value()),
+        };
+        match body {
+            Ok(body) => self.line(out, kind, &body),
+            Err(fault) => self.document(out, "ERROR", &fault.to_value()),
         }
     }
 
-    fn shown(&mut self, object: Value) -> Value {
-        match self.form {
-            Form::Table => {
-                let kind = &self.resource.kind;
-                let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                let first = !std::mem::replace(&mut self.has_columns, true);
-                let mut out = table::table(kind, meta, first);
-                let now = jiff::Timestamp::now();
-                out["rows"] = vec![table::row(kind, object, self.include, now)].into();
-                out
-            }
-            Form::Metadata => table::partial(object),
-            _ => object,
-        }
+    fn row(&mut self, stored: &Bytes) -> Result<Bytes> {
+        let object = table::decode(&self.resource, stored)?;
+        let kind = &self.resource.kind;
+        let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let first = !std::mem::replace(&mut self.has_columns, true);
+        let mut out = table::table(kind, meta, first);
+        let now = jiff::Timestamp::now();
+        out["rows"] = vec![table::row(kind, object, self.include, now)].into();
+        encode::value(&out, self.accept)
     }
 
     fn bookmark(&mut self, out: &mut BytesMut, revision: Revision, ends_initial: bool) {
@@ -360,25 +372,38 @@ impl Lines {
             "apiVersion": self.resource.api_version,
             "metadata": meta,
         });
-        let shown = match self.form {
+        let shown = match self.accept.form {
             Form::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
                 let mut out = table::table(&self.resource.kind, meta, false);
                 out["rows"] = json!([{"cells": [], "object": table::partial(object)}]);
                 out
             }
-            _ => self.shown(object),
+            Form::Metadata => table::partial(object),
+            _ => object,
         };
-        self.line(out, "BOOKMARK", &shown);
+        self.document(out, "BOOKMARK", &shown);
     }
 
-    fn line(&self, out: &mut BytesMut, kind: &str, object: &Value) {
-        match self.encoding {
-            Encoding::Json | Encoding::Protobuf => raw(out, kind, object.to_string().as_bytes()),
+    fn document(&self, out: &mut BytesMut, kind: &str, document: &Value) {
+        match encode::value(document, self.accept) {
+            Ok(body) => self.line(out, kind, &body),
+            Err(fault) => tracing::error!(%fault, kind, "an event cannot be written"),
+        }
+    }
+
+    /// Writes an event of a finished object.
+    fn line(&self, out: &mut BytesMut, kind: &str, object: &[u8]) {
+        match self.accept.encoding {
+            Encoding::Json => raw(out, kind, object),
+            Encoding::Protobuf => out.put_slice(&protobuf::watch_frame(kind, object)),
+            Encoding::Cbor => out.put_slice(&cbor::watch_event(kind, object)),
             Encoding::Yaml => {
-                let event = json!({"type": kind, "object": object});
-                out.put_slice(b"---\n");
-                out.put_slice(&table::encode(&event, Encoding::Yaml).unwrap_or_default());
+                out.put_slice(format!("---\ntype: {kind}\nobject:\n").as_bytes());
+                for line in object.split_inclusive(|byte| *byte == b'\n') {
+                    out.put_slice(b"  ");
+                    out.put_slice(line);
+                }
             }
         }
     }

@@ -55,7 +55,7 @@ pub async fn serve(api: &Api, call: &Call) -> Result<Reply> {
             None => Err(fault.unwrap_or_else(not_found)),
         };
     }
-    computed::list(api, call, json!({}), items)
+    computed::list(api, call, json!({}), items).await
 }
 
 /// The nodes or pods that a request is about.

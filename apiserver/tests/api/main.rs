@@ -5,6 +5,7 @@ mod audit;
 mod authz;
 mod common;
 mod custom_resources;
+mod encodings;
 mod flow;
 mod kinds;
 mod kubectl;

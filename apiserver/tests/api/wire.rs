@@ -30,7 +30,7 @@ pub async fn connect(to: &Listening, group: &str) -> Stream {
 }
 
 /// Sends one request; gives the code and the body.
-async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
+pub async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
     let io = TokioIo::new(connect(to, "system:masters").await);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let driven = tokio::spawn(connection);
@@ -41,7 +41,7 @@ async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Byt
     (code, body)
 }
 
-fn request(method: Method, path: &str, accept: &str) -> Request<Full<Bytes>> {
+pub fn request(method: Method, path: &str, accept: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -68,8 +68,9 @@ async fn forms_of_a_namespace() {
     let (_, partial) = get(&to, path, accept).await;
     assert_eq!(partial["kind"], "PartialObjectMetadata");
     assert!(partial.get("spec").is_none());
-    let (code, _) = get(&to, path, "application/vnd.kubernetes.protobuf").await;
+    let (code, refused) = get(&to, path, "text/html").await;
     assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(refused["reason"], "NotAcceptable");
 }
 
 #[tokio::test]

@@ -4,4 +4,6 @@ mod documents;
 mod golden;
 mod ownership;
 mod patches;
+mod protobuf;
 mod shapes;
+mod values;

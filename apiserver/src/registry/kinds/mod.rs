@@ -51,7 +51,7 @@ mod storage_class;
 mod templates;
 mod workload;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use peapod_api::quantity::Quantity;
 use peapod_schema::graph::Graph;
@@ -130,8 +130,13 @@ fn shape_of(definition: &impl serde::Serialize) -> serde_json::Value {
     schema.cloned().unwrap_or_default()
 }
 
-/// The shapes of all built-in types.
+/// The shapes of all built-in types. They are the same for all registries.
 pub fn graph() -> Arc<Graph> {
+    static GRAPH: LazyLock<Arc<Graph>> = LazyLock::new(read_graph);
+    GRAPH.clone()
+}
+
+fn read_graph() -> Arc<Graph> {
     let mut graph = peapod_schema::builtin::graph(canonical_quantity);
     bgp_config::add_shape(&mut graph);
     bgp_node::add_shape(&mut graph);

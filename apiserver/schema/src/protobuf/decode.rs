@@ -1,32 +1,20 @@
-//! Kubernetes' protobuf form of built-in kinds to a JSON value: what client-go's typed clients
-//! send. Field numbers are facts of the published API, in `protobuf.tsv`; the shapes are the
-//! schema's.
+//! From protobuf to a JSON value.
 //!
 //! Go writes fields without a pointer even when they are empty, where its JSON leaves them out.
 //! Which fields are pointers is not in the schema, so an empty text, a zero and a `false` are
 //! dropped but for the few fields in which they say something ([`SPEAKING`]).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map as JsonMap, Value};
-use thiserror::Error;
 
 use crate::decode::Decoded;
 use crate::graph::{Node, Scalar, Schema, Type};
-use crate::wire::{Field, Fields, WireError};
+use crate::wire::{self, Field, Fields};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map as JsonMap, Value};
 
-const NUMBERS: &str = include_str!("../data/protobuf.tsv");
-
-/// The media type.
-pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
-/// What every body begins with.
-const MAGIC: &[u8] = b"k8s\0";
-/// How deep messages may nest.
-const DEPTH_MAX: usize = 64;
+use super::numbers::{self, Form, Inline, Target};
+use super::{DEPTH_MAX, MAGIC, ProtobufError};
 
 /// Fields that are pointers in Go, whose empty, zero or false value is told from a missing one.
 const SPEAKING: &[&str] = &[
@@ -81,66 +69,6 @@ const SPEAKING: &[&str] = &[
     "ttlSecondsAfterFinished",
 ];
 
-/// The body is no object in protobuf.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ProtobufError {
-    /// It does not begin as one.
-    #[error(
-        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
-    )]
-    Magic,
-    /// A message is cut short or malformed.
-    #[error("proto: {0}")]
-    Wire(#[from] WireError),
-    /// A message nests too deep.
-    #[error("proto: messages nest more than {DEPTH_MAX} deep")]
-    Depth,
-    /// A value embeds JSON that is none.
-    #[error("proto: embedded JSON: {0}")]
-    Json(String),
-}
-
-/// Where the value of a field number goes.
-#[derive(Debug)]
-enum Target {
-    /// To a field of the object.
-    Field(&'static str),
-    /// A message whose fields are the object's own: Go's embedded structs.
-    Inline(Numbers),
-}
-
-type Numbers = BTreeMap<u32, Target>;
-
-static TYPES: LazyLock<BTreeMap<&'static str, Numbers>> = LazyLock::new(|| {
-    let mut types: BTreeMap<&'static str, Numbers> = BTreeMap::new();
-    for line in NUMBERS.lines().skip(1) {
-        let mut cells = line.split('\t');
-        let (Some(ty), Some(field), Some(path)) = (cells.next(), cells.next(), cells.next()) else {
-            continue;
-        };
-        let path: Vec<u32> = path.split('.').filter_map(|n| n.parse().ok()).collect();
-        insert(types.entry(ty).or_default(), &path, field);
-    }
-    types
-});
-
-fn insert(numbers: &mut Numbers, path: &[u32], field: &'static str) {
-    match path {
-        [] => {}
-        [number] => {
-            numbers.insert(*number, Target::Field(field));
-        }
-        [number, rest @ ..] => {
-            let inner = numbers
-                .entry(*number)
-                .or_insert_with(|| Target::Inline(Numbers::new()));
-            if let Target::Inline(inner) = inner {
-                insert(inner, rest, field);
-            }
-        }
-    }
-}
-
 /// Reads an object of a schema, in its envelope, which names its kind and version.
 pub fn decode(bytes: &[u8], schema: &Schema) -> Result<Decoded, ProtobufError> {
     let envelope = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Magic)?;
@@ -177,9 +105,9 @@ fn object(bytes: &[u8], node: Node<'_>, depth: usize) -> Result<Value, ProtobufE
     let depth = depth.checked_sub(1).ok_or(ProtobufError::Depth)?;
     let mut out = JsonMap::new();
     if let Type::Object(object) = node.ty()
-        && let Some(numbers) = TYPES.get(object.name.as_ref())
+        && let Some(numbers) = numbers::of(&object.name)
     {
-        fill(&mut out, bytes, numbers, node, depth)?;
+        fill(&mut out, bytes, &numbers.targets, node, depth)?;
     }
     Ok(Value::Object(out))
 }
@@ -187,7 +115,7 @@ fn object(bytes: &[u8], node: Node<'_>, depth: usize) -> Result<Value, ProtobufE
 fn fill(
     out: &mut JsonMap<String, Value>,
     bytes: &[u8],
-    numbers: &Numbers,
+    numbers: &Inline,
     node: Node<'_>,
     depth: usize,
 ) -> Result<(), ProtobufError> {
@@ -196,9 +124,9 @@ fn fill(
         match numbers.get(&number) {
             None => {}
             Some(Target::Inline(inner)) => fill(out, field.bytes(), inner, node, depth)?,
-            Some(Target::Field(name)) => {
+            Some(Target::Field(name, form)) => {
                 if let Some(child) = node.child(name) {
-                    put(out, name, field, child, depth)?;
+                    put(out, name, field, (child, *form), depth)?;
                 }
             }
         }
@@ -210,29 +138,31 @@ fn put(
     out: &mut JsonMap<String, Value>,
     name: &str,
     field: Field<'_>,
-    node: Node<'_>,
+    (node, form): (Node<'_>, Form),
     depth: usize,
 ) -> Result<(), ProtobufError> {
     match node.ty() {
+        Type::List(list) if form == Form::Wrapped => {
+            let items = texts(field, node.to(list.item), depth)?;
+            out.insert(name.to_owned(), items);
+        }
         Type::List(list) => {
             let items = out.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-            if let (Some(item), Some(items)) = (
-                single(field, node.to(list.item), depth)?,
-                items.as_array_mut(),
-            ) {
-                items.push(item);
+            if let Value::Array(items) = items {
+                append(items, field, node.to(list.item), depth)?;
             }
         }
         Type::Map(map) => {
             let entries = out
                 .entry(name)
                 .or_insert_with(|| Value::Object(JsonMap::new()));
-            let (key, value) = entry(field, node.to(map.value), depth)?;
+            let (key, value) = entry(field, (node.to(map.value), form), depth)?;
             entries[key] = value;
         }
         Type::Object(_) | Type::Scalar(_) => {
-            let value = single(field, node, depth)?;
-            if let Some(value) = value.filter(|value| says_something(name, value)) {
+            let value = single(field, (node, form), depth)?;
+            let kept = |value: &Value| form != Form::Plain || says_something(name, value);
+            if let Some(value) = value.filter(kept) {
                 out.insert(name.to_owned(), value);
             }
         }
@@ -251,30 +181,65 @@ fn says_something(name: &str, value: &Value) -> bool {
     !empty || SPEAKING.binary_search(&name).is_ok()
 }
 
-fn entry(field: Field<'_>, node: Node<'_>, depth: usize) -> Result<(String, Value), ProtobufError> {
+/// Reads one item of a list, or several numbers that are packed into one field.
+fn append(
+    items: &mut Vec<Value>,
+    field: Field<'_>,
+    node: Node<'_>,
+    depth: usize,
+) -> Result<(), ProtobufError> {
+    let packed = matches!(
+        node.ty(),
+        Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Bool)
+    );
+    if let (true, Field::Bytes(mut numbers)) = (packed, field) {
+        while !numbers.is_empty() {
+            let number = Field::Number(wire::varint(&mut numbers)?);
+            items.extend(single(number, (node, Form::Plain), depth)?);
+        }
+        return Ok(());
+    }
+    items.extend(single(field, (node, Form::Plain), depth)?);
+    Ok(())
+}
+
+fn entry(
+    field: Field<'_>,
+    (node, form): (Node<'_>, Form),
+    depth: usize,
+) -> Result<(String, Value), ProtobufError> {
     let (mut key, mut value) = (String::new(), None);
     for part in Fields(field.bytes()) {
         match part? {
             (1, text) => key = text.text()?.to_owned(),
-            (2, field) => value = single(field, node, depth)?,
+            (2, field) => value = single(field, (node, form), depth)?,
             _ => {}
         }
     }
     let missing = || match node.ty() {
         Type::Scalar(Scalar::Int32 | Scalar::Int64) => 0.into(),
         Type::Scalar(_) => "".into(),
+        Type::List(_) => Value::Array(Vec::new()),
         _ => Value::Object(JsonMap::new()),
     };
     Ok((key, value.unwrap_or_else(missing)))
 }
 
 /// One value; `None` for a time that is not set.
-fn single(field: Field<'_>, node: Node<'_>, depth: usize) -> Result<Option<Value>, ProtobufError> {
+fn single(
+    field: Field<'_>,
+    (node, form): (Node<'_>, Form),
+    depth: usize,
+) -> Result<Option<Value>, ProtobufError> {
+    if form != Form::Plain {
+        return shaped(field.bytes(), form, node, depth).map(Some);
+    }
     let scalar = match node.ty() {
         Type::Scalar(scalar) => *scalar,
         Type::Object(_) => return Ok(Some(object(field.bytes(), node, depth)?)),
-        // No kind has a list of lists; a map in a list is a message of its entries.
-        Type::List(_) | Type::Map(_) => return Ok(None),
+        Type::List(list) => return texts(field, node.to(list.item), depth).map(Some),
+        // No kind has a list of lists or of maps.
+        Type::Map(_) => return Ok(None),
     };
     Ok(Some(match scalar {
         Scalar::String => field.text()?.into(),
@@ -287,6 +252,41 @@ fn single(field: Field<'_>, node: Node<'_>, depth: usize) -> Result<Option<Value
         Scalar::Time | Scalar::MicroTime => return time(field, scalar == Scalar::MicroTime),
         Scalar::Any => embedded(field)?,
     }))
+}
+
+/// A list that is the value of a map: a message whose only field is the list's.
+fn texts(field: Field<'_>, node: Node<'_>, depth: usize) -> Result<Value, ProtobufError> {
+    let mut items = Vec::new();
+    for part in Fields(field.bytes()) {
+        if let (1, item) = part? {
+            append(&mut items, item, node, depth)?;
+        }
+    }
+    Ok(Value::Array(items))
+}
+
+/// A value whose JSON may be of several shapes.
+fn shaped(bytes: &[u8], form: Form, node: Node<'_>, depth: usize) -> Result<Value, ProtobufError> {
+    let (mut one, mut many, mut allowed) = (None, Vec::new(), false);
+    let schema = numbers::json_schema(node);
+    for part in Fields(bytes) {
+        match (form, part?) {
+            (Form::SchemaOrTruth, (1, truth)) => allowed = truth.number() != 0,
+            (Form::SchemaOrTexts, (2, text)) => many.push(text.text()?.into()),
+            (Form::SchemaOrList, (2, item)) => many.push(object(item.bytes(), schema, depth)?),
+            (Form::SchemaOrList | Form::SchemaOrTexts, (1, item))
+            | (Form::SchemaOrTruth, (2, item)) => {
+                one = Some(object(item.bytes(), schema, depth)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(match (one, form) {
+        (Some(schema), _) => schema,
+        (None, Form::SchemaOrTruth) => allowed.into(),
+        (None, Form::Empty | Form::Plain | Form::Wrapped) => Value::Object(JsonMap::new()),
+        (None, Form::SchemaOrList | Form::SchemaOrTexts) => many.into(),
+    })
 }
 
 /// The text of a message's first field.
