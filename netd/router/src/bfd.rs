@@ -51,7 +51,10 @@ struct Watcher {
     start: Instant,
     sessions: HashMap<PeerId, Watched>,
     reports: mpsc::UnboundedSender<Report>,
-    next: u32,
+    /// The last discriminator that was given out. Where they begin is left to chance: neighbours
+    /// go on for a while with those of the process before this one, which must not be another
+    /// session's now.
+    last: u32,
 }
 
 /// A session and its socket.
@@ -123,7 +126,7 @@ async fn run(
         start: Instant::now(),
         sessions: HashMap::new(),
         reports,
-        next: 0,
+        last: rand::random(),
     };
     loop {
         let deadline = watcher.deadline();
@@ -198,8 +201,7 @@ impl Watcher {
             return Ok(());
         }
         let socket = self.sending_socket(local, remote)?;
-        self.next += 1;
-        let discriminator = NonZeroU32::new(self.next).unwrap_or(NonZeroU32::MIN);
+        let discriminator = self.free_discriminator();
         let interval = Duration::from_millis(settings.interval_ms.into());
         let config = peapod_bfd::Config {
             desired_min_tx: interval,
@@ -217,6 +219,19 @@ impl Watcher {
             },
         );
         Ok(())
+    }
+
+    fn free_discriminator(&mut self) -> NonZeroU32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            let taken = |one: NonZeroU32| {
+                let mut all = self.sessions.values();
+                all.any(|watched| watched.session.discriminator() == one)
+            };
+            if let Some(free) = NonZeroU32::new(self.last).filter(|one| !taken(*one)) {
+                return free;
+            }
+        }
     }
 
     /// A socket with a source port of the range that BFD wants.
@@ -245,13 +260,14 @@ impl Watcher {
             return;
         };
         let (now, random) = (self.now(), rand::random());
-        let found = self
-            .sessions
-            .iter_mut()
-            .find(|(_, watched)| match packet.your_discriminator {
-                Some(ours) => watched.session.discriminator() == ours,
-                None => same_host(watched.remote, from),
-            });
+        // Whatever number it names: a session is of one neighbour, and nobody else speaks for it.
+        let meant = |watched: &Watched| {
+            let ours = watched.session.discriminator();
+            packet.your_discriminator.is_none_or(|named| named == ours)
+                && same_host(watched.remote, from)
+        };
+        let mut sessions = self.sessions.iter_mut();
+        let found = sessions.find(|(_, watched)| meant(watched));
         let Some((peer, watched)) = found else { return };
         let outcome = watched
             .session

@@ -63,6 +63,11 @@ fn bird_does_not_see_a_planned_restart() {
     planned_restart(Make::Bird, Links::Numbered, false);
 }
 
+#[test]
+fn bird_with_bfd_does_not_see_a_planned_restart() {
+    planned_restart(Make::Bird, Links::Numbered, true);
+}
+
 /// A leaf falls silent under traffic, with its links up: BFD finds out, on the node and behind the
 /// leaves, and all flows go on over the other leaf. Then it speaks again.
 fn a_leaf_dies(make: Make, links: Links) {
