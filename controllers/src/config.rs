@@ -17,8 +17,11 @@ pub struct Config {
     /// The private key of that authority, PEM: with it approved certificate requests are signed.
     /// Empty: somebody else signs them.
     pub signing_key_pem: String,
-    /// What node's pod addresses are cut from, one range per address family.
+    /// What node's pod addresses are cut from, one range per address family: made into `IpPool`s
+    /// when there are none yet.
     pub cluster_cidrs: Vec<BlockRange>,
+    /// How long a node keeps a further block of addresses that it does not need.
+    pub block_idle: Duration,
     /// Directory on the nodes under which the volumes of the class `local` are made.
     pub local_volumes_dir: PathBuf,
     /// How old a node's Lease may be before the node counts as unreachable.
@@ -48,6 +51,7 @@ impl Default for Config {
             root_ca_pem: String::new(),
             signing_key_pem: String::new(),
             cluster_cidrs: vec![range("10.244.0.0/16", 24), range("fd00:10:244::/56", 64)],
+            block_idle: Duration::from_secs(300),
             local_volumes_dir: "/var/lib/peapod/volumes".into(),
             node_grace: Duration::from_secs(40),
             finished_pods_kept: 12_500,

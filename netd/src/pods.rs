@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peapod_api::attach::{AttachReply, AttachRequest, DetachRequest, PodRef};
+use tokio::sync::Notify;
 
-use crate::core::ipam::{self, Ipam};
+use crate::core::ipam::{self, Hold, Ipam};
 use crate::links::pod::{self, Connected, Wiring};
 use crate::links::{self, alias};
 use crate::nat::{Nat, PodPorts};
@@ -57,6 +58,17 @@ pub struct LinkSettings {
     pub node_ips: Vec<IpAddr>,
 }
 
+/// How long a block is still held of which nothing more is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Until its pods go.
+    InUse,
+    /// So long, if nothing happens.
+    After(Duration),
+    /// No longer.
+    Free,
+}
+
 /// The pods of this node.
 pub struct Pods {
     settings: LinkSettings,
@@ -65,6 +77,8 @@ pub struct Pods {
     nat: Arc<Mutex<Nat>>,
     table: Mutex<Table>,
     start: Instant,
+    /// An address was given back.
+    released: Notify,
 }
 
 #[derive(Default)]
@@ -107,6 +121,7 @@ impl Pods {
             nat,
             table: Mutex::new(table),
             start: Instant::now(),
+            released: Notify::new(),
         })
     }
 
@@ -127,6 +142,30 @@ impl Pods {
             .flat_map(|p| p.ips.clone())
             .collect();
         ips.into_iter().for_each(|ip| table.ipam.claim(ip));
+    }
+
+    /// From now on gives no more addresses of these blocks, and says of each how long it is still
+    /// held.
+    pub fn leave(&self, blocks: &[ipnet::IpNet]) -> Vec<Leaving> {
+        let now = self.start.elapsed();
+        let mut table = self.table.lock();
+        blocks.iter().for_each(|&block| table.ipam.leave(block));
+        let held = |block| match table.ipam.hold(block, now) {
+            Hold::InUse => Leaving::InUse,
+            Hold::Until(then) => Leaving::After(then.saturating_sub(now)),
+            Hold::Free => Leaving::Free,
+        };
+        blocks.iter().map(held).collect()
+    }
+
+    /// A block is not to be given back.
+    pub fn stay(&self, block: &ipnet::IpNet) {
+        self.table.lock().ipam.stay(block);
+    }
+
+    /// Waits until an address is given back.
+    pub async fn released(&self) {
+        self.released.notified().await;
     }
 
     /// The pods that are attached.
@@ -223,6 +262,7 @@ impl Pods {
         for &ip in ips {
             table.ipam.release(ip, self.start.elapsed());
         }
+        self.released.notify_one();
     }
 
     /// Cuts a pod off at once. What remains is to delete its link, by
@@ -259,6 +299,7 @@ impl Pods {
         for &ip in &gone.ips {
             table.ipam.release(ip, self.start.elapsed());
         }
+        self.released.notify_one();
     }
 
     fn begin(&self, uid: &str) -> Arc<Mutex<()>> {

@@ -4,12 +4,17 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The finalizer of a block that is not its node's first: the node takes it away when the block is
+/// being deleted and no address of it is in use or may still be meant by someone.
+pub const ADDRESSES_IN_USE: &str = "net.peapod.dev/addresses";
+
 /// A block of pod addresses held by one node.
 ///
 /// The object is named after its CIDR (see [`block_name`]), so that creating it is the atomic
 /// claim. It is the one source of truth for who may hand out an address; `spec.podCIDRs` of a
-/// node is a copy of its first block of each family. A block is released only when it is empty
-/// and its node is gone.
+/// node is a copy of its first block of each family, which is released only when it is empty and its
+/// node is gone. A further block has the finalizer [`ADDRESSES_IN_USE`], and is deleted when the node
+/// does not need it any more: the node gives no more addresses of a block that is being deleted.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "net.peapod.dev",

@@ -21,7 +21,7 @@ pub use bgp_policy::{
     BgpAction, BgpMatch, BgpPolicy, BgpPrefixRule, BgpSet, BgpStatement, POLICY_WORDS,
     STATEMENTS_MAX as BGP_STATEMENTS_MAX, is_as_path_pattern, is_community, is_community_pattern,
 };
-pub use ip_block::{IpBlock, IpBlockSpec, block_name};
+pub use ip_block::{ADDRESSES_IN_USE, IpBlock, IpBlockSpec, block_name};
 pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};
 

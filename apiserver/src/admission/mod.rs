@@ -4,6 +4,7 @@
 //! ones after; each sees what those before it made.
 
 mod access;
+mod address_pools;
 mod certificates;
 mod collection;
 mod default_tolerations;
@@ -135,6 +136,7 @@ impl Chain {
             Box::new(storage_protection::StorageObjectInUseProtection),
             Box::new(runtime_class::RuntimeClass),
             Box::new(ingress_class::DefaultIngressClass),
+            Box::new(address_pools::AddressPools),
             Box::new(policy::Mutating::default()),
             Box::new(webhook::Mutating::default()),
             Box::new(policy::Validating::default()),

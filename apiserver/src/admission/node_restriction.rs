@@ -110,8 +110,24 @@ pub fn check(write: &NodeWrite<'_>) -> Result<(), String> {
         ("net.peapod.dev", "bgpnodes", _) if write.name != write.node => {
             write.refuse("is not allowed to modify the BgpNode of another node")
         }
+        ("net.peapod.dev", "ipblocks", _) => block(write),
         _ => Ok(()),
     }
+}
+
+/// A node lets go of a block of its own that is being deleted; that is all.
+fn block(write: &NodeWrite<'_>) -> Result<(), String> {
+    let old = write.old.filter(|_| write.operation == Operation::Update);
+    let Some(old) = old.filter(|old| old["spec"] == write.new["spec"]) else {
+        return write.refuse("can only take finalizers away from its IpBlocks");
+    };
+    if value::text(old, "spec.node") != write.node {
+        return write.refuse("is not allowed to modify an IpBlock of another node");
+    }
+    if value::text(old, "metadata.deletionTimestamp").is_empty() {
+        return write.refuse("can only let go of an IpBlock that is being deleted");
+    }
+    Ok(())
 }
 
 fn pod(write: &NodeWrite<'_>) -> Result<(), String> {

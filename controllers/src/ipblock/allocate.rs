@@ -5,7 +5,7 @@
 //! *shelves*, aligned runs of blocks, and fills one before it takes the next. Nodes without a
 //! rack share shelves of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -30,36 +30,73 @@ pub struct Held {
 pub fn next_block(range: &BlockRange, held: &[Held], rack: &str) -> Option<IpNet> {
     let count = block_count(range);
     let shelf = shelf_size(count);
-    let taken: BTreeSet<u128> = held
-        .iter()
-        .flat_map(|held| covered(range, held.cidr))
-        .collect();
-    let mut shelves: BTreeMap<u128, BTreeSet<&str>> = BTreeMap::new();
-    for held in held {
-        for index in covered(range, held.cidr) {
-            shelves.entry(index / shelf).or_default().insert(&held.rack);
-        }
-    }
-    let free_in = |shelf_number: u128| {
-        let first = shelf_number * shelf;
-        (first..(first + shelf).min(count)).find(|index| !taken.contains(index))
+    let taken = Taken::of(range, held);
+    let free_in = |number: u128| {
+        let first = number.checked_mul(shelf)?;
+        taken.first_free(first..first.saturating_add(shelf).min(count))
     };
-    let own = shelves
-        .iter()
-        .filter(|(_, racks)| racks.contains(rack))
-        .find_map(|(&number, _)| free_in(number));
-    let empty = || {
-        let number = (0..count.div_ceil(shelf)).find(|number| !shelves.contains_key(number))?;
-        free_in(number)
+    let own = || {
+        let own = taken.runs.iter().filter(|run| run.rack == rack);
+        // What covers several shelves leaves room in the outermost ones at most.
+        let shelves = own.flat_map(|run| [run.first / shelf, run.last / shelf]);
+        shelves
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .find_map(free_in)
     };
-    // At most one more than is taken needs to be looked at.
-    let any = || (0..count).find(|index| !taken.contains(index));
-    let index = own.or_else(empty).or_else(any)?;
+    let empty = || free_in(taken.first_empty_shelf(shelf));
+    let index = own()
+        .or_else(empty)
+        .or_else(|| taken.first_free(0..count))?;
     block(range, index)
 }
 
+/// The blocks of a range that are held, whole or in part.
+struct Taken<'a> {
+    /// In their order.
+    runs: Vec<Run<'a>>,
+}
+
+/// Blocks, by number, that one held block covers.
+struct Run<'a> {
+    first: u128,
+    last: u128,
+    rack: &'a str,
+}
+
+impl<'a> Taken<'a> {
+    fn of(range: &BlockRange, held: &'a [Held]) -> Self {
+        let mut runs: Vec<Run<'a>> = held.iter().filter_map(|one| covered(range, one)).collect();
+        runs.sort_by_key(|run| (run.first, run.last));
+        Self { runs }
+    }
+
+    fn first_free(&self, among: std::ops::Range<u128>) -> Option<u128> {
+        let mut index = among.start;
+        for run in &self.runs {
+            if run.first > index {
+                break;
+            }
+            index = index.max(run.last.saturating_add(1));
+        }
+        (index < among.end).then_some(index)
+    }
+
+    /// The number of the first shelf of which nothing is held; it may lie behind the range.
+    fn first_empty_shelf(&self, shelf: u128) -> u128 {
+        let mut number = 0;
+        for run in &self.runs {
+            if run.first / shelf > number {
+                break;
+            }
+            number = number.max((run.last / shelf).saturating_add(1));
+        }
+        number
+    }
+}
+
 /// The number of blocks in a range.
-fn block_count(range: &BlockRange) -> u128 {
+pub fn block_count(range: &BlockRange) -> u128 {
     let bits = range.block_prefix.saturating_sub(range.cidr.prefix_len());
     1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
 }
@@ -70,17 +107,20 @@ fn shelf_size(count: u128) -> u128 {
 }
 
 /// The numbers of the blocks of a range that a held block covers.
-fn covered(range: &BlockRange, cidr: IpNet) -> std::ops::Range<u128> {
+fn covered<'a>(range: &BlockRange, held: &'a Held) -> Option<Run<'a>> {
+    let cidr = held.cidr;
     let same_family = range.cidr.addr().is_ipv4() == cidr.addr().is_ipv4();
     if !same_family || !(range.cidr.contains(&cidr) || cidr.contains(&range.cidr)) {
-        return 0..0;
+        return None;
     }
     let host_bits = u32::from(range.cidr.max_prefix_len() - range.block_prefix);
     let (base, first) = (number(range.cidr.network()), number(cidr.network()));
     let (end, last) = (number(range.cidr.broadcast()), number(cidr.broadcast()));
-    let from = (first.max(base) - base).checked_shr(host_bits).unwrap_or(0);
-    let to = (last.min(end) - base).checked_shr(host_bits).unwrap_or(0);
-    from..to + 1
+    Some(Run {
+        first: (first.max(base) - base).checked_shr(host_bits).unwrap_or(0),
+        last: (last.min(end) - base).checked_shr(host_bits).unwrap_or(0),
+        rack: &held.rack,
+    })
 }
 
 fn number(address: std::net::IpAddr) -> u128 {
@@ -179,7 +219,52 @@ mod tests {
         assert_eq!(next.to_string(), "10.244.3.0/24");
     }
 
+    #[test]
+    fn what_covers_many_blocks_costs_nothing() {
+        let held = |cidr: &str| Held {
+            cidr: cidr.parse().unwrap(),
+            rack: String::new(),
+        };
+        let range = range("fd00::/32", 64);
+        let next = |held: &[Held]| next_block(&range, held, "").map(|cidr| cidr.to_string());
+        assert_eq!(
+            next(&[held("fd00::/33")]).as_deref(),
+            Some("fd00:0:8000::/64")
+        );
+        assert_eq!(next(&[held("fd00::/16")]), None);
+    }
+
     proptest! {
+        /// Blocks come and go, of several sizes: what is held never overlaps, and a range is full
+        /// only when it is.
+        #[test]
+        fn never_the_same_twice(steps in prop::collection::vec((0_u8..4, 0_usize..3, any::<prop::sample::Index>()), 0..120)) {
+            let sizes = [range("10.1.0.0/22", 26), range("10.1.0.0/22", 27), range("10.1.2.0/24", 28)];
+            let mut held: Vec<Held> = Vec::new();
+            for (what, size, which) in steps {
+                if what == 0 && !held.is_empty() {
+                    held.swap_remove(which.index(held.len()));
+                    continue;
+                }
+                let range = &sizes[size];
+                let rack = ["", "a", "b"][usize::from(what) % 3];
+                let overlaps = |cidr: &IpNet| {
+                    held.iter().any(|held| held.cidr.contains(cidr) || cidr.contains(&held.cidr))
+                };
+                match next_block(range, &held, rack) {
+                    Some(cidr) => {
+                        prop_assert!(!overlaps(&cidr) && range.cidr.contains(&cidr));
+                        prop_assert_eq!(cidr.prefix_len(), range.block_prefix);
+                        held.push(Held { cidr, rack: rack.to_owned() });
+                    }
+                    None => {
+                        let all = (0..block_count(range)).filter_map(|n| block(range, n));
+                        prop_assert!(all.into_iter().all(|cidr| overlaps(&cidr)));
+                    }
+                }
+            }
+        }
+
         #[test]
         fn never_overlapping_never_outside(racks in prop::collection::vec("[abc]?", 0..70)) {
             let range = range("10.1.0.0/20", 26);

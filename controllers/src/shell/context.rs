@@ -18,7 +18,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use peapod_api::net::{BgpNode, BgpPeer, IpBlock};
+use peapod_api::net::{BgpNode, BgpPeer, IpBlock, IpPool};
 
 use super::events::{self, Events, Writer};
 use super::informer::{Informer, Keep};
@@ -98,8 +98,10 @@ informers! {
     service_accounts: ServiceAccount = Keep::default(), Api::all;
     /// The root CA bundles of the namespaces, no other ConfigMap.
     root_cas: ConfigMap = Keep { fields: "metadata.name=kube-root-ca.crt", ..Keep::default() }, Api::all;
-    /// Address blocks.
-    ip_blocks: IpBlock = Keep::default(), Api::all;
+    /// Address blocks, by node: see [`term`].
+    ip_blocks: IpBlock = Keep { index: index_block, ..Keep::default() }, Api::all;
+    /// What they are cut from.
+    ip_pools: IpPool = Keep::default(), Api::all;
     /// Neighbours that nodes speak BGP with.
     bgp_peers: BgpPeer = Keep::default(), Api::all;
     /// How nodes speak BGP.
@@ -158,7 +160,7 @@ pub mod term {
         format!("orphan/{namespace}")
     }
 
-    /// Pods on a node.
+    /// Pods on a node; address blocks of it.
     pub fn on_node(node: &str) -> String {
         format!("node/{node}")
     }
@@ -209,6 +211,10 @@ fn index_owned<K: kube::Resource>(object: &K) -> Vec<String> {
         .map(|owner| term::owned_by(&owner.uid))
         .into_iter()
         .collect()
+}
+
+fn index_block(block: &IpBlock) -> Vec<String> {
+    vec![term::on_node(&block.spec.node)]
 }
 
 fn index_slice(slice: &EndpointSlice) -> Vec<String> {

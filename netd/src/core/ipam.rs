@@ -33,11 +33,24 @@ pub enum Error {
     },
 }
 
+/// Whether a block can be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// A pod has an address of it.
+    InUse,
+    /// An address of it rests until then.
+    Until(Duration),
+    /// Nothing.
+    Free,
+}
+
 /// Addresses of one node. Times are counted from any fixed moment.
 #[derive(Debug, Default)]
 pub struct Ipam {
     /// In the order of the families that pods prefer.
     blocks: Vec<IpNet>,
+    /// Blocks of which nothing more is handed out; one stays here until it is gone from `blocks`.
+    leaving: BTreeSet<IpNet>,
     used: BTreeSet<IpAddr>,
     /// Released, oldest first, with when they may be used again.
     resting: VecDeque<(IpAddr, Duration)>,
@@ -50,12 +63,40 @@ impl Ipam {
     pub fn set_blocks(&mut self, mut blocks: Vec<IpNet>) {
         blocks.iter_mut().for_each(|block| *block = block.trunc());
         self.next.retain(|block, _| blocks.contains(block));
+        let before = &self.blocks;
+        self.leaving
+            .retain(|block| blocks.contains(block) || !before.contains(block));
         self.blocks = blocks;
     }
 
     /// The blocks to allocate from.
     pub fn blocks(&self) -> &[IpNet] {
         &self.blocks
+    }
+
+    /// From now on nothing more of a block is handed out, though it is one of [`Self::blocks`]; until
+    /// it has gone from there and come again, or [`Self::stay`] says so.
+    pub fn leave(&mut self, block: IpNet) {
+        self.leaving.insert(block);
+    }
+
+    /// A block is not to be given back.
+    pub fn stay(&mut self, block: &IpNet) {
+        self.leaving.remove(block);
+    }
+
+    /// What keeps a block of which nothing more is handed out. In the time of a rest after the start
+    /// something always does: which addresses rested before that is not known.
+    pub fn hold(&self, block: &IpNet, now: Duration) -> Hold {
+        if self.used.iter().any(|ip| block.contains(ip)) {
+            return Hold::InUse;
+        }
+        let resting = self.resting.iter().filter(|(ip, _)| block.contains(ip));
+        let until = resting.map(|(_, until)| *until).chain([REST]).max();
+        match until.filter(|until| *until > now) {
+            Some(until) => Hold::Until(until),
+            None => Hold::Free,
+        }
     }
 
     /// Marks an address as in use: found on a link after a restart.
@@ -99,7 +140,8 @@ impl Ipam {
         while self.resting.front().is_some_and(|(_, until)| *until <= now) {
             self.resting.pop_front();
         }
-        let of_family = |block: &&IpNet| block.addr().is_ipv4() == v4;
+        let of_family =
+            |block: &&IpNet| block.addr().is_ipv4() == v4 && !self.leaving.contains(block);
         let blocks: Vec<IpNet> = self.blocks.iter().filter(of_family).copied().collect();
         let fresh = blocks.iter().find_map(|block| self.search(block));
         let ip = match fresh {
@@ -258,6 +300,32 @@ mod tests {
         assert_eq!(Ipam::default().allocate(START), Err(Error::NoBlock));
         // A block as wide as an address family cannot be counted, and is no block.
         assert!(ipam(&["::/0"]).allocate(START).is_err());
+    }
+
+    #[test]
+    fn a_leaving_block_gives_nothing_and_is_held_while_it_is_used_or_rests() {
+        let mut ipam = ipam(&["10.0.0.0/24", "10.0.9.0/30"]);
+        let leaving: IpNet = "10.0.9.0/30".parse().unwrap();
+        ipam.claim(ip("10.0.9.1"));
+        ipam.leave(leaving);
+        for _ in 0..254 {
+            assert!(!leaving.contains(&ipam.allocate(START).unwrap()[0]));
+        }
+        assert!(ipam.allocate(START).is_err());
+        assert_eq!(ipam.hold(&leaving, REST), Hold::InUse);
+        ipam.release(ip("10.0.9.1"), REST);
+        assert_eq!(ipam.hold(&leaving, REST), Hold::Until(2 * REST));
+        assert!(ipam.allocate(REST).is_err(), "not even a resting one");
+        assert_eq!(ipam.hold(&leaving, 2 * REST), Hold::Free);
+        // It is handed out neither before its end is known, nor after; but when it comes again.
+        let first: IpNet = "10.0.0.0/24".parse().unwrap();
+        ipam.set_blocks(vec![first, leaving]);
+        assert!(ipam.allocate(2 * REST).is_err());
+        ipam.set_blocks(vec![first]);
+        ipam.set_blocks(vec![first, leaving]);
+        assert_eq!(ipam.allocate(2 * REST).unwrap(), [ip("10.0.9.1")]);
+        let other: IpNet = "10.0.7.0/30".parse().unwrap();
+        assert_eq!(ipam.hold(&other, START), Hold::Until(REST), "just started");
     }
 
     #[test]

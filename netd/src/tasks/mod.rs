@@ -19,6 +19,7 @@
 //! that wait, then makes the kernel so. A watch that breaks begins again with a list, and what
 //! the list lacks is gone.
 
+mod give_back;
 mod guard;
 mod inputs;
 mod program;
@@ -96,6 +97,7 @@ pub(crate) fn spawn(
         let service = publish::run(shared.client.clone(), config.addresses.clone());
         until(&mut tasks, shutdown, service);
     }
+    until(&mut tasks, shutdown, give_back::run(shared.clone()));
     let guard = guard::run(shared.clone(), sender);
     until(&mut tasks, shutdown, guard);
     let announced = shared.announced.subscribe();

@@ -20,7 +20,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use peapod_api::net::IpBlock;
+use peapod_api::net::{IpBlock, IpPool};
 use peapod_apiserver::{ApiServer, Config, Engine};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -412,6 +412,76 @@ async fn a_node_gets_a_block_of_each_family_and_keeps_it() {
     .await;
     let left = blocks.list(&ListParams::default()).await.unwrap();
     assert!(left.iter().all(|block| block.spec.node == "n2"));
+}
+
+/// The controllers' part of what a node with small blocks goes through; the agent is played.
+#[tokio::test]
+async fn a_node_grows_a_block_and_gives_it_back() {
+    let config = peapod_controllers::Config {
+        block_idle: Duration::from_millis(10),
+        cluster_cidrs: Vec::new(),
+        ..Default::default()
+    };
+    let cluster = Cluster::with(config).await;
+    let (nodes, blocks) = (cluster.cluster::<Node>(), cluster.cluster::<IpBlock>());
+    let (pods, pools) = (cluster.api::<Pod>(), cluster.cluster::<IpPool>());
+    let small =
+        json!({"metadata": {"name": "small"}, "spec": {"cidr": "10.1.0.0/24", "blockSize": 30}});
+    create(&pools, small).await;
+    let overlapping =
+        json!({"metadata": {"name": "more"}, "spec": {"cidr": "10.1.0.128/25", "blockSize": 30}});
+    let overlapping = serde_json::from_value(overlapping).unwrap();
+    let refused = pools.create(&PostParams::default(), &overlapping).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("overlaps with the IpPool \"small\"")
+    );
+    create(&nodes, json!({"metadata": {"name": "n1"}})).await;
+    let pod = |name: &str| {
+        json!({"metadata": {"name": name}, "spec": {
+            "nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})
+    };
+    for name in ["p1", "p2", "p3"] {
+        create(&pods, pod(name)).await;
+    }
+    let used = |wanted: u64| {
+        let pools = pools.clone();
+        async move {
+            let status = pools.get("small").await.unwrap().status;
+            status.is_some_and(|status| status.blocks.used == wanted)
+        }
+    };
+    eventually("a second block", || used(2)).await;
+    let node = nodes.get("n1").await.unwrap();
+    let cidrs = node.spec.unwrap().pod_cidrs.unwrap();
+    assert_eq!(cidrs, ["10.1.0.0/30"], "a copy of the first");
+    let refused = pools.delete("small", &DeleteParams::default()).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("2 of its blocks are held by nodes (n1)")
+    );
+    for name in ["p1", "p2", "p3"] {
+        let now = DeleteParams::default().grace_period(0);
+        pods.delete(name, &now).await.unwrap();
+    }
+    let further = "10-1-0-4-30";
+    eventually("the second block to be asked back", || async {
+        let block = blocks.get(further).await.unwrap();
+        block.metadata.deletion_timestamp.is_some()
+    })
+    .await;
+    patch(&blocks, further, json!({"metadata": {"finalizers": null}})).await;
+    eventually("it to be free", || used(1)).await;
+    nodes.delete("n1", &DeleteParams::default()).await.unwrap();
+    eventually("all to be free", || used(0)).await;
+    pools
+        .delete("small", &DeleteParams::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -72,6 +72,10 @@ impl Rules for IpPools {
                     "must be a range of unicast addresses, and not loopback or link-local ones",
                 );
             }
+            // A block has a route of its own, and so has each pod: they must differ.
+            Ok(net) if net.prefix_len() == net.max_prefix_len() => {
+                cidr.invalid(errors, "must hold two addresses at least");
+            }
             Ok(net) => block_size(&spec.at("blockSize"), net, errors),
         }
         let selector = spec.at("nodeSelector");
@@ -92,9 +96,7 @@ impl Rules for IpPools {
 
 fn block_size(size: &At<'_>, cidr: IpNet, errors: &mut FieldErrors) {
     let shortest = cidr.prefix_len();
-    let longest = cidr
-        .max_prefix_len()
-        .min(shortest.saturating_add(BLOCK_BITS_MAX));
+    let longest = (cidr.max_prefix_len() - 1).min(shortest.saturating_add(BLOCK_BITS_MAX));
     size.within(errors, i64::from(shortest)..=i64::from(longest));
 }
 
