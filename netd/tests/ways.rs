@@ -310,3 +310,16 @@ fn a_pod_that_was_there_before_the_tunnel_learns_what_fits() {
     stream(&a, &c);
     stream(&c, &a);
 }
+
+#[test]
+fn tunnels_run_over_ipv6_too() {
+    let site = Site::v6_only();
+    site.encapsulate("VXLAN");
+    let site = site.with_agents();
+    let (a, c) = (site.node(1).pod("a"), site.node(3).pod("c"));
+    assert_eq!((a.reply.mtu, c.reply.mtu), (1430, 1430));
+    meet(&a, &c);
+    fill(&a, &c);
+    let cut = site.node(1).fragments() + site.node(3).fragments();
+    assert_eq!(cut, 0, "packets of full size fit the tunnel");
+}

@@ -22,6 +22,8 @@ use super::{Namespace, PATIENCE, Pod, eventually, ip, move_into};
 /// All nodes, and what is between them.
 pub struct Site {
     pub api: Api,
+    /// Nodes have no IPv4 address, as far as the cluster knows.
+    v6_only: bool,
     pub router: Namespace,
     members: Vec<Member>,
 }
@@ -31,6 +33,7 @@ pub struct Member {
     pub name: String,
     /// Its addresses, IPv4 first.
     pub ips: [String; 2],
+    v6_only: bool,
     pub here: Namespace,
     api: Api,
     state: tempfile::TempDir,
@@ -41,6 +44,15 @@ pub struct Member {
 impl Site {
     /// Namespaces, links, and the objects of nodes and blocks; no agent yet.
     pub fn new() -> Self {
+        Self::of_families(false)
+    }
+
+    /// The same, where nodes know each other by IPv6 addresses only.
+    pub fn v6_only() -> Self {
+        Self::of_families(true)
+    }
+
+    fn of_families(v6_only: bool) -> Self {
         let router = Namespace::new();
         quicken(&router);
         for command in [
@@ -53,6 +65,7 @@ impl Site {
         let api = Api::default();
         let mut site = Site {
             api,
+            v6_only,
             router,
             members: Vec::new(),
         };
@@ -124,7 +137,7 @@ impl Site {
         ];
         self.api.put(json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-            "status": {"addresses": ips.iter()
+            "status": {"addresses": ips[usize::from(self.v6_only)..].iter()
                 .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
         }));
         for (family, cidr) in [
@@ -144,6 +157,7 @@ impl Site {
         self.members.push(Member {
             name,
             ips,
+            v6_only: self.v6_only,
             here,
             api: self.api.clone(),
             state: tempfile::tempdir().unwrap(),
@@ -184,7 +198,10 @@ impl Member {
         let ranges = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
         Config {
             node_name: self.name.clone(),
-            node_ips: self.ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            node_ips: self.ips[usize::from(self.v6_only)..]
+                .iter()
+                .map(|ip| ip.parse().unwrap())
+                .collect(),
             private_ips: Vec::new(),
             pod_cidrs: ranges(["10.244.0.0/16", "fd00:10:244::/56"]),
             service_cidrs: ranges(["10.96.0.0/16", "fd00:10:96::/112"]),
