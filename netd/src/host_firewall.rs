@@ -1,24 +1,38 @@
-//! Rules in others' tables, so that pods' packets pass.
+//! Rules in others' tables, so that packets of pods and between nodes pass.
 //!
 //! Docker, firewalld and ufw let the forward chain drop what they do not know, and a verdict of
 //! ours does not override theirs: every chain of a hook must accept. So rules tagged with
 //! [`TAG`] are put at the head of such chains, and [`remove`] takes them away.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use peapod_nft::{
-    CmpOp, Error, Expr, Family, Hook, ListedChain, MetaKey, Nft, Policy, Reg, Rule, Transaction,
-    Verdict,
+    Base, CmpOp, Error, Expr, Family, Hook, ListedChain, MetaKey, Nft, Policy, Reg, Rule,
+    Transaction, Verdict,
 };
 
-use crate::links::alias::PREFIX;
 use crate::nat::TABLE;
 
 /// How the comment of every rule of ours begins.
 pub const TAG: &str = "peapod:";
+/// What must pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passage {
+    /// How the names of links begin whose packets pass, with what they are.
+    pub links: Vec<(&'static str, &'static str)>,
+    /// Ranges of pods' addresses: what this node passes on to pods of another, and their answers.
+    pub ranges: Vec<IpNet>,
+    /// UDP port of tunnels to other nodes.
+    pub tunnels: Option<u16>,
+}
+
 /// firewalld's chains accept by policy and reject by their last rule.
 const FIREWALLD: &str = "firewalld";
 
 /// Puts rules where they are missing; tells of every chain that has some of ours.
-pub fn ensure(nft: &mut Nft) -> Result<Vec<String>, Error> {
+pub fn ensure(nft: &mut Nft, passage: &Passage) -> Result<Vec<String>, Error> {
     let mut told = Vec::new();
     for chain in hostile(nft)? {
         told.push(format!(
@@ -26,14 +40,19 @@ pub fn ensure(nft: &mut Nft) -> Result<Vec<String>, Error> {
              {TAG:?} let pods' packets pass there, and `peapod down` takes them away",
             chain.table, chain.name
         ));
-        let present = nft.rules(&chain.table, &chain.name)?;
-        let tagged = present.iter().filter_map(|rule| rule.comment.as_deref());
-        if tagged.into_iter().any(|comment| comment.starts_with(TAG)) {
+        let mut present = nft.rules(&chain.table, &chain.name)?;
+        present.retain(|rule| is_ours(rule.comment.as_deref()));
+        let wanted = passage.rules(&chain);
+        let have: BTreeSet<_> = present.iter().map(|rule| rule.comment.clone()).collect();
+        if have == wanted.iter().map(|rule| rule.comment.clone()).collect() {
             continue;
         }
         let mut transaction = Transaction::new();
-        for rule in rules(chain.hook) {
-            transaction.insert_rule(&chain.table, &chain.name, &rule);
+        for rule in &present {
+            transaction.delete_rule(&chain.table, &chain.name, rule.handle);
+        }
+        for rule in &wanted {
+            transaction.insert_rule(&chain.table, &chain.name, rule);
         }
         nft.commit(transaction)?;
         tracing::info!(
@@ -44,13 +63,17 @@ pub fn ensure(nft: &mut Nft) -> Result<Vec<String>, Error> {
     Ok(told)
 }
 
+fn is_ours(comment: Option<&str>) -> bool {
+    comment.is_some_and(|comment| comment.starts_with(TAG))
+}
+
 /// Takes every rule of ours out of others' tables.
 pub fn remove() -> Result<(), Error> {
     let mut nft = Nft::open()?;
     for chain in filters(&mut nft)? {
         let mut transaction = Transaction::new();
         for rule in nft.rules(&chain.table, &chain.name)? {
-            if rule.comment.is_some_and(|comment| comment.starts_with(TAG)) {
+            if is_ours(rule.comment.as_deref()) {
                 transaction.delete_rule(&chain.table, &chain.name, rule.handle);
             }
         }
@@ -79,28 +102,109 @@ fn hostile(nft: &mut Nft) -> Result<Vec<ListedChain>, Error> {
     Ok(chains)
 }
 
-/// Pods may reach the node (its DNS, the API), and both ways through it.
-fn rules(hook: Option<Hook>) -> Vec<Rule> {
-    let from_pods = accept(MetaKey::IifName, "what pods send");
-    match hook {
-        Some(Hook::Forward) => vec![from_pods, accept(MetaKey::OifName, "what pods are sent")],
-        _ => vec![from_pods],
+// === impl Passage ===
+
+impl Passage {
+    /// Pods may reach the node (its DNS, the API), and both ways through it.
+    fn rules(&self, chain: &ListedChain) -> Vec<Rule> {
+        let forward = chain.hook == Some(Hook::Forward);
+        let mut rules = Vec::new();
+        for (link, what) in &self.links {
+            rules.push(accept(
+                by_link(MetaKey::IifName, link),
+                &format!("from {what}"),
+            ));
+            if forward {
+                rules.push(accept(
+                    by_link(MetaKey::OifName, link),
+                    &format!("to {what}"),
+                ));
+            }
+        }
+        if !forward {
+            let port = self.tunnels.into_iter();
+            rules.extend(port.map(|port| accept(to_udp_port(port), "tunnels of other nodes")));
+            return rules;
+        }
+        let seen = |range: &&IpNet| match chain.table.family {
+            Family::Ip => range.addr().is_ipv4(),
+            Family::Ip6 => range.addr().is_ipv6(),
+            _ => true,
+        };
+        for range in self.ranges.iter().filter(seen) {
+            for (source, direction) in [(true, "from"), (false, "to")] {
+                let why = format!("{direction} pods of {}", range.trunc());
+                rules.push(accept(within(*range, source), &why));
+            }
+        }
+        rules
     }
 }
 
-fn accept(link: MetaKey, why: &str) -> Rule {
-    let is_pod_link = [
-        Expr::Meta {
-            key: link,
-            dreg: Reg::R0,
-        },
-        // Without the NUL behind it: any name that begins so.
-        Expr::Cmp {
-            op: CmpOp::Eq,
-            sreg: Reg::R0,
-            data: PREFIX.as_bytes().to_vec(),
-        },
-    ];
+fn compare(load: Expr, data: Vec<u8>) -> [Expr; 2] {
+    let equal = Expr::Cmp {
+        op: CmpOp::Eq,
+        sreg: Reg::R0,
+        data,
+    };
+    [load, equal]
+}
+
+fn meta(key: MetaKey) -> Expr {
+    Expr::Meta { key, dreg: Reg::R0 }
+}
+
+/// Without the NUL behind it: any name that begins so.
+fn by_link(key: MetaKey, prefix: &str) -> Vec<Expr> {
+    compare(meta(key), prefix.as_bytes().to_vec()).to_vec()
+}
+
+fn to_udp_port(port: u16) -> Vec<Expr> {
+    let mut exprs = compare(meta(MetaKey::L4Proto), vec![libc::IPPROTO_UDP as u8]).to_vec();
+    let load = Expr::Payload {
+        base: Base::Transport,
+        offset: 2,
+        len: 2,
+        dreg: Reg::R0,
+    };
+    exprs.extend(compare(load, port.to_be_bytes().to_vec()));
+    exprs
+}
+
+fn within(range: IpNet, source: bool) -> Vec<Expr> {
+    let (protocol, offset, len) = match (range, source) {
+        (IpNet::V4(_), true) => (libc::NFPROTO_IPV4, 12, 4),
+        (IpNet::V4(_), false) => (libc::NFPROTO_IPV4, 16, 4),
+        (IpNet::V6(_), true) => (libc::NFPROTO_IPV6, 8, 16),
+        (IpNet::V6(_), false) => (libc::NFPROTO_IPV6, 24, 16),
+    };
+    let mut exprs = compare(meta(MetaKey::NfProto), vec![protocol as u8]).to_vec();
+    exprs.push(Expr::Payload {
+        base: Base::Network,
+        offset,
+        len,
+        dreg: Reg::R0,
+    });
+    exprs.push(Expr::Mask {
+        reg: Reg::R0,
+        mask: octets(range.netmask()),
+    });
+    exprs.push(Expr::Cmp {
+        op: CmpOp::Eq,
+        sreg: Reg::R0,
+        data: octets(range.network()),
+    });
+    exprs
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+fn accept(exprs: Vec<Expr>, why: &str) -> Rule {
     let accept = [Expr::Counter, Expr::Verdict(Verdict::Accept)];
-    Rule::new(is_pod_link.into_iter().chain(accept)).comment(&format!("{TAG} {why}"))
+    Rule::new(exprs.into_iter().chain(accept)).comment(&format!("{TAG} {why}"))
 }

@@ -112,6 +112,7 @@ impl Netd {
             metrics: metrics.clone(),
             announced: watch::Sender::new(None),
             ways: watch::Sender::new(None),
+            tunnelled: watch::Sender::new(false),
         });
         let pods = shared.pods.clone();
         let beginning = Beginning {

@@ -2,17 +2,10 @@
 
 mod support;
 
-use std::process::Command;
-
 use peapod_api::attach::{HostPort, Protocol};
 use peapod_netd::{cleanup, node_address};
 use serde_json::json;
-use support::{NODE_V4, Node, OUTSIDE, UPLINK, eventually};
-
-fn nft(command: &str) {
-    let output = Command::new("nft").arg(command).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
+use support::{NODE_V4, Node, OUTSIDE, UPLINK, eventually, nft};
 
 #[test]
 fn a_firewall_that_drops_is_told_of_pods() {

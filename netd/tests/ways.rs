@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
 use support::site::{Member, Site};
-use support::{PATIENCE, Pod, eventually};
+use support::{PATIENCE, Pod, SILENCE, eventually, nft};
 
 /// A pod's address and port, of the family at `at`.
 fn server(pod: &Pod, at: usize) -> String {
@@ -322,4 +323,66 @@ fn tunnels_run_over_ipv6_too() {
     fill(&a, &c);
     let cut = site.node(1).fragments() + site.node(3).fragments();
     assert_eq!(cut, 0, "packets of full size fit the tunnel");
+}
+
+/// Drops what it does not know, as firewalls of distributions and of Docker do.
+const FIREWALL: &str = "
+table inet other {
+  chain forwarding { type filter hook forward priority 0; policy drop; }
+  chain incoming {
+    type filter hook input priority 0; policy drop;
+    ct state established accept
+    tcp dport 30080 accept
+    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+  }
+}";
+
+#[test]
+fn firewalls_let_packets_between_nodes_pass() {
+    let site = Site::start();
+    let (a, b, c) = (
+        site.node(1).pod("a"),
+        site.node(2).pod("b"),
+        site.node(3).pod("c"),
+    );
+    site.serve(&[(2, &b), (3, &c)]);
+    for number in 1..=3 {
+        site.node(number).here.run(|| nft(FIREWALL));
+    }
+    for pod in [&b, &c] {
+        eventually("pods reach each other", || {
+            let asked = a.netns.ask_tcp_within(&server(pod, 0), SILENCE);
+            asked.is_ok().then_some(())
+        });
+        meet(&a, pod);
+    }
+    // From outside by a node port of a node that has no endpoint, to endpoints on both others.
+    let mut seen = BTreeSet::new();
+    eventually("each endpoint answers", || {
+        let asked = site.router.ask_tcp_within("192.0.2.11:30080", SILENCE);
+        let (name, from) = asked.ok()?;
+        assert_eq!(from.to_string(), "192.0.2.11");
+        seen.insert(name);
+        (seen.len() == 2).then_some(())
+    });
+}
+
+#[test]
+fn a_service_leads_to_endpoints_of_other_nodes() {
+    let site = Site::start();
+    let (a, c) = (site.node(1).pod("a"), site.node(3).pod("c"));
+    site.serve(&[(3, &c)]);
+    for (at, address) in [(0, "10.96.1.1:80"), (1, "[fd00:10:96::11]:80")] {
+        let asked = eventually("the service is known", || {
+            a.netns.ask_tcp_within(address, SILENCE).ok()
+        });
+        assert_eq!(asked, ("c".to_owned(), a.reply.ips[at]));
+        let (_, seen) = site.node(1).here.ask_tcp(address).unwrap();
+        assert_eq!(seen.to_string(), site.node(1).ips[at]);
+    }
+    // A client outside is answered through the node that it asked.
+    let asked = site.router.ask_tcp("192.0.2.11:30080").unwrap();
+    assert_eq!(asked, ("c".to_owned(), "192.0.2.11".parse().unwrap()));
+    let asked = site.router.ask_tcp("[2001:db8:a::11]:30080").unwrap();
+    assert_eq!(asked, ("c".to_owned(), "2001:db8:a::11".parse().unwrap()));
 }

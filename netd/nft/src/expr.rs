@@ -44,6 +44,8 @@ pub enum MetaKey {
     OifName,
     /// Transport protocol, 1 byte.
     L4Proto,
+    /// Network protocol (`NFPROTO_*`), 1 byte.
+    NfProto,
 }
 
 /// Facts about a packet's connection.
@@ -372,6 +374,7 @@ impl MetaKey {
             MetaKey::IifName => 6,
             MetaKey::OifName => 7,
             MetaKey::L4Proto => 16,
+            MetaKey::NfProto => 15,
         }
     }
 }

@@ -14,7 +14,7 @@ const ID: u32 = 0x70_65_61;
 /// UDP port (IANA).
 pub const PORT: u16 = 4789;
 /// How the links' names begin.
-const PREFIX: &str = "vxlan-pods";
+pub const PREFIX: &str = "vxlan-pods";
 
 /// A link that is in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::inputs::Input;
-use crate::{host_firewall, surroundings};
+use crate::host_firewall::{self, Passage};
+use crate::links::{alias, vxlan};
+use crate::surroundings;
 
 /// A reload is many changes: they are looked at together, this long after the first.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -23,7 +25,9 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: mpsc::Sender<Input>) {
             return;
         }
     };
+    let mut tunnelled = shared.tunnelled.subscribe();
     loop {
+        tunnelled.mark_unchanged();
         let look = shared.clone();
         match tokio::task::spawn_blocking(move || look_around(&look)).await {
             Ok(Ok(true)) => {}
@@ -38,9 +42,12 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: mpsc::Sender<Input>) {
             Ok(Err(error)) => tracing::warn!(%error, "cannot look at the ruleset"),
             Err(error) => tracing::error!(%error, "looking at the ruleset was cut short"),
         }
-        if let Err(error) = watch.changed().await {
-            tracing::error!(%error, "changes of the ruleset are no longer noticed");
-            return;
+        tokio::select! {
+            changed = watch.changed() => if let Err(error) = changed {
+                tracing::error!(%error, "changes of the ruleset are no longer noticed");
+                return;
+            },
+            Ok(()) = tunnelled.changed() => continue,
         }
         tokio::time::sleep(SETTLE).await;
         watch.drain();
@@ -50,7 +57,12 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: mpsc::Sender<Input>) {
 /// Accepts pods' packets in others' chains, and tells of what cannot be helped; whether our own
 /// tables are in place.
 fn look_around(shared: &Shared) -> Result<bool, Error> {
-    let mut warnings = host_firewall::ensure(&mut Nft::open()?)?;
+    let passage = Passage {
+        links: vec![(alias::PREFIX, "pods"), (vxlan::PREFIX, "tunnels")],
+        ranges: shared.config.pod_cidrs.clone(),
+        tunnels: shared.tunnelled.borrow().then_some(vxlan::PORT),
+    };
+    let mut warnings = host_firewall::ensure(&mut Nft::open()?, &passage)?;
     warnings.extend(surroundings::look());
     shared.warnings.send_if_modified(|told| {
         let news = *told != warnings;

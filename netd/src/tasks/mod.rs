@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) announced: watch::Sender<Option<Announced>>,
     /// What the ways to other nodes follow from, once that is known.
     pub(crate) ways: watch::Sender<Option<Arc<Facts>>>,
+    /// Whether there are tunnels to other nodes.
+    pub(crate) tunnelled: watch::Sender<bool>,
 }
 
 /// What the tasks begin with.

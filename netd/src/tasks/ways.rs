@@ -90,6 +90,10 @@ async fn keep(
     let work = move || {
         let kept = keeper.lock().keep(&facts)?;
         shared.pods.set_mtu(kept.pod_mtu);
+        shared.tunnelled.send_if_modified(|now| {
+            let some = !kept.links.is_empty();
+            std::mem::replace(now, some) != some
+        });
         if kept.added + kept.removed > 0 {
             let (blocks, tunnels) = (kept.ways.blocks.len(), kept.links.len());
             let (added, removed) = (kept.added, kept.removed);

@@ -167,6 +167,12 @@ fn ip(command: &str) {
     assert!(output.status.success(), "ip {command}: {output:?}");
 }
 
+/// Runs a command of nft where the calling thread is.
+pub fn nft(command: &str) {
+    let output = Command::new("nft").arg(command).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Waits until `check` gives something.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

@@ -97,6 +97,32 @@ impl Site {
         }
     }
 
+    /// The service `web`, at 10.96.1.1, fd00:10:96::11 and port 30080 of every node.
+    pub fn serve(&self, endpoints: &[(usize, &Pod)]) {
+        self.api.put(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {
+                "type": "NodePort",
+                "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1", "fd00:10:96::11"],
+                "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}],
+            },
+        }));
+        for (at, family) in ["IPv4", "IPv6"].into_iter().enumerate() {
+            let endpoint = |(node, pod): &(usize, &Pod)| json!({"addresses": [pod.reply.ips[at]], "nodeName": self.node(*node).name});
+            self.api.put(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {
+                    "name": format!("web-{family}"), "namespace": "default",
+                    "labels": {"kubernetes.io/service-name": "web"},
+                },
+                "addressType": family,
+                "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+                "ports": [{"port": 80, "protocol": "TCP"}],
+            }));
+        }
+    }
+
     fn address(&self, link: &str, side: char) {
         let v4 = if side == 'a' { "192.0.2" } else { "198.51.100" };
         self.router.ip(&format!("address add {v4}.1/24 dev {link}"));
