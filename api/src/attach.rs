@@ -55,6 +55,9 @@ pub struct AttachRequest {
     pub pod: PodRef,
     /// Where the pod's network namespace is pinned (a bind mount of `/proc/.../ns/net`).
     pub netns: PathBuf,
+    /// Name of the link inside the pod; `None` is the usual `eth0`.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Ports of the node that lead to this pod.
     pub host_ports: Vec<HostPort>,
 }

@@ -9,6 +9,7 @@
 
 pub mod attach;
 pub mod bootstrap;
+pub mod cni;
 pub mod conditions;
 pub mod field_path;
 pub mod labels;

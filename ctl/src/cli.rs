@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::{self, ClientCommand, Global};
+use crate::cni;
 use crate::image::{self, ImageArgs};
 use crate::instance::{self, UpArgs};
 use crate::net::{self, NetArgs};
-use crate::roles::{apart, join, run_node, server, token};
+use crate::roles::{apart, join, run_netd, run_node, server, token};
 use crate::router::{self, RouterArgs};
 
 /// A Kubernetes in one small binary, with the network built in.
@@ -37,6 +38,10 @@ enum Command {
     Join(join::JoinArgs),
     /// Run the agents of a node, in the foreground
     Node(run_node::NodeArgs),
+    /// Run the network agent of a node apart from `peapod node`, in the foreground
+    Netd(run_netd::NetdArgs),
+    /// Attach containers of other runtimes, as a CNI plugin (also under the name peapod-cni)
+    Cni,
     /// Run the scheduler apart from the server
     Scheduler(apart::SchedulerArgs),
     /// Run the controllers apart from the server
@@ -74,6 +79,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Server(args) => server::run(&args)?,
         Command::Join(args) => join::run(&args)?,
         Command::Node(args) => run_node::run(&args)?,
+        Command::Netd(args) => run_netd::run(&args)?,
+        Command::Cni => return Ok(cni::run()),
         Command::Scheduler(args) => apart::scheduler(&args)?,
         Command::Controllers(args) => apart::controllers(&args)?,
         Command::Token(args) => token::run(&args)?,

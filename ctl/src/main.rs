@@ -6,6 +6,7 @@
 mod allocator;
 mod cli;
 mod client;
+mod cni;
 mod fabric;
 mod image;
 mod instance;
@@ -19,6 +20,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if cni::is_named(std::env::args_os().next().as_deref()) {
+        return cni::run();
+    }
     let cli = cli::Cli::parse();
     match cli::run(cli) {
         Ok(code) => code,

@@ -27,6 +27,9 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// Where the node's BGP speaker is to be looked at, while it has one.
     pub bgp_socket: Option<PathBuf>,
+    /// Where other processes of this node ask for attachments (see [`crate::seam`]); `None`
+    /// leaves that to callers in this process.
+    pub attach_socket: Option<PathBuf>,
     /// Where the values of kernel settings are kept that [`crate::cleanup`] restores.
     pub state_dir: PathBuf,
 }

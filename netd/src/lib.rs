@@ -7,9 +7,11 @@
 //! them to the API.
 //!
 //! It must not know how pods run: the node agent meets it over
-//! [`peapod_api::attach::PodNetwork`] only, and everything else over the API.
+//! [`peapod_api::attach::PodNetwork`] only (over a socket, where it runs apart: [`seam`]), and everything else over the API.
 
+mod attacher;
 mod cleanup;
+pub mod cni;
 mod config;
 pub mod core;
 pub mod dns;
@@ -22,6 +24,7 @@ mod netd;
 pub mod node_address;
 pub mod pods;
 pub mod probe;
+pub mod seam;
 mod surroundings;
 mod tasks;
 

@@ -14,15 +14,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::attacher::Attacher;
 use crate::config::Config;
 use crate::core::services::ServiceTable;
 use crate::core::zone::Zone;
 use crate::dns;
-use crate::links::pod::Connected;
 use crate::links::{self, node, sysctl};
 use crate::metrics::Metrics;
 use crate::nat::{Nat, NatConfig};
 use crate::pods::{self, LinkSettings, Pods};
+use crate::seam;
 use crate::tasks::{self, Beginning, Shared};
 
 /// How long the tasks have to end when they are told to.
@@ -45,6 +46,9 @@ pub enum Error {
     /// DNS.
     #[error(transparent)]
     Dns(#[from] dns::Error),
+    /// The socket for attachments.
+    #[error(transparent)]
+    Socket(#[from] seam::ServerError),
     /// A domain that is no name.
     #[error("the cluster domain {domain:?} is no DNS name: {detail}")]
     Domain {
@@ -72,10 +76,8 @@ pub(crate) struct Readiness {
 /// The network agent of one node. It works in the network namespace of the threads that start
 /// it. Dropping it ends its tasks, and leaves the kernel as it is: pods keep their network.
 pub struct Netd {
-    pods: Arc<Pods>,
+    attacher: Arc<Attacher>,
     metrics: Metrics,
-    deletions: mpsc::Sender<Connected>,
-    readiness: watch::Receiver<Readiness>,
     warnings: watch::Receiver<Vec<String>>,
     shutdown: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
@@ -98,6 +100,8 @@ impl Netd {
         let prepared = tokio::task::spawn_blocking(move || prepare(&for_thread)).await??;
         let metrics = Metrics::default();
         let servers = bind_dns(&config).await?;
+        let socket = config.attach_socket.as_deref();
+        let socket = socket.map(seam::Server::bind).transpose()?;
         let (readiness, on_ready) = watch::channel(Readiness::default());
         let (warnings, on_warning) = watch::channel(Vec::new());
         let (deletions, to_delete) = mpsc::channel(DELETION_QUEUE);
@@ -114,20 +118,24 @@ impl Netd {
             ways: watch::Sender::new(None),
             tunnelled: watch::Sender::new(false),
         });
-        let pods = shared.pods.clone();
+        let attacher = Arc::new(Attacher {
+            pods: shared.pods.clone(),
+            metrics: metrics.clone(),
+            deletions,
+            readiness: on_ready,
+        });
         let beginning = Beginning {
             services: prepared.services,
             zone: prepared.zone,
             dns: servers,
             to_delete,
+            socket: socket.map(|socket| (socket, attacher.clone())),
         };
         let tasks = tasks::spawn(shared, beginning, &shutdown);
-        metrics.attached(pods.attached().len());
+        metrics.attached(attacher.pods.attached().len());
         Ok(Arc::new(Netd {
-            pods,
+            attacher,
             metrics,
-            deletions,
-            readiness: on_ready,
             warnings: on_warning,
             shutdown,
             tasks: tokio::sync::Mutex::new(tasks),
@@ -233,61 +241,21 @@ pub(crate) fn nat_config(config: &Config) -> NatConfig {
 
 // === impl PodNetwork ===
 
-impl From<pods::Error> for AttachError {
-    fn from(error: pods::Error) -> Self {
-        AttachError {
-            // Blocks come, addresses are released, and the kernel may have had no memory for
-            // a moment: nothing here is for ever.
-            retriable: true,
-            message: error.to_string(),
-        }
-    }
-}
-
-fn interrupted(error: &JoinError) -> AttachError {
-    AttachError {
-        retriable: true,
-        message: format!("the network agent is going down: {error}"),
-    }
-}
-
 #[async_trait]
 impl PodNetwork for Netd {
     async fn attach(&self, request: AttachRequest) -> Result<AttachReply, AttachError> {
-        let pods = self.pods.clone();
-        let attached = tokio::task::spawn_blocking(move || pods.attach(&request)).await;
-        let reply = attached.map_err(|error| interrupted(&error))??;
-        self.metrics.attached(self.pods.attached().len());
-        Ok(reply)
+        self.attacher.attach(request).await
     }
 
     async fn detach(&self, request: DetachRequest) -> Result<(), AttachError> {
-        let pods = self.pods.clone();
-        let detached = tokio::task::spawn_blocking(move || pods.detach(&request)).await;
-        let gone = detached.map_err(|error| interrupted(&error))??;
-        self.metrics.attached(self.pods.attached().len());
-        if let Some(gone) = gone {
-            // Deleting a link takes tens of milliseconds, and nobody waits for it.
-            if let Err(mpsc::error::SendError(gone)) = self.deletions.send(gone).await {
-                self.pods.finish_detach(&gone);
-            }
-        }
-        Ok(())
+        self.attacher.detach(request).await
     }
 
     async fn attached(&self) -> Result<Vec<PodRef>, AttachError> {
-        Ok(self.pods.attached())
+        self.attacher.attached().await
     }
 
     async fn ready(&self) -> Result<(), AttachError> {
-        let mut readiness = self.readiness.clone();
-        let all = |now: &Readiness| now.block && now.services && now.ways;
-        match readiness.wait_for(all).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(AttachError {
-                retriable: true,
-                message: "the network agent is going down".to_owned(),
-            }),
-        }
+        self.attacher.ready().await
     }
 }

@@ -17,6 +17,7 @@ use crate::core::ipam::{self, Hold, Ipam};
 use crate::links::pod::{self, Connected, Wiring};
 use crate::links::{self, alias};
 use crate::nat::{Nat, PodPorts};
+use crate::seam::CheckRequest;
 
 /// Why a pod was not attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,14 @@ pub enum Error {
         pod: String,
         /// Why.
         source: links::Error,
+    },
+    /// The kernel does not show what was made.
+    #[error("the network of pod {pod} is not as it was made: {faults}; attach it anew")]
+    Damaged {
+        /// The pod, as namespace/name.
+        pod: String,
+        /// What differs.
+        faults: String,
     },
     /// The maps could not be changed.
     #[error("cannot change the maps for pod {pod}: {source}")]
@@ -195,7 +204,7 @@ impl Pods {
         })?;
         Ok(AttachReply {
             ips: connected.ips,
-            interface: pod::INTERFACE.to_owned(),
+            interface: interface(request).to_owned(),
             mtu: connected.mtu,
         })
     }
@@ -221,6 +230,7 @@ impl Pods {
         let wiring = Wiring {
             pod: request.pod.clone(),
             netns: request.netns.clone(),
+            interface: interface(request).to_owned(),
             ips: ips.clone(),
             mtu,
             node_ips: self.settings.node_ips.clone(),
@@ -302,6 +312,34 @@ impl Pods {
         self.released.notify_one();
     }
 
+    /// Compares an attachment with the kernel: its link between the node and its namespace, its
+    /// addresses, the routes at both ends.
+    pub fn check(&self, request: &CheckRequest) -> Result<(), Error> {
+        let CheckRequest { attach, ips } = request;
+        let damaged = |faults: Vec<String>| Error::Damaged {
+            pod: display(&attach.pod),
+            faults: faults.join("; "),
+        };
+        let known = self.table.lock().attached.get(&attach.pod.uid).cloned();
+        let Some(connected) = known else {
+            return Err(damaged(vec!["it is not attached".to_owned()]));
+        };
+        let mut faults = Vec::new();
+        for ip in ips.iter().filter(|ip| !connected.ips.contains(ip)) {
+            faults.push(format!("address {ip} is not its own"));
+        }
+        let found = pod::faults(&attach.netns, interface(attach), &connected);
+        faults.extend(found.map_err(|source| Error::Link {
+            what: "look at the link of",
+            pod: display(&attach.pod),
+            source,
+        })?);
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(damaged(faults)),
+        }
+    }
+
     fn begin(&self, uid: &str) -> Arc<Mutex<()>> {
         let mut table = self.table.lock();
         // Whoever holds a lock holds a second reference to it.
@@ -312,11 +350,15 @@ impl Pods {
 
 /// Whether the pod's link is in place, between the node and this very namespace.
 fn is_whole(connected: &Connected, request: &AttachRequest) -> Result<bool, Error> {
-    pod::is_in(&request.netns, &connected.pod).map_err(|source| Error::Link {
+    pod::is_in(&request.netns, &connected.pod, interface(request)).map_err(|source| Error::Link {
         what: "look at the link of",
         pod: display(&request.pod),
         source,
     })
+}
+
+fn interface(request: &AttachRequest) -> &str {
+    request.interface.as_deref().unwrap_or(pod::INTERFACE)
 }
 
 fn display(pod: &PodRef) -> String {

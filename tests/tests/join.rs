@@ -4,7 +4,8 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use peapod_tests::{Cluster, Run, command, wait};
+use nix::sys::signal::Signal;
+use peapod_tests::{Cluster, Run, command, process, wait};
 
 const SERVER: &str = "10.253.9.1";
 const MACHINE: &str = "10.253.9.2";
@@ -59,6 +60,26 @@ impl Place {
             line += &format!(" --data-dir {}", self.data.path().display());
         }
         self.inside("env", line.split_whitespace())
+    }
+
+    /// Starts a role of peapod there.
+    fn start(&self, line: &str) -> Result<Child> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.data.path().join("peapod.log"))?;
+        let line = format!("{line} {}", self.data_dir());
+        Ok(Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg(command::peapod()?)
+            .args(line.split(' '))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()?)
+    }
+
+    fn data_dir(&self) -> String {
+        format!("--data-dir {}", self.data.path().display())
     }
 }
 
@@ -165,6 +186,8 @@ fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
     let refusal = get("secrets -A")?.refused()?;
     assert!(refusal.contains("forbidden"), "{refusal}");
 
+    let apart = apart(&cluster, &place)?;
+
     // A token that is deleted is of no use.
     cluster.peapod(["token", "delete", token])?.ok()?;
     wait::until("the signature of a deleted token to go", || {
@@ -172,10 +195,86 @@ fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
         Ok(!info.ok()?.contains(id))
     })?;
     place.peapod("down --purge")?.ok()?;
+    for mut ended in apart {
+        ended.wait()?;
+    }
     let refusal = place.peapod(&join)?.refused()?;
     assert!(refusal.contains("has expired or was deleted"), "{refusal}");
     cluster.purge()?;
     child.wait()?;
+    Ok(())
+}
+
+/// The network agent in a process of its own: it may die, and what is there stays; what is new
+/// waits for it.
+fn apart(cluster: &Cluster, place: &Place) -> Result<[Child; 2]> {
+    let text = std::fs::read_to_string(place.data.path().join("run/instance.json"))?;
+    let state: serde_json::Value = serde_json::from_str(&text)?;
+    let pid = state["pid"].as_i64().context("no pid")? as i32;
+    process::end(&[pid], Signal::SIGTERM)?;
+    let mut netd = place.start("netd")?;
+    let node = place.start("node --without netd")?;
+    wait::until("exec by the node agent that runs apart", || {
+        let said = cluster.kubectl("exec there -- /bin/busybox echo hello")?;
+        Ok(said.ok().is_ok_and(|said| said.trim() == "hello"))
+    })?;
+    let refusal = place.peapod(&format!("netd {}", place.data_dir()))?;
+    let refusal = refusal.refused()?;
+    assert!(refusal.contains("another network agent runs"), "{refusal}");
+
+    netd.kill()?;
+    netd.wait()?;
+    cluster.apply(&POD.replace("name: there", "name: later"))?;
+    wait::until("a pod whose network is waited for", || {
+        let path = r"{.status.conditions[?(@.type=='PodReadyToStartContainers')].status}";
+        Ok(cluster.field("pod/later", path)? == "False")
+    })?;
+    assert_eq!(cluster.field("pod/later", "{.status.podIP}")?, "");
+    let netd = place.start("netd")?;
+    as_a_plugin(place)?;
+    cluster
+        .kubectl("wait --for=condition=Ready pod/later --timeout=60s")?
+        .ok()?;
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    assert_eq!(cluster.field("pod/there", restarts)?, "0");
+    let ip = cluster.field("pod/there", "{.status.podIP}")?;
+    let inside = cluster.kubectl("exec there -- /bin/busybox ip -o addr show dev eth0")?;
+    assert!(inside.ok()?.contains(&format!(" {ip}/32 ")));
+    Ok([netd, node])
+}
+
+/// The same agent as a CNI plugin, run as a container runtime runs it.
+fn as_a_plugin(place: &Place) -> Result<()> {
+    let data = place.data.path();
+    let plugin = data.join("peapod-cni");
+    std::os::unix::fs::symlink(command::peapod()?, &plugin)?;
+    let run = |verb: &str, input: &str| {
+        let mut plugin_there = Command::new("nsenter");
+        plugin_there
+            .arg(format!("--net=/run/netns/{}", place.name))
+            .arg(&plugin)
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", "c1")
+            .env("CNI_IFNAME", "eth0");
+        command::finish(plugin_there, Some(input))
+    };
+    let config = |socket: &str| {
+        serde_json::json!({"cniVersion": "1.1.0", "name": "pods", "type": "peapod-cni",
+            "socket": data.join("run").join(socket)})
+        .to_string()
+    };
+    let own = config("netd.sock");
+    wait::until("the agent as a plugin", || {
+        Ok(run("STATUS", &own)?.status == 0)
+    })?;
+    let told = run("VERSION", &own)?.ok()?;
+    assert!(told.contains("supportedVersions"), "{told}");
+    run("DEL", &own)?.ok()?;
+    let garbage = run("ADD", "garbage")?;
+    assert!(garbage.status == 1 && garbage.stdout.contains("\"code\":6"));
+    let down = run("STATUS", &config("none.sock"))?;
+    assert!(down.status == 1 && down.stdout.contains("\"code\":50"));
+    assert!(down.stdout.contains("is `peapod netd` running"));
     Ok(())
 }
 

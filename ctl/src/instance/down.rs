@@ -46,6 +46,7 @@ pub fn down(args: &DownArgs) -> Result<()> {
     steps.begin("stopping peapod");
     // Held to the end: no `up` may begin while this goes on.
     let _lock = stop_process(&layout)?;
+    let _netd_lock = stop_netd(&layout)?;
     let socket = containerd_socket(&layout)?;
     steps.begin("stopping containers");
     single_threaded()?.block_on(stop_containers(&layout, socket, args.purge))?;
@@ -78,11 +79,28 @@ fn stop_process(layout: &Layout) -> Result<InstanceLock> {
     let Some(state) = State::read(layout)? else {
         bail!("an instance is just starting; run this again when `peapod up` is done");
     };
-    let pid = Pid::from_raw(state.pid);
+    end(state.pid, &layout.lock())
+}
+
+/// Ends a network agent that runs apart, and takes its lock.
+fn stop_netd(layout: &Layout) -> Result<InstanceLock> {
+    let path = layout.netd_lock();
+    if let Some(lock) = InstanceLock::take_file(layout, &path)? {
+        return Ok(lock);
+    }
+    let Some(pid) = InstanceLock::signer(&path) else {
+        bail!("the network agent is just starting; run this again in a moment");
+    };
+    end(pid, &path)
+}
+
+/// Ends a process by its lock: gently first, then by force.
+fn end(pid: i32, lock: &Path) -> Result<InstanceLock> {
+    let pid = Pid::from_raw(pid);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         // It may have ended in between; the lock tells.
         let _ = kill(pid, signal);
-        if let Some(lock) = InstanceLock::wait(layout, STOP_LIMIT)? {
+        if let Some(lock) = InstanceLock::wait_file(lock, STOP_LIMIT)? {
             return Ok(lock);
         }
     }

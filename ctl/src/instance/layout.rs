@@ -58,6 +58,16 @@ impl Layout {
         self.run().join("bgp.sock")
     }
 
+    /// Where other processes of the node ask its network agent for attachments.
+    pub fn netd_socket(&self) -> PathBuf {
+        self.run().join("netd.sock")
+    }
+
+    /// Held locked by a network agent that runs apart; names its process.
+    pub fn netd_lock(&self) -> PathBuf {
+        self.run().join("netd.lock")
+    }
+
     /// How the node's containers are kept in a containerd.
     pub fn runtime(&self, socket: PathBuf) -> containerd::Config {
         containerd::Config::new(

@@ -4,9 +4,10 @@
 //! while the lock is held.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -54,16 +55,20 @@ pub struct InstanceLock {
 impl InstanceLock {
     /// Takes the lock; `None` when another process holds it.
     pub fn take(layout: &Layout) -> Result<Option<Self>> {
+        Self::take_file(layout, &layout.lock())
+    }
+
+    /// Takes the lock of a part that runs apart.
+    pub fn take_file(layout: &Layout, path: &Path) -> Result<Option<Self>> {
         let run = layout.run();
         std::fs::create_dir_all(&run)
             .with_context(|| format!("cannot create {}", run.display()))?;
-        let path = layout.lock();
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(&path)
+            .open(path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Self { lock })),
@@ -88,10 +93,26 @@ impl InstanceLock {
         Ok(format!("{}_{hash}", host.to_string_lossy()))
     }
 
+    /// Writes the holder's process id into the lock's file, for whoever wants to end it.
+    pub fn sign(&mut self) -> std::io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock
+            .write_all(std::process::id().to_string().as_bytes())
+    }
+
+    /// Who signed last.
+    pub fn signer(path: &Path) -> Option<i32> {
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
     /// Waits for the lock as long as `limit`; the kernel hands it over when its holder ends.
     pub fn wait(layout: &Layout, limit: Duration) -> Result<Option<Self>> {
-        let path = layout.lock();
-        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Self::wait_file(&layout.lock(), limit)
+    }
+
+    /// Waits for the lock of a part that runs apart.
+    pub fn wait_file(path: &Path, limit: Duration) -> Result<Option<Self>> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let (tell, told) = std::sync::mpsc::channel();
         // A blocked flock cannot be given up, so it waits in a thread that may outlive us.
         std::thread::spawn(move || {

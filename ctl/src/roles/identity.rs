@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -206,14 +206,21 @@ impl Identity {
         &self.ca
     }
 
-    /// Renews the certificate whenever it is due; for ever.
-    pub async fn renew(self) -> Result<()> {
+    /// Renews the certificate whenever it is due; for ever. Of several processes with one
+    /// identity one is to renew it, and the others wait for so long in addition: they find it
+    /// renewed then, or do it themselves.
+    pub async fn renew(self, grace: Duration) -> Result<()> {
         loop {
-            self.due().await?;
+            let pair = Pair::read(&self.files.client())?;
+            self.show(&pair)?;
+            let due = pair.renew_at()?;
+            sleep_until(due.saturating_add(SignedDuration::try_from(grace)?)?).await;
+            if Pair::read(&self.files.client())? != pair {
+                continue;
+            }
             match csr::request(&self.client(), &Wanted::client(&self.node)).await {
                 Ok(pair) => {
                     pair.write(&self.files.client())?;
-                    self.show(&pair)?;
                     tracing::info!("the node's client certificate was renewed");
                 }
                 Err(error) => {
@@ -223,12 +230,6 @@ impl Identity {
                 }
             }
         }
-    }
-
-    async fn due(&self) -> Result<()> {
-        let at = Pair::read(&self.files.client())?.renew_at()?;
-        sleep_until(at).await;
-        Ok(())
     }
 
     /// New connections are made with this certificate; requests under way end on theirs.

@@ -9,6 +9,7 @@ mod discovery;
 pub mod identity;
 pub mod join;
 pub mod node;
+pub mod run_netd;
 pub mod run_node;
 pub mod server;
 pub mod tasks;

@@ -88,6 +88,7 @@ pub fn netd_config(node: &NodeSettings, layout: &Layout) -> peapod_netd::Config 
         dns: Some(dns),
         mtu: None,
         bgp_socket: Some(layout.bgp_socket()),
+        attach_socket: Some(layout.netd_socket()),
         state_dir: layout.network(),
     }
 }

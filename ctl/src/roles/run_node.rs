@@ -3,13 +3,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use peapod_api::attach::PodNetwork;
+use peapod_netd::seam;
 use peapod_nodelet::Serving;
 use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 use tokio::sync::watch;
@@ -24,7 +27,10 @@ use crate::instance::state::InstanceLock;
 use crate::instance::{Layout, State, layout, preflight, ready};
 
 /// After a request for a serving certificate that failed.
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(10);
+/// How long an attachment waits for a network agent that is away; then the pod tells of it, and
+/// is tried again.
+const NETD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The arguments of `peapod node`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,6 +38,15 @@ pub struct NodeArgs {
     /// Where the node's state lives
     #[arg(long, value_name = "DIR", default_value = layout::DEFAULT_DATA_DIR)]
     pub data_dir: PathBuf,
+    /// Leave these to processes of their own
+    #[arg(long, value_name = "ROLE,...", value_delimiter = ',')]
+    without: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// `peapod netd`
+    Netd,
 }
 
 /// Runs `peapod node`.
@@ -47,7 +62,8 @@ pub fn run(args: &NodeArgs) -> Result<()> {
                 layout.root().display()
             );
         };
-        tasks::run(live(&layout, &node, &mut reporter))
+        let apart = args.without.contains(&Part::Netd);
+        tasks::run(live(&layout, &node, apart, &mut reporter))
     })();
     if let Err(error) = &outcome {
         reporter.failed(&crate::terminal::sentence(error));
@@ -66,17 +82,31 @@ pub fn settings(layout: &Layout) -> Result<NodeSettings> {
     })
 }
 
-async fn live(layout: &Layout, node: &NodeSettings, reporter: &mut Reporter) -> Result<()> {
+async fn live(
+    layout: &Layout,
+    node: &NodeSettings,
+    netd_apart: bool,
+    reporter: &mut Reporter,
+) -> Result<()> {
     let mut tasks = Tasks::new()?;
     let ip = node.ips.first().copied();
     let ip = ip.context("the node has no address; join the cluster anew")?;
     reporter.step("starting the network");
     let identity = Identity::open(layout, &node.name, &node.server)?;
     let (client, ca) = (identity.client(), identity.ca().to_owned());
-    tasks.spawn("renewing the node's certificate", identity.renew());
+    tasks.spawn_endless(
+        "renewing the node's certificate",
+        identity.renew(Duration::ZERO),
+    );
     node::check_kubelet_port(ip)?;
-    let netd = node::start_netd(client.clone(), node, layout, &tasks).await?;
-    let network: Arc<dyn PodNetwork> = netd.clone();
+    let netd = match netd_apart {
+        true => None,
+        false => Some(node::start_netd(client.clone(), node, layout, &tasks).await?),
+    };
+    let network: Arc<dyn PodNetwork> = match &netd {
+        Some(netd) => netd.clone(),
+        None => Arc::new(seam::Client::new(&layout.netd_socket(), NETD_PATIENCE)),
+    };
 
     reporter.step("starting containerd and the node agent");
     let choice = node.containerd.clone().map_or(Choice::Auto, Choice::Socket);
@@ -94,7 +124,11 @@ async fn live(layout: &Layout, node: &NodeSettings, reporter: &mut Reporter) -> 
     reporter.step("waiting for the node to be ready");
     let names = [node.name.clone()];
     tasks.while_starting(ready::nodes(client, &names)).await?;
-    let mut warnings = netd.warnings();
+    // Of an agent apart its own log tells.
+    let mut warnings = match &netd {
+        Some(netd) => netd.warnings(),
+        None => watch::channel(Vec::new()).1,
+    };
     let mut state = State {
         pid: std::process::id() as i32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -121,7 +155,9 @@ async fn live(layout: &Layout, node: &NodeSettings, reporter: &mut Reporter) -> 
     };
     tracing::info!("stopping; containers and rules stay as they are");
     tasks.stop().await;
-    netd.stop().await;
+    if let Some(netd) = netd {
+        netd.stop().await;
+    }
     outcome
 }
 
@@ -141,7 +177,7 @@ fn serving_certificate(
     };
     let (show, shown) = watch::channel(serving(first));
     let (name, ips) = (node.name.clone(), node.ips.clone());
-    tasks.spawn("renewing the node's serving certificate", async move {
+    tasks.spawn_endless("renewing the node's serving certificate", async move {
         let mut kept = kept;
         loop {
             match &kept {

@@ -39,6 +39,19 @@ impl Tasks {
             .spawn(async move { (part, work.await.map_err(Into::into)) });
     }
 
+    /// Runs a part that goes on for ever, and holds nothing that it must let go of in order: it is
+    /// dropped when the parts are to stop.
+    pub fn spawn_endless(
+        &mut self,
+        part: &'static str,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        let stop = self.shutdown.clone();
+        self.spawn(part, async move {
+            stop.run_until_cancelled(work).await.unwrap_or(Ok(()))
+        });
+    }
+
     /// Does something of the start; a part that ends meanwhile ends the start.
     pub async fn while_starting<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {

@@ -24,7 +24,7 @@ use super::{Error, alias, netns, sysctl};
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Every pod's IPv6 gateway.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// The pod's end of the link.
+/// The pod's end of the link, where nobody asked for another name.
 pub const INTERFACE: &str = "eth0";
 
 /// A pod to connect.
@@ -34,6 +34,8 @@ pub struct Wiring {
     pub pod: PodRef,
     /// Its pinned network namespace.
     pub netns: PathBuf,
+    /// Name of the pod's end of the link.
+    pub interface: String,
     /// Its addresses, at most one of each family.
     pub ips: Vec<IpAddr>,
     /// MTU of both ends, in bytes.
@@ -70,10 +72,10 @@ pub fn connect(wiring: &Wiring) -> Result<(), Error> {
         source,
     })?;
     let mut here = Rtnl::open()?;
-    let veth = rtnl::add_veth(&name, INTERFACE, namespace.as_raw_fd(), wiring.mtu);
+    let veth = rtnl::add_veth(&name, &wiring.interface, namespace.as_raw_fd(), wiring.mtu);
     here.run(vec![veth])?;
     node_end(&mut here, &name, wiring)?;
-    pod_end(&mut inside, &wiring.ips)?;
+    pod_end(&mut inside, &wiring.interface, &wiring.ips)?;
     let index = here.link(&name)?.index;
     here.run(vec![rtnl::set_alias(
         index,
@@ -123,9 +125,9 @@ fn node_end(here: &mut Rtnl, name: &str, wiring: &Wiring) -> Result<(), Error> {
     here.run(requests)
 }
 
-fn pod_end(inside: &mut Rtnl, ips: &[IpAddr]) -> Result<(), Error> {
+fn pod_end(inside: &mut Rtnl, interface: &str, ips: &[IpAddr]) -> Result<(), Error> {
     let loopback = inside.link("lo")?.index;
-    let index = inside.link(INTERFACE)?.index;
+    let index = inside.link(interface)?.index;
     let mut requests = vec![rtnl::set_up(loopback), rtnl::set_up(index)];
     for &ip in ips {
         requests.push(rtnl::add_address(index, host(ip)));
@@ -153,16 +155,63 @@ fn pod_end(inside: &mut Rtnl, ips: &[IpAddr]) -> Result<(), Error> {
 }
 
 /// Whether the namespace at `path` holds the other end of the pod's link.
-pub fn is_in(path: &Path, pod: &PodRef) -> Result<bool, Error> {
+pub fn is_in(path: &Path, pod: &PodRef, interface: &str) -> Result<bool, Error> {
     let Ok(link) = Rtnl::open()?.link(&alias::link_name(&pod.uid)) else {
         return Ok(false);
     };
-    let found = netns::inside(path, || match Rtnl::open()?.link(INTERFACE) {
+    let found = netns::inside(path, || match Rtnl::open()?.link(interface) {
         Ok(end) => Ok(Some(end)),
         Err(Error::NoLink(_)) => Ok(None),
         Err(error) => Err(error),
     })?;
     Ok(found.is_some_and(|end| Some(end.index) == link.peer && end.peer == Some(link.index)))
+}
+
+/// What of a connected pod is not in the kernel as [`connect`] made it.
+pub fn faults(path: &Path, interface: &str, pod: &Connected) -> Result<Vec<String>, Error> {
+    let mut faults = Vec::new();
+    let mut here = Rtnl::open()?;
+    match here.link(&pod.link) {
+        Ok(link) => {
+            for &ip in &pod.ips {
+                let routes = here.routes(ip.is_ipv6())?;
+                let leads =
+                    |r: &rtnl::Route| r.destination == host(ip) && r.link == Some(link.index);
+                if !routes.iter().any(leads) {
+                    faults.push(format!("the node has no route to {ip} by {}", pod.link));
+                }
+            }
+        }
+        Err(Error::NoLink(name)) => faults.push(format!("the node has no link {name}")),
+        Err(error) => return Err(error),
+    }
+    if !is_in(path, &pod.pod, interface)? {
+        faults.push(format!("{interface} is not the other end of {}", pod.link));
+        return Ok(faults);
+    }
+    faults.extend(netns::inside(path, || faults_inside(interface, &pod.ips))?);
+    Ok(faults)
+}
+
+fn faults_inside(interface: &str, ips: &[IpAddr]) -> Result<Vec<String>, Error> {
+    let mut inside = Rtnl::open()?;
+    let index = inside.link(interface)?.index;
+    let addresses = inside.addresses()?;
+    let mut faults = Vec::new();
+    for &ip in ips {
+        if !addresses.contains(&(index, host(ip))) {
+            faults.push(format!("{interface} has no address {ip}"));
+        }
+        let routes = inside.routes(ip.is_ipv6())?;
+        let out = |r: &rtnl::Route| r.destination.prefix_len() == 0 && r.link == Some(index);
+        if !routes.iter().any(out) {
+            let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+            faults.push(format!(
+                "there is no default route for {family} by {interface}"
+            ));
+        }
+    }
+    Ok(faults)
 }
 
 /// Takes a pod's routes away: nothing reaches it any more. Its link still stands.

@@ -12,7 +12,8 @@
 //!                                   │ Readiness
 //!                                   │ Announced ──▶ [`crate::fabric`]
 //!                                   │ Facts ──▶ ways ──▶ rtnetlink: routes to other nodes
-//!   nodelet ── attach, detach ──▶ Netd ── Connected ──▶ delete links ──▶ rtnetlink
+//!   nodelet ── attach, detach ──▶ Attacher ── Connected ──▶ delete links ──▶ rtnetlink
+//!   other processes ── socket ────────▲
 //! ```
 //!
 //! `program` is the only one that decides, in the pure [`crate::core`]; it takes all inputs
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::attacher::Attacher;
 use crate::config::Config;
 use crate::core::services::ServiceTable;
 use crate::core::ways::Facts;
@@ -46,6 +48,7 @@ use crate::metrics::Metrics;
 use crate::nat::Nat;
 use crate::netd::Readiness;
 use crate::pods::Pods;
+use crate::seam;
 use world::World;
 
 /// Inputs that wait for `program`, at most; further watch events wait in their connections.
@@ -77,6 +80,8 @@ pub(crate) struct Beginning {
     /// Bound, and not yet answering.
     pub(crate) dns: Vec<dns::Server>,
     pub(crate) to_delete: mpsc::Receiver<Connected>,
+    /// Where other processes ask for attachments, and who does them.
+    pub(crate) socket: Option<(seam::Server, Arc<Attacher>)>,
 }
 
 /// Starts all tasks; they end with the set, or when `shutdown` says so.
@@ -107,6 +112,9 @@ pub(crate) fn spawn(
     tasks.spawn(fabric::run(shared.clone(), announced, shutdown.clone()));
     let ways = ways::run(shared.clone(), shared.ways.subscribe());
     until(&mut tasks, shutdown, ways);
+    if let Some((server, attacher)) = beginning.socket {
+        until(&mut tasks, shutdown, server.run(attacher));
+    }
     let world = World::new(&shared.config, beginning.services, beginning.zone);
     let deletions = delete_links(shared.pods.clone(), beginning.to_delete);
     let program = program::run(shared, world, receiver);

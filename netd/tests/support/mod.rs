@@ -292,6 +292,7 @@ impl Node {
             }),
             mtu: None,
             bgp_socket: None,
+            attach_socket: None,
             state_dir: self.state.path().to_owned(),
         }
     }
@@ -359,6 +360,7 @@ impl Node {
         let request = AttachRequest {
             pod: pod.clone(),
             netns: netns.path(),
+            interface: None,
             host_ports,
         };
         self.block_on(self.netd().attach(request))

@@ -183,6 +183,7 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
     let request = AttachRequest {
         pod: sandbox::pod_ref(&pod),
         netns,
+        interface: None,
         host_ports: sandbox::host_ports(&pod),
     };
     let reply = context
