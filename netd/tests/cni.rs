@@ -189,7 +189,7 @@ fn a_collection_releases_what_is_not_listed_of_its_network_only() {
     // What the node agent attached is none of this plugin's, and the other way round.
     let pod = plugin.node.pod("pod");
     let own = plugin.node.block_on(plugin.node.netd().attached()).unwrap();
-    assert_eq!(own, [pod.reference.clone()]);
+    assert_eq!(own, std::slice::from_ref(&pod.reference));
     let valid = json!([{"containerID": "a", "ifname": "eth0"}]);
     let config = plugin.with("cni.dev/valid-attachments", valid);
     plugin.run("GC", &a, &config).unwrap();

@@ -53,7 +53,7 @@ fn another_process_attaches_and_detaches() {
     let answer = node.here.ask_tcp(&format!("{}:80", reply.ips[0])).unwrap();
     assert_eq!(answer.0, "a");
     let attached = node.block_on(client.attached()).unwrap();
-    assert_eq!(attached, [request.pod.clone()]);
+    assert_eq!(attached, std::slice::from_ref(&request.pod));
     let gone = DetachRequest { pod: request.pod };
     node.block_on(client.detach(gone.clone())).unwrap();
     node.block_on(client.detach(gone)).unwrap();

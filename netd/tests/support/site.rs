@@ -234,6 +234,7 @@ impl Member {
             dns: None,
             mtu: None,
             bgp_socket: None,
+            attach_socket: None,
             state_dir: self.state.path().to_owned(),
         }
     }
@@ -262,6 +263,7 @@ impl Member {
         let request = AttachRequest {
             pod: reference.clone(),
             netns: netns.path(),
+            interface: None,
             host_ports: Vec::new(),
         };
         let netd = self.netd.clone().unwrap();
