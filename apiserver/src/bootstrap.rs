@@ -1,6 +1,5 @@
-//! The objects that every cluster has: its namespaces, its priority classes, and the
-//! `kubernetes` service with the endpoints that lead here. Made through a client in the process,
-//! like any other's; what exists is left alone, but for the endpoints, which are put right.
+//! The objects that every cluster has: its namespaces, its priority classes, and the `kubernetes`
+//! service. Made through a client in the process, like any other's; what exists is left alone.
 
 use std::collections::BTreeMap;
 
@@ -112,28 +111,7 @@ async fn kubernetes_service(client: &kube::Client, config: &Config) -> Result<()
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}],
         },
     });
-    create(client, "", "v1", "Service", service).await?;
-    let advertised = config.advertise_address;
-    let mirror = "endpointslice.kubernetes.io/skip-mirror";
-    let endpoints = json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {mirror: "true"}},
-        "subsets": [{
-            "addresses": [{"ip": advertised.to_string()}],
-            "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
-        }],
-    });
-    apply(client, "", "v1", "Endpoints", endpoints).await?;
-    let slice = json!({
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": if advertised.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [advertised.to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
-    });
-    apply(client, "discovery.k8s.io", "v1", "EndpointSlice", slice).await
+    create(client, "", "v1", "Service", service).await
 }
 
 fn interface(
@@ -187,7 +165,12 @@ async fn create(
     match api.create(&params, &object).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-        Err(source) => Err(failed(kind, &object, source)),
+        // Of two servers that start at once one is refused, for the address that the other's Service
+        // holds by now.
+        Err(source) => match api.get_opt(name).await {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(failed(kind, &object, source)),
+        },
     }
 }
 

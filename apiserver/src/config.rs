@@ -61,6 +61,8 @@ pub struct Config {
     pub max_requests: usize,
     /// How long a request may take, watches and streams aside.
     pub request_timeout: Duration,
+    /// How long an event is kept after it was last written; zero: for ever.
+    pub event_ttl: Duration,
     /// How long a stop waits for requests in work.
     pub drain: Duration,
 }
@@ -89,6 +91,7 @@ impl Config {
             audit: None,
             max_requests: 1000,
             request_timeout: Duration::from_secs(60),
+            event_ttl: Duration::from_secs(3600),
             drain: Duration::from_secs(10),
         }
     }

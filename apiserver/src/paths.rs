@@ -13,6 +13,7 @@ use crate::openapi;
 use crate::rest::call::Reply;
 use crate::rest::negotiate::{Accept, Offer, is_for_people};
 use crate::rest::query::Query;
+use crate::snapshot;
 use crate::status::{Result, Status};
 
 /// The Kubernetes version whose API this is.
@@ -31,6 +32,7 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             return Ok(Reply::of(StatusCode::OK, kind, api.metrics.text()));
         }
+        snapshot::PATH if parts.method == Method::GET => return snapshot::serve(api).await,
         "/.well-known/openid-configuration" => return Ok(json_reply(&issuer(api))),
         "/openid/v1/jwks" => {
             let keys = api.tokens.jwks().to_string();

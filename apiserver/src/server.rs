@@ -31,8 +31,10 @@ use crate::auth::x509;
 use crate::bootstrap;
 use crate::config::{Config, Engine};
 use crate::crd;
+use crate::expiry;
 use crate::flow::{self, Flow};
 use crate::front::{Front, Peer};
+use crate::identity::Identity;
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
@@ -45,6 +47,8 @@ use crate::storage::{Describer, Store};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take to send the head of a request.
 const HEADERS: Duration = Duration::from_secs(30);
+/// How long telling the others at the end may take.
+const LEAVING: Duration = Duration::from_secs(3);
 /// Most bytes of a request's headers.
 const HEADERS_MAX: usize = 64 * 1024;
 /// Most requests at once on one HTTP/2 connection, as upstream's.
@@ -101,10 +105,12 @@ pub struct ApiServer {
     front: Front,
     pki: Pki,
     recovery: Option<String>,
-    /// What keeps custom resources, aggregated servers and the status of policies.
-    _tasks: [AbortOnDropHandle<()>; 3],
+    /// What keeps custom resources, aggregated servers and the status of policies, and ends events.
+    _tasks: Vec<AbortOnDropHandle<()>>,
     /// What keeps the objects of flow control.
     _flow: Option<AbortOnDropHandle<()>>,
+    /// What tells the others that this server lives.
+    identity: parking_lot::Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 // === impl ApiServer ===
@@ -184,11 +190,13 @@ impl ApiServer {
         let front = Front::new(api.clone(), nobody);
         let definitions = crd::controller::load(&api);
         aggregation::controller::load(&api);
-        let tasks = [
+        let mut tasks = vec![
             crd::controller::spawn(api.clone(), definitions),
             aggregation::controller::spawn(api.clone()),
             admission::policy::typing::spawn(api.clone()),
         ];
+        let ttl = api.config.event_ttl;
+        tasks.extend((!ttl.is_zero()).then(|| expiry::spawn(api.clone(), ttl)));
         let mut server = Self {
             api,
             front,
@@ -196,6 +204,7 @@ impl ApiServer {
             recovery,
             _tasks: tasks,
             _flow: None,
+            identity: Default::default(),
         };
         let client = server.client("system:apiserver", &["system:masters"]);
         let settled = flow::maintain::settle(&server.api, &client).await;
@@ -206,6 +215,13 @@ impl ApiServer {
         server._flow = Some(flow::maintain::spawn(server.api.clone(), client.clone()));
         bootstrap::run(client.clone(), &server.api.config, &server.pki).await?;
         rbac::reconcile::run(&client).await?;
+        let mut identity = Identity::new(client, &server.api.config);
+        let told = identity.refresh().await;
+        told.map_err(|source| Error::Bootstrap {
+            what: "the endpoints of the kubernetes service".to_owned(),
+            source: Box::new(source),
+        })?;
+        *server.identity.lock() = Some(identity.spawn());
         Ok(server)
     }
 
@@ -230,6 +246,14 @@ impl ApiServer {
     /// Finishes what waits to be written and closes the store's files. Writes are refused from
     /// then on; call it when everything that writes has ended.
     pub async fn close(&self) {
+        drop(self.identity.lock().take());
+        let client = self.client("system:apiserver", &["system:masters"]);
+        let leaving = Identity::new(client, &self.api.config).leave();
+        match tokio::time::timeout(LEAVING, leaving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the other API servers were not told"),
+            Err(_) => tracing::warn!("the other API servers were not told in time"),
+        }
         self.api.store.close().await;
     }
 

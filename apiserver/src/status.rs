@@ -324,6 +324,15 @@ impl Status {
         )
     }
 
+    /// 413 for what the store does not take at once, in its words.
+    pub fn too_large_for_store(why: &str) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            format!("Request entity too large: {why}"),
+        )
+    }
+
     /// 500: our fault.
     pub fn internal(why: impl Display) -> Self {
         let message = format!("Internal error occurred: {why}");

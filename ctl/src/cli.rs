@@ -13,6 +13,7 @@ use crate::instance::{self, UpArgs};
 use crate::net::{self, NetArgs};
 use crate::roles::{apart, join, run_netd, run_node, server, token};
 use crate::router::{self, RouterArgs};
+use crate::snapshot::{self, SnapshotCommand};
 
 /// A Kubernetes in one small binary, with the network built in.
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ enum Command {
     Image(ImageArgs),
     /// Run a BGP router, with no cluster
     Router(RouterArgs),
+    /// Save, verify and restore backups of the cluster's objects
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Look into the network: sessions, routes, services, history, traces
     Net(NetArgs),
     #[command(flatten)]
@@ -86,6 +90,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Token(args) => token::run(&args)?,
         Command::Image(args) => image::run(&args)?,
         Command::Router(args) => router::run(&args)?,
+        Command::Snapshot(command) => snapshot::run(&command, &cli.global)?,
         Command::Net(args) => net::run(args, &cli.global)?,
         Command::Client(command) => {
             let code = single_threaded()?.block_on(client::run(command, cli.global))?;

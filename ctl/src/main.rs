@@ -13,6 +13,7 @@ mod instance;
 mod net;
 mod roles;
 mod router;
+mod snapshot;
 mod terminal;
 
 use std::process::ExitCode;

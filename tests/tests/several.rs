@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use peapod_tests::{Etcd, Server};
@@ -33,6 +34,15 @@ async fn holder(client: &Client, lease: &str) -> Result<String> {
         .spec
         .and_then(|spec| spec.holder_identity)
         .context("no holder")
+}
+
+/// How many servers the `kubernetes` Service leads to: here each has a port of its own.
+async fn addresses(client: &Client) -> Result<usize> {
+    let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+    let of_it = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+    let slices = slices.list(&of_it).await?.items;
+    let endpoints = slices.iter().filter_map(|slice| slice.endpoints.as_ref());
+    Ok(endpoints.map(Vec::len).sum())
 }
 
 /// A deployment of pods that a node need not run.
@@ -88,6 +98,7 @@ async fn one_leads_and_when_it_dies_another_does() -> Result<()> {
     let second = two.client().await?;
     // The keys are the same: either knows who the other's administrator is.
     ensure!(leader == holder(&second, "kube-controller-manager").await?);
+    ensure!(addresses(&second).await? == 2);
     // Killed and started again it is the same candidate, and need not wait for itself.
     one.kill()?;
     one.run()?;
@@ -104,6 +115,7 @@ async fn one_leads_and_when_it_dies_another_does() -> Result<()> {
         })
         .await?;
     }
+    ensure!(addresses(&second).await? == 1);
     one.run()?;
     one.ready()?;
     two.kill()?;

@@ -13,6 +13,9 @@ use super::{create, fields, update};
 use crate::registry::value;
 use crate::status::{Result, Status};
 
+/// How often to begin anew when the object comes or goes meanwhile.
+const ATTEMPTS: usize = 5;
+
 /// Applies the configuration in the body; creates the object where there is none.
 pub async fn apply(
     write: &Write<'_>,
@@ -29,16 +32,23 @@ pub async fn apply(
     let (mut config, warnings) = body_object::checked(decoded, (&*call.resource).into(), mode)?;
     body_object::place(call, &mut config)?;
     body_object::name(call, &mut config)?;
-    let changed = update::modify(write, |old| merged(write, Some(old), &config)).await;
     let missing = |status: &Status| status.code == 404 && write.subresource.is_empty();
-    match changed {
-        Err(status) if missing(&status) => {
-            let object = merged(write, None, &config)?;
-            let written = create::insert(write, object).await?;
-            Ok((StatusCode::CREATED, written, warnings))
+    for turn in 1..=ATTEMPTS {
+        let changed = update::modify(write, |old| merged(write, Some(old), &config)).await;
+        let written = match changed {
+            Err(status) if missing(&status) => {
+                let object = merged(write, None, &config)?;
+                create::insert(write, object).await
+            }
+            outcome => return Ok((StatusCode::OK, outcome?, warnings)),
+        };
+        match written {
+            // Another created it meanwhile: it is changed then.
+            Err(status) if status.reason == "AlreadyExists" && turn < ATTEMPTS => {}
+            written => return Ok((StatusCode::CREATED, written?, warnings)),
         }
-        outcome => Ok((StatusCode::OK, outcome?, warnings)),
     }
+    Err(Status::unavailable("the object comes and goes; try again"))
 }
 
 /// What the configuration makes of the live object.

@@ -226,6 +226,7 @@ pub fn commit_failed(fault: CommitError<Meta>) -> Status {
         CommitError::Unavailable(why) => {
             Status::insufficient_storage(format!("the store takes no writes: {why}"))
         }
+        CommitError::TooLarge(why) => Status::too_large_for_store(&why),
         // Without a time to try again after: clients would repeat what may have happened.
         CommitError::Unknown(why) => Status::timeout(format!(
             "the outcome of the write is unknown: {why}; read before you write again"

@@ -68,6 +68,16 @@ pub struct Delivery {
     pub committer: Option<Committer>,
 }
 
+/// What an engine tells its store's memory.
+#[derive(Debug)]
+pub enum News {
+    /// What happened next, whole and in order.
+    Changes(Vec<Delivery>),
+    /// Everything as it is now: what happened since the last change is no longer known in part.
+    /// Watches cannot go on over it.
+    Anew(Loaded),
+}
+
 /// Where the outcome of a commit goes.
 pub type Committer = oneshot::Sender<Result<Arc<Change>, Refusal>>;
 
@@ -99,6 +109,9 @@ pub enum Refusal {
     /// outcome is unknown: it may be there after the next start.
     #[error("the store takes no writes: {0}")]
     Unavailable(String),
+    /// It is larger than what the engine takes. Nothing was changed.
+    #[error("{0}")]
+    TooLarge(String),
     /// The transaction was sent and not answered: it may have happened, and may still happen.
     #[error("the outcome of a write is unknown: {0}")]
     Unknown(String),
@@ -135,7 +148,7 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`EngineError::Taken`] when asked a second time.
-    fn events(&self, from: Revision) -> Result<mpsc::Receiver<Vec<Delivery>>, EngineError>;
+    fn events(&self, from: Revision) -> Result<mpsc::Receiver<News>, EngineError>;
 
     /// Carries out a [valid](Txn::validate) transaction and returns once it is durable.
     ///

@@ -11,18 +11,19 @@
 //! renamed. Reading verifies all of it, and gives everything or nothing.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::codec::{Decoder, Malformed, encode_write, millis};
+use crate::codec::{Decoder, Malformed, encode_write, from_millis, millis};
 use crate::engine::{Record, Write};
 use crate::frame;
 use crate::revision::Revision;
 
 const MAGIC: &[u8] = b"peapod export 1\n";
+const MAGIC_OF_ANY: &[u8] = b"peapod export ";
 const PREFIX: &str = "export-";
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
@@ -90,6 +91,19 @@ fn write_partial(
     entries: impl Iterator<Item = Record>,
 ) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, File::create(path)?);
+    write_to(&mut file, revision, count, entries)?;
+    file.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()
+}
+
+/// Writes `entries` as of `revision` to wherever bytes go, one entry at a time.
+pub(crate) fn write_to(
+    out: &mut impl io::Write,
+    revision: Revision,
+    count: usize,
+    entries: impl Iterator<Item = Record>,
+) -> io::Result<()> {
     let mut sum = crc32fast::Hasher::new();
     let mut buffer = MAGIC.to_vec();
     frame::push(&mut buffer, |out| {
@@ -106,16 +120,127 @@ fn write_partial(
             encode_write(&Write::Put(record), out);
             sum.update(&out[start..]);
         });
-        file.write_all(&buffer)?;
+        out.write_all(&buffer)?;
         buffer.clear();
     }
     frame::push(&mut buffer, |out| {
         out.extend_from_slice(&sum.finalize().to_le_bytes())
     });
-    file.write_all(&buffer)?;
-    file.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()
+    out.write_all(&buffer)
+}
+
+/// What an export says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The revision that it stands for.
+    pub revision: Revision,
+    /// When it was made.
+    pub time: SystemTime,
+    /// How many entries it has.
+    pub entries: u64,
+}
+
+/// Reads an export entry by entry, in bounded memory. What it gives is certain only when all of it
+/// was read: then [`Reader::next`] has said that there is no more.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    head: Head,
+    left: u64,
+    sum: crc32fast::Hasher,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Opens the export at `path`, and reads its head.
+    ///
+    /// # Errors
+    /// [`ExportError`]: it cannot be read, or is none.
+    pub fn open(path: &Path) -> Result<Self, ExportError> {
+        let file = File::open(path).map_err(cannot_read(path))?;
+        let mut reader = Self {
+            path: path.to_owned(),
+            file: BufReader::new(file),
+            head: Head {
+                revision: Revision::ZERO,
+                time: SystemTime::UNIX_EPOCH,
+                entries: 0,
+            },
+            left: 0,
+            sum: crc32fast::Hasher::new(),
+        };
+        let mut magic = [0; MAGIC.len()];
+        let read = reader.file.read_exact(&mut magic);
+        read.map_err(|_| reader.damaged("it is too short"))?;
+        if magic != MAGIC {
+            let other = magic.starts_with(MAGIC_OF_ANY);
+            return Err(reader.damaged(match other {
+                true => "it is of another version; use the release that wrote it",
+                false => "it does not begin as one",
+            }));
+        }
+        let payload = reader.frame()?;
+        reader.sum.update(&payload);
+        let head = decode_head(&payload);
+        reader.head = head.map_err(|error| reader.damaged(error.0))?;
+        reader.left = reader.head.entries;
+        Ok(reader)
+    }
+
+    /// What it says of itself.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The next entry, in the order of keys; `None` once everything was read and is sound.
+    ///
+    /// # Errors
+    /// [`ExportError`]: it cannot be read, or anything in it does not check.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator over results ends too early"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record>, ExportError> {
+        let payload = self.frame()?;
+        if self.left == 0 {
+            let sum = self.sum.clone().finalize();
+            if payload != sum.to_le_bytes() {
+                return Err(self.damaged("its whole does not check"));
+            }
+            let mut more = [0];
+            return match self.file.read(&mut more).map_err(cannot_read(&self.path))? {
+                0 => Ok(None),
+                _ => Err(self.damaged("it goes on after its end")),
+            };
+        }
+        self.left -= 1;
+        self.sum.update(&payload);
+        let record = decode_entry(&payload).map_err(|error| self.damaged(error.0))?;
+        Ok(Some(record))
+    }
+
+    fn frame(&mut self) -> Result<Vec<u8>, ExportError> {
+        let payload = frame::next(&mut self.file).map_err(cannot_read(&self.path))?;
+        payload.ok_or_else(|| self.damaged("a checksum is wrong"))
+    }
+
+    fn damaged(&self, why: &'static str) -> ExportError {
+        ExportError::Damaged {
+            path: self.path.clone(),
+            why,
+        }
+    }
+}
+
+fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |source| ExportError::Io {
+        action: "read",
+        path,
+        source,
+    }
 }
 
 /// Reads and verifies the export at `path`.
@@ -123,50 +248,36 @@ fn write_partial(
 /// # Errors
 /// [`ExportError`]: it cannot be read, or anything in it does not check.
 pub fn read(path: &Path) -> Result<Export, ExportError> {
-    let io = |source| ExportError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let damaged = |why| ExportError::Damaged {
-        path: path.to_owned(),
-        why,
-    };
-    let mut file = BufReader::new(File::open(path).map_err(io)?);
-    let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic)
-        .map_err(|_| damaged("it is too short"))?;
-    if magic != MAGIC {
-        return Err(damaged("it does not begin as one"));
-    }
-    let mut sum = crc32fast::Hasher::new();
-    let mut next = || {
-        frame::next(&mut file)
-            .map_err(io)?
-            .ok_or(damaged("a checksum is wrong"))
-    };
-    let head = next()?;
-    sum.update(&head);
-    let (revision, count) = decode_head(&head).map_err(|error| damaged(error.0))?;
+    let mut reader = Reader::open(path)?;
     let mut entries = Vec::new();
-    for _ in 0..count {
-        let payload = next()?;
-        sum.update(&payload);
-        entries.push(decode_entry(&payload).map_err(|error| damaged(error.0))?);
+    while let Some(record) = reader.next()? {
+        entries.push(record);
     }
-    if next()? != sum.finalize().to_le_bytes() {
-        return Err(damaged("its whole does not check"));
-    }
-    Ok(Export { revision, entries })
+    Ok(Export {
+        revision: reader.head.revision,
+        entries,
+    })
 }
 
-fn decode_head(payload: &[u8]) -> Result<(Revision, u64), Malformed> {
+/// Reads and verifies the export at `path`, keeping none of it.
+///
+/// # Errors
+/// As [`read`].
+pub fn verify(path: &Path) -> Result<Head, ExportError> {
+    let mut reader = Reader::open(path)?;
+    while reader.next()?.is_some() {}
+    Ok(reader.head)
+}
+
+fn decode_head(payload: &[u8]) -> Result<Head, Malformed> {
     let mut decoder = Decoder::new(payload);
-    let revision = Revision(decoder.u64()?);
-    let _time = decoder.u64()?;
-    let count = decoder.u64()?;
+    let head = Head {
+        revision: Revision(decoder.u64()?),
+        time: from_millis(decoder.u64()?),
+        entries: decoder.u64()?,
+    };
     decoder.end()?;
-    Ok((revision, count))
+    Ok(head)
 }
 
 fn decode_entry(payload: &[u8]) -> Result<Record, Malformed> {
@@ -270,6 +381,23 @@ mod tests {
                 "cut at {at}"
             );
         }
+    }
+
+    #[test]
+    fn what_an_export_is_not_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, export) = exported(dir.path());
+        let head = verify(&path).unwrap();
+        assert_eq!((head.revision, head.entries), (export.revision, 2));
+        let mut longer = fs::read(&path).unwrap();
+        longer.push(0);
+        fs::write(&path, &longer).unwrap();
+        let error = verify(&path).unwrap_err().to_string();
+        assert!(error.contains("goes on after its end"), "{error}");
+        longer[MAGIC.len() - 2] = b'2';
+        fs::write(&path, &longer).unwrap();
+        let error = verify(&path).unwrap_err().to_string();
+        assert!(error.contains("of another version"), "{error}");
     }
 
     #[test]

@@ -154,6 +154,16 @@ impl<M> History<M> {
         }
     }
 
+    /// Forgets everything, and that something came before `floor` too: who stood anywhere has missed
+    /// something.
+    pub fn forget_all(&mut self, floor: Revision) {
+        let first = Position(self.end().0 + 1);
+        *self = Self {
+            first,
+            ..Self::after(floor)
+        };
+    }
+
     /// The position of the first event after `revision`.
     ///
     /// # Errors

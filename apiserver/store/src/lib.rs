@@ -31,13 +31,13 @@ mod watch;
 mod world;
 
 pub use entry::{Describe, Entry, Event, EventKind, IndexId, Meta};
-pub use etcd_engine::{EtcdConfig, EtcdEngine, EtcdError, EtcdTls};
+pub use etcd_engine::{EtcdConfig, EtcdEngine, EtcdError, EtcdTls, RestoreEtcdError};
 pub use history::{Compacted, HistoryLimits};
 pub use key::{BadKey, Key, MAX_KEY_BYTES, Resource};
 pub use memory::MemoryEngine;
 pub use revision::Revision;
-pub use sled_engine::{OpenError, Recovery, SledConfig, SledEngine};
-pub use store::{AtError, CommitError, Committed, Limits, Store};
+pub use sled_engine::{OpenError, Recovery, RestoreError, SledConfig, SledEngine, restore};
+pub use store::{AtError, CommitError, Committed, Image, Limits, Store};
 pub use txn::{Action, BadTxn, Compare, Draft, MAX_OPS, MAX_VALUE_BYTES, Op, Txn};
 pub use watch::{Interest, Watch, WatchEnd, WatchError};
 pub use world::{Scope, Snapshot};

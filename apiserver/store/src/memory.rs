@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::engine::{Change, Delivery, EVENT_BATCHES, Engine, EngineError, Loaded, Refusal};
+use crate::engine::{Change, Delivery, EVENT_BATCHES, Engine, EngineError, Loaded, News, Refusal};
 use crate::ledger::Ledger;
 use crate::revision::Revision;
 use crate::txn::Txn;
@@ -17,14 +17,14 @@ use crate::txn::Txn;
 pub struct MemoryEngine {
     /// Held while an event is handed over, so that events leave in the order of their revisions.
     writer: AsyncMutex<Writer>,
-    events: Mutex<Option<mpsc::Receiver<Vec<Delivery>>>>,
+    events: Mutex<Option<mpsc::Receiver<News>>>,
 }
 
 #[derive(Debug)]
 struct Writer {
     ledger: Ledger,
     /// Gone once the engine is closed.
-    events: Option<mpsc::Sender<Vec<Delivery>>>,
+    events: Option<mpsc::Sender<News>>,
 }
 
 // === impl MemoryEngine ===
@@ -56,7 +56,7 @@ impl Engine for MemoryEngine {
         Ok(Loaded::default())
     }
 
-    fn events(&self, _from: Revision) -> Result<mpsc::Receiver<Vec<Delivery>>, EngineError> {
+    fn events(&self, _from: Revision) -> Result<mpsc::Receiver<News>, EngineError> {
         self.events.lock().take().ok_or(EngineError::Taken)
     }
 
@@ -70,10 +70,10 @@ impl Engine for MemoryEngine {
             return Ok(change);
         }
         let (committer, outcome) = oneshot::channel();
-        place.send(vec![Delivery {
+        place.send(News::Changes(vec![Delivery {
             change,
             committer: Some(committer),
-        }]);
+        }]));
         drop(writer);
         outcome.await.unwrap_or(Err(Refusal::Closed))
     }

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::engine::{Change, Delivery, Engine, EngineError, Loaded, Refusal, Write};
+use crate::engine::{Change, Delivery, Engine, EngineError, Loaded, News, Refusal, Write};
 use crate::entry::{Describe, Entry, Meta};
 use crate::export::ExportError;
 use crate::exporter;
@@ -62,6 +62,10 @@ struct Inner<M: Meta> {
     closing: CancellationToken,
 }
 
+/// Everything that a store holds at one revision. Taking it costs nothing; it stays as it is.
+#[derive(Debug)]
+pub struct Image<M: Meta>(Arc<World<M>>);
+
 /// A transaction that happened: durable, and seen by every read that begins from now on.
 #[derive(Debug, Clone)]
 pub struct Committed {
@@ -85,6 +89,9 @@ pub enum CommitError<M> {
     /// The store takes no writes. Unless it did so before, the outcome of this one is unknown.
     #[error("the store takes no writes: {0}")]
     Unavailable(String),
+    /// It is larger than what the engine takes.
+    #[error("{0}")]
+    TooLarge(String),
     /// The transaction was sent and not answered: it may have happened, and may still happen.
     #[error("the outcome of the write is unknown: {0}; read before you write again")]
     Unknown(String),
@@ -135,6 +142,24 @@ impl Committed {
             Write::Put(record) if record.key == *key => Some(&record.value),
             _ => None,
         })
+    }
+}
+
+// === impl Image ===
+
+impl<M: Meta> Image<M> {
+    /// The revision that it stands for.
+    pub fn revision(&self) -> Revision {
+        self.0.revision
+    }
+
+    /// Writes it as an export, entry by entry. Blocks as `out` does.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn write_to(&self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        let entries = self.0.entries().map(|entry| entry.record());
+        crate::export::write_to(out, self.0.revision, self.0.len(), entries)
     }
 }
 
@@ -242,6 +267,7 @@ impl<M: Meta> Store<M> {
                 Err(CommitError::Conflict { key, present })
             }
             Err(Refusal::Unavailable(why)) => Err(CommitError::Unavailable(why)),
+            Err(Refusal::TooLarge(why)) => Err(CommitError::TooLarge(why)),
             Err(Refusal::Unknown(why)) => Err(CommitError::Unknown(why)),
             Err(Refusal::Closed) => Err(CommitError::Closed),
         }
@@ -305,6 +331,11 @@ impl<M: Meta> Store<M> {
         exporter::write(self.inner.feed.world(), path).await
     }
 
+    /// Everything as it is now, to be written out as an [export](crate::export).
+    pub fn image(&self) -> Image<M> {
+        Image(self.inner.feed.world())
+    }
+
     /// Finishes the commits that wait and closes the engine's files. From then on commits are
     /// refused and watches end; reads go on.
     pub async fn close(&self) {
@@ -339,10 +370,7 @@ impl<M: Meta> Drop for Inner<M> {
 
 /// Builds the memory of a store from what its engine holds.
 fn restore<M: Meta>(loaded: Loaded, limits: Limits, describe: Arc<dyn Describe<M>>) -> Feed<M> {
-    let mut world = World::default();
-    for record in &loaded.base {
-        world.load(record, describe.as_ref());
-    }
+    let mut world = World::of(&loaded.base, describe.as_ref());
     let mut history = History::after(loaded.floor);
     for change in &loaded.recent {
         for event in world.apply(change, describe.as_ref()) {
@@ -356,12 +384,20 @@ fn restore<M: Meta>(loaded: Loaded, limits: Limits, describe: Arc<dyn Describe<M
 /// Applies what the engine tells, until it closes.
 async fn apply<M: Meta>(
     engine: Arc<dyn Engine>,
-    mut events: mpsc::Receiver<Vec<Delivery>>,
+    mut events: mpsc::Receiver<News>,
     feed: Arc<Feed<M>>,
     applied: watch::Sender<Revision>,
     export_due: Arc<Notify>,
 ) {
-    while let Some(mut batch) = events.recv().await {
+    while let Some(news) = events.recv().await {
+        let mut batch = match news {
+            News::Changes(batch) => batch,
+            News::Anew(loaded) => {
+                feed.renew(&loaded);
+                applied.send_modify(|newest| *newest = loaded.revision);
+                continue;
+            }
+        };
         while !batch.is_empty() {
             let later = batch.split_off(batch.len().min(APPLY_AT_ONCE));
             let now = std::mem::replace(&mut batch, later);

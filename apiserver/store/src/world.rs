@@ -65,6 +65,13 @@ impl<M> Default for World<M> {
 }
 
 impl<M: Meta> World<M> {
+    /// What an engine has loaded, at no revision yet.
+    pub fn of(base: &[Record], describe: &dyn Describe<M>) -> Self {
+        let mut world = Self::default();
+        base.iter().for_each(|record| world.load(record, describe));
+        world
+    }
+
     /// Every entry, by resource and key.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry<M>>> {
         self.tables

@@ -6,6 +6,7 @@ mod authz;
 mod common;
 mod custom_resources;
 mod encodings;
+mod events;
 mod flow;
 mod kinds;
 mod kubectl;

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ResourceQuota, Secret, Service};
 use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
 use peapod_apiserver::{ApiServer, Config, Engine, EtcdConfig};
 use serde_json::json;
@@ -104,9 +105,11 @@ async fn watched(api: &Api<ConfigMap>, from: &str, count: usize) -> Vec<String> 
 async fn servers_share_objects_watches_and_claims() {
     let etcd = etcd();
     let dir = tempfile::tempdir().unwrap();
-    let (one, first) = server(&etcd, dir.path(), "one").await;
-    // The second races with nobody, and finds what the first has made.
-    let (other, second) = server(&etcd, dir.path(), "other").await;
+    // Both find nothing, and make the cluster at once.
+    let ((one, first), (other, second)) = tokio::join!(
+        server(&etcd, dir.path(), "one"),
+        server(&etcd, dir.path(), "other")
+    );
     let namespaces: Api<Namespace> = Api::all(second.clone());
     assert_eq!(
         namespaces
@@ -164,6 +167,26 @@ async fn servers_share_objects_watches_and_claims() {
     let ports: std::collections::BTreeSet<_> = given.iter().map(|(_, port)| port).collect();
     assert_eq!((addresses.len(), ports.len()), (30, 30));
 
+    quota_is_shared(&first, &second).await;
+
+    // What etcd does not take is the client's fault, and told in its words.
+    let revisions: Api<ControllerRevision> = Api::namespaced(second.clone(), "default");
+    let large =
+        json!({"metadata": {"name": "large"}, "revision": 1, "data": {"a": "x".repeat(1_700_000)}});
+    let large: ControllerRevision = serde_json::from_value(large).unwrap();
+    let Err(kube::Error::Api(status)) = revisions.create(&params, &large).await else {
+        panic!("etcd took it")
+    };
+    assert_eq!(
+        (status.code, &*status.reason),
+        (413, "RequestEntityTooLarge")
+    );
+    assert!(
+        status.message.contains("etcdserver: request is too large"),
+        "{}",
+        status.message
+    );
+
     // The first is gone: a watch goes on at the second, where it was, and at one that starts now.
     let at = here
         .get("mine")
@@ -183,4 +206,42 @@ async fn servers_share_objects_watches_and_claims() {
     assert_eq!(watched(&anew, &begin, 40).await, seen);
     other.close().await;
     last.close().await;
+}
+
+/// Both create at once what a quota counts: what it allows, and no more.
+async fn quota_is_shared(first: &kube::Client, second: &kube::Client) {
+    let quotas: Api<ResourceQuota> = Api::namespaced(first.clone(), "kube-public");
+    let quota = serde_json::from_value(json!({
+        "metadata": {"name": "q"},
+        "spec": {"hard": {"count/secrets": "7"}},
+    }));
+    let params = PostParams::default();
+    quotas.create(&params, &quota.unwrap()).await.unwrap();
+    // Its first count is the controller's, which does not run here.
+    let counted =
+        json!({"status": {"hard": {"count/secrets": "7"}, "used": {"count/secrets": "0"}}});
+    let merge = kube::api::Patch::Merge(counted);
+    let patched = quotas.patch_status("q", &Default::default(), &merge).await;
+    patched.unwrap();
+    let creates = (0..24).map(|n| {
+        let client = [first, second][n % 2].clone();
+        let secret: Secret =
+            serde_json::from_value(json!({"metadata": {"name": format!("s{n}")}})).unwrap();
+        async move {
+            let secrets: Api<Secret> = Api::namespaced(client, "kube-public");
+            loop {
+                match secrets.create(&PostParams::default(), &secret).await {
+                    Ok(_) => return true,
+                    Err(kube::Error::Api(status)) if status.code == 403 => return false,
+                    // The other server's writes came first again and again.
+                    Err(kube::Error::Api(status)) if status.code == 500 => {}
+                    Err(fault) => panic!("{fault}"),
+                }
+            }
+        }
+    });
+    let made = futures::future::join_all(creates).await;
+    assert_eq!(made.iter().filter(|made| **made).count(), 7);
+    let status = quotas.get("q").await.unwrap().status.unwrap();
+    assert_eq!(status.used.unwrap()["count/secrets"].0, "7");
 }

@@ -1,6 +1,7 @@
 //! The flags of `up` that are the API server's own, under kube-apiserver's names.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use peapod_apiserver::Config;
@@ -34,6 +35,9 @@ pub struct ApiFlags {
     /// How many rotated audit logs are kept
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub audit_log_maxbackup: usize,
+    /// How long events are kept after they were last written, in seconds; 0: for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub event_ttl: u64,
     /// The cluster's keys, the same for every server of it (ca.crt, ca.key, sa.key; made if there
     /// are none) [default: pki in the data directory]
     #[arg(long, value_name = "DIR", value_parser = file)]
@@ -47,6 +51,7 @@ impl ApiFlags {
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         self.store.apply(config)?;
         config.shared_pki = self.pki_dir.clone();
+        config.event_ttl = Duration::from_secs(self.event_ttl);
         config.authentication_file = self.authentication_config.clone();
         config.token_file = self.token_auth_file.clone();
         config.anonymous = self.anonymous_auth;

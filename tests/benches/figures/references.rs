@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use peapod_store::engine::Engine;
+use peapod_store::engine::{Engine, News};
 use peapod_store::{Action, Compare, Draft, Op, Resource, SledConfig, SledEngine, Txn};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ pub async fn engine(writes: usize, committers: usize) -> anyhow::Result<f64> {
     let mut answering = JoinSet::new();
     // The store's part: whoever committed is answered by the one who applies the events.
     answering.spawn(async move {
-        while let Some(batch) = events.recv().await {
+        while let Some(News::Changes(batch)) = events.recv().await {
             for delivery in batch {
                 if let Some(committer) = delivery.committer {
                     let _ = committer.send(Ok(delivery.change));

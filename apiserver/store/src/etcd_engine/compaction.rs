@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::decimal;
-use super::layout::Names;
+use super::layout::Place;
 use super::members::{Failure, Members};
 use crate::revision::Revision;
 
 /// Compacts when asked, at most `every` so long, until `closing`.
 pub(super) async fn run(
     members: Arc<Members>,
-    names: Names,
+    place: Place,
     mut floor: watch::Receiver<Revision>,
     every: Duration,
     closing: CancellationToken,
@@ -27,7 +27,7 @@ pub(super) async fn run(
     let rounds = async {
         while floor.changed().await.is_ok() {
             let wanted = *floor.borrow_and_update();
-            match turn(&members, &names, wanted).await {
+            match turn(&members, &place, wanted).await {
                 Ok(None) => {}
                 Ok(Some(before)) => tracing::debug!(%wanted, %before, "etcd is compacted"),
                 Err(failure) => tracing::warn!(%failure, "cannot compact etcd"),
@@ -42,7 +42,7 @@ pub(super) async fn run(
 /// another server was first.
 async fn turn(
     members: &Members,
-    names: &Names,
+    Place { names, clock }: &Place,
     wanted: Revision,
 ) -> Result<Option<Revision>, Failure> {
     let name = names.compacted();
@@ -59,8 +59,8 @@ async fn turn(
     if !members.txn(txn).await?.succeeded() {
         return Ok(None);
     }
-    if before > 0 {
-        match members.compact(before as i64).await {
+    if clock.number(Revision(before)) > 0 {
+        match members.compact(clock.number(Revision(before))).await {
             Ok(()) | Err(Failure::Compacted) => {}
             Err(failure) => return Err(failure),
         }

@@ -1,6 +1,6 @@
 //! The watch: every change after a revision, in order, once, over whatever happens to members and
-//! connections. It ends when the engine closes, and when etcd has forgotten what was not read yet:
-//! then this store cannot go on, and its server must start again.
+//! connections. When etcd has forgotten what was not read yet everything is read anew. It ends when
+//! the engine closes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{Assembly, Raw};
-use super::layout::Names;
+use super::layout::{Clock, Place};
+use super::load;
 use super::members::{Failure, Members, PATIENCE};
-use super::revision;
-use crate::engine::Delivery;
+use crate::engine::{Delivery, News};
 use crate::revision::Revision;
 
 /// The pause before a watch that broke is begun again.
@@ -29,16 +29,16 @@ enum Ended {
     Closed,
 }
 
-/// Follows until `closing`, or until it cannot.
+/// Follows until `closing`.
 pub(super) async fn run(
     members: Arc<Members>,
-    names: Names,
+    place: Place,
     mut assembly: Assembly,
-    sender: mpsc::Sender<Vec<Delivery>>,
+    sender: mpsc::Sender<News>,
     closing: CancellationToken,
 ) {
     loop {
-        let watching = watch(&members, &names, &mut assembly, &sender);
+        let watching = watch(&members, &place, &mut assembly, &sender);
         let Some(ended) = closing.run_until_cancelled(watching).await else {
             return;
         };
@@ -49,18 +49,33 @@ pub(super) async fn run(
                 let last = assembly.last();
                 tracing::info!(%last, why, "the watch of etcd broke; it is begun again");
             }
-            Ended::Compacted(floor) => match newest_at(&members, &names, floor).await {
+            Ended::Compacted(floor) => match newest_at(&members, &place, floor).await {
                 // Idle, while others wrote to this etcd and compacted it.
                 Ok(newest) if newest <= assembly.last() => assembly.skip_to(floor),
                 // Compacted again meanwhile: the next watch says up to where.
                 Err(Failure::Compacted) => {}
                 Ok(_) => {
                     let last = assembly.last();
-                    tracing::error!(
-                        %last,
-                        "etcd was compacted beyond what this server has read; it must start again"
-                    );
-                    return;
+                    let reading = load::newest(&members, &place);
+                    let Some(read) = closing.run_until_cancelled(reading).await else {
+                        return;
+                    };
+                    match read {
+                        Ok(loaded) => {
+                            let now = loaded.revision;
+                            tracing::warn!(
+                                %last,
+                                %now,
+                                "etcd was compacted beyond what this server had read; \
+                                 everything was read anew, and its watches end"
+                            );
+                            assembly.skip_to(now);
+                            if sender.send(News::Anew(loaded)).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(failure) => tracing::warn!(%failure, "cannot read etcd anew"),
+                    }
                 }
                 Err(failure) => tracing::warn!(%failure, "cannot read etcd's newest revision"),
             },
@@ -78,9 +93,9 @@ pub(super) async fn run(
 /// Watches with one member, as long as it goes.
 async fn watch(
     members: &Members,
-    names: &Names,
+    Place { names, clock }: &Place,
     assembly: &mut Assembly,
-    sender: &mpsc::Sender<Vec<Delivery>>,
+    sender: &mpsc::Sender<News>,
 ) -> Ended {
     let (at, mut client) = members.watch_client();
     let broken = |why: String| {
@@ -92,7 +107,7 @@ async fn watch(
     let (first, end) = names.all();
     let options = WatchOptions::new()
         .with_range(end)
-        .with_start_revision(assembly.last().next().0 as i64)
+        .with_start_revision(clock.number(assembly.last().next()))
         .with_fragment()
         .with_progress_notify();
     let begun = tokio::time::timeout(PATIENCE, client.watch(first, Some(options))).await;
@@ -108,7 +123,7 @@ async fn watch(
             Err(error) => return broken(error.to_string()),
         };
         if response.compact_revision() > 0 {
-            return Ended::Compacted(revision(response.compact_revision()));
+            return Ended::Compacted(clock.of(response.compact_revision()));
         }
         if response.canceled() {
             return broken(format!(
@@ -116,22 +131,22 @@ async fn watch(
                 response.cancel_reason()
             ));
         }
-        let batch = assemble(assembly, &response);
-        if !batch.is_empty() && sender.send(batch).await.is_err() {
+        let batch = assemble(assembly, *clock, &response);
+        if !batch.is_empty() && sender.send(News::Changes(batch)).await.is_err() {
             return Ended::Closed;
         }
     }
 }
 
-fn assemble(assembly: &mut Assembly, response: &WatchResponse) -> Vec<Delivery> {
+fn assemble(assembly: &mut Assembly, clock: Clock, response: &WatchResponse) -> Vec<Delivery> {
     let events = response.events().iter();
     let changes = events.filter_map(|event| {
         let kv = event.kv()?;
         assembly.take(Raw {
             key: kv.key(),
             value: (event.event_type() == EventType::Put).then(|| kv.value()),
-            created: revision(kv.create_revision()),
-            modified: revision(kv.mod_revision()),
+            created: clock.of(kv.create_revision()),
+            modified: clock.of(kv.mod_revision()),
         })
     });
     let deliveries = changes.map(|change| Delivery {
@@ -142,9 +157,13 @@ fn assemble(assembly: &mut Assembly, response: &WatchResponse) -> Vec<Delivery> 
 }
 
 /// The newest revision of this store as of `at`.
-async fn newest_at(members: &Members, names: &Names, at: Revision) -> Result<Revision, Failure> {
-    let options = GetOptions::new().with_revision(at.0 as i64);
+async fn newest_at(
+    members: &Members,
+    Place { names, clock }: &Place,
+    at: Revision,
+) -> Result<Revision, Failure> {
+    let options = GetOptions::new().with_revision(clock.number(at));
     let head = members.get(&names.head(), options).await?;
     let newest = head.kvs().first().map_or(0, |kv| kv.mod_revision());
-    Ok(revision(newest))
+    Ok(clock.of(newest))
 }

@@ -1,13 +1,14 @@
 //! What lies where in etcd, and how a value is spelt there.
 //!
 //! ```text
-//! PREFIX/version        the layout's version, in decimal: 1
+//! PREFIX/version        the layout's version, in decimal: 2; `restoring` while a backup is restored
+//! PREFIX/offset         what is added to etcd's revisions to have this store's, in decimal
 //! PREFIX/head           written last in every transaction: its time, in decimal ms since 1970
 //! PREFIX/compacted      the revision up to which the past was given up, in decimal
 //! PREFIX/o/GROUP/RESOURCE/NAMESPACE/NAME   an entry: revision_at u32 LE (all ones: none) | value
 //! ```
 //!
-//! An entry's value is kept without its revision, which is etcd's `mod_revision` and known only
+//! An entry's value is kept without its revision, which follows from etcd's `mod_revision` and is known only
 //! afterwards: who reads it puts it in. `head` ends every transaction's events, so that a reader knows
 //! where one is whole; its `mod_revision` is the newest revision of this store, whatever else the
 //! etcd holds; and it gives deletions a time.
@@ -20,9 +21,27 @@ use crate::revision::Revision;
 use crate::txn::{Draft, MAX_VALUE_BYTES};
 
 /// The version of the layout that this code reads and writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+
+/// The version of a store into which a backup is being restored: not one that may be opened.
+pub(super) const RESTORING: &str = "restoring";
 
 const NO_PLACE: u32 = u32::MAX;
+
+/// How this store's revisions follow from etcd's. In an etcd of its own a store that was restored from a
+/// backup goes on above the backup's revisions, as its clients expect, where etcd has just begun to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Clock {
+    /// What is added to etcd's revisions.
+    pub ahead: u64,
+}
+
+/// Where a store is in etcd, and in its time.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub names: Names,
+    pub clock: Clock,
+}
 
 /// The names of the keys under one prefix.
 #[derive(Debug, Clone)]
@@ -40,6 +59,25 @@ pub(super) enum Name {
     Head,
     /// Something that is no part of the content.
     Other,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// The revision that etcd numbers so. etcd counts from 1, with a sign; 0 stands for none.
+    pub fn of(self, number: i64) -> Revision {
+        match u64::try_from(number) {
+            Ok(number) if number > 0 => Revision(number + self.ahead),
+            _ => Revision::ZERO,
+        }
+    }
+
+    /// etcd's number of a revision; one that etcd never gives for what is before its time.
+    pub fn number(self, revision: Revision) -> i64 {
+        let number = revision.0.checked_sub(self.ahead);
+        let number = number.and_then(|number| i64::try_from(number).ok());
+        number.filter(|number| *number > 0).unwrap_or(-1)
+    }
 }
 
 // === impl Names ===
@@ -70,6 +108,10 @@ impl Names {
 
     pub fn head(&self) -> String {
         format!("{}/head", self.prefix)
+    }
+
+    pub fn offset(&self) -> String {
+        format!("{}/offset", self.prefix)
     }
 
     pub fn version(&self) -> String {
@@ -154,6 +196,23 @@ mod tests {
             assert_eq!(inside, name.starts_with("/registry/peapod/"), "{name}");
         }
         assert_eq!(names.parse(&[0xff]), Name::Other);
+    }
+
+    #[test]
+    fn revisions_are_etcds_moved_ahead() {
+        let (plain, ahead) = (Clock::default(), Clock { ahead: 1000 });
+        assert_eq!((plain.of(7), plain.number(Revision(7))), (Revision(7), 7));
+        assert_eq!(
+            (ahead.of(7), ahead.number(Revision(1007))),
+            (Revision(1007), 7)
+        );
+        for before in [0, 7, 1000, u64::MAX] {
+            assert_eq!(ahead.number(Revision(before)), -1, "{before}");
+        }
+        assert_eq!(
+            (ahead.of(0), ahead.of(-1)),
+            (Revision::ZERO, Revision::ZERO)
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The pause before all members are asked again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What etcd says of a request above its `--max-request-bytes`.
+const TOO_LARGE: &str = "etcdserver: request is too large";
 /// The largest message taken from etcd: a page of the largest values.
 const MAX_MESSAGE_BYTES: usize = 512 << 20;
 
@@ -38,6 +40,8 @@ pub(super) enum Failure {
     Unknown(String),
     /// etcd refuses it, whoever is asked.
     Refused(String),
+    /// It is too large for etcd.
+    TooLarge(String),
     /// It asks for a revision that was compacted.
     Compacted,
 }
@@ -225,6 +229,13 @@ fn refused(error: &Error) -> Option<Failure> {
     };
     let message = status.message();
     match status.code() {
+        Code::InvalidArgument if message == TOO_LARGE => {
+            Some(Failure::TooLarge(message.to_owned()))
+        }
+        // Far too large: refused before etcd looks at it.
+        Code::ResourceExhausted if message.contains("message larger than max") => {
+            Some(Failure::TooLarge(TOO_LARGE.to_owned()))
+        }
         Code::OutOfRange if message.contains("compacted") => Some(Failure::Compacted),
         Code::InvalidArgument
         | Code::OutOfRange
@@ -260,7 +271,9 @@ fn with_sources(error: &Error) -> String {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotDone(why) | Self::Unknown(why) | Self::Refused(why) => f.write_str(why),
+            Self::NotDone(why) | Self::Unknown(why) | Self::Refused(why) | Self::TooLarge(why) => {
+                f.write_str(why)
+            }
             Self::Compacted => f.write_str("the revision was compacted"),
         }
     }

@@ -5,14 +5,18 @@
 //! ```
 //!
 //! A revision is etcd's. [`layout`] says what lies where, [`assemble`] makes changes of etcd's events,
-//! [`members`] finds a member that answers, [`follow`] is the watch, [`compaction`] has one server
-//! give up the past for all.
+//! [`members`] finds a member that answers, [`load`] reads what is there, [`follow`] is the watch, [`compaction`] has one server
+//! give up the past for all, [`migrate`] brings the layout of an older release up to date, [`restore`]
+//! makes a store of a backup.
 
 mod assemble;
 mod compaction;
 mod follow;
 mod layout;
+mod load;
 mod members;
+mod migrate;
+mod restore;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -29,18 +33,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::codec::millis;
 use crate::engine::{
-    Change, Delivery, EVENT_BATCHES, Engine, EngineError, Loaded, Record, Refusal, Write,
+    Change, EVENT_BATCHES, Engine, EngineError, Loaded, News, Record, Refusal, Write,
 };
 use crate::revision::Revision;
 use crate::txn::{Action, Compare, Txn};
 use assemble::{Assembly, decimal};
-use layout::{Name, Names, VERSION};
+use layout::{Clock, Names, Place, RESTORING, VERSION};
 use members::{Failure, Members};
+pub use restore::RestoreEtcdError;
 
 /// How many transactions may be under way. At the bound committers wait.
 const IN_FLIGHT: usize = 512;
-/// How many entries are read at once at the start.
-const PAGE: i64 = 500;
 
 /// How to reach the etcd cluster.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,6 +87,15 @@ pub enum EtcdError {
         /// What was said last.
         why: String,
     },
+    /// A backup was to be restored into it, and not all of it was.
+    #[error(
+        "a backup was being restored under {prefix} in etcd, and that was not finished: \
+         delete what is there (`etcdctl del --prefix {prefix}/`) and restore it again"
+    )]
+    Unfinished {
+        /// Where it lies.
+        prefix: String,
+    },
     /// It was written by a newer release.
     #[error(
         "the store under {prefix} in etcd has version {found}, and this release knows versions up to {VERSION}: \
@@ -101,7 +113,7 @@ pub enum EtcdError {
 #[derive(Debug)]
 pub struct EtcdEngine {
     members: Arc<Members>,
-    names: Names,
+    place: Place,
     room: Semaphore,
     /// Up to where the past may be given up.
     floor: watch::Sender<Revision>,
@@ -160,19 +172,28 @@ impl EtcdEngine {
         };
         let members = Members::new(&config).await.map_err(unusable)?;
         let names = Names::new(&config.prefix);
-        let found = found(&members, &names).await;
-        let found = found.map_err(|failure| EtcdError::Unreachable {
-            endpoints,
+        let unreachable = |failure: Failure| EtcdError::Unreachable {
+            endpoints: endpoints.clone(),
             why: failure.to_string(),
-        })?;
-        let known = found.parse::<u32>().is_ok_and(|found| found <= VERSION);
-        if !known {
-            let prefix = config.prefix;
-            return Err(EtcdError::Newer { prefix, found });
-        }
+        };
+        let found = found(&members, &names).await.map_err(unreachable)?;
+        let prefix = config.prefix;
+        let version = match found.parse::<u32>() {
+            Ok(version) if version <= VERSION => version,
+            _ if found == RESTORING => return Err(EtcdError::Unfinished { prefix }),
+            _ => return Err(EtcdError::Newer { prefix, found }),
+        };
+        let migrated = migrate::run(&members, &names, version).await;
+        migrated.map_err(unreachable)?;
+        let offset = members.get(&names.offset(), GetOptions::new()).await;
+        let offset = offset.map_err(unreachable)?;
+        let ahead = offset.kvs().first().and_then(|kv| decimal(kv.value()));
+        let clock = Clock {
+            ahead: ahead.unwrap_or(0),
+        };
         Ok(Self {
             members: Arc::new(members),
-            names,
+            place: Place { names, clock },
             room: Semaphore::new(IN_FLIGHT),
             floor: watch::channel(Revision::ZERO).0,
             compact_every: config.compact_every,
@@ -182,79 +203,17 @@ impl EtcdEngine {
         })
     }
 
-    /// Every entry as of `revision`, page by page.
-    async fn base(&self, revision: Revision) -> Result<Vec<Record>, Failure> {
-        let (mut from, end) = self.names.entries();
-        let mut base = Vec::new();
-        loop {
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_limit(PAGE)
-                .with_revision(revision.0 as i64);
-            let page = self.members.get(&from, options).await?;
-            base.extend(page.kvs().iter().filter_map(|kv| self.record(kv)));
-            match page.kvs().last() {
-                Some(last) if page.more() => {
-                    from = format!("{}\0", String::from_utf8_lossy(last.key()));
-                }
-                _ => return Ok(base),
-            }
-        }
-    }
-
-    fn record(&self, kv: &KeyValue) -> Option<Record> {
-        let Name::Entry(key) = self.names.parse(kv.key()) else {
-            return None;
-        };
-        let record = layout::decode(
-            key,
-            kv.value(),
-            revision(kv.create_revision()),
-            revision(kv.mod_revision()),
-        );
-        if record.is_none() {
-            let key = String::from_utf8_lossy(kv.key()).into_owned();
-            tracing::error!(key, "etcd holds what is no entry there; it is left out");
-        }
-        record
-    }
-
-    /// The key at `name`, linearizably.
-    async fn read(&self, name: &str) -> Result<Option<KeyValue>, Failure> {
-        let mut found = self.members.get(name, GetOptions::new()).await?;
-        Ok(found.take_kvs().pop())
-    }
-
-    /// The state of `head`: when the store was founded, and its newest revision.
-    async fn head(&self) -> Result<(Revision, Revision), Failure> {
-        let head = self.read(&self.names.head()).await?;
-        let head = head
-            .ok_or_else(|| Failure::Refused(format!("{} is missing in etcd", self.names.head())))?;
-        Ok((
-            revision(head.create_revision()),
-            revision(head.mod_revision()),
-        ))
-    }
-
-    async fn load_all(&self) -> Result<Loaded, Failure> {
-        let (founded, newest) = self.head().await?;
-        let compacted = self.read(&self.names.compacted()).await?;
-        let compacted = compacted.and_then(|kv| decimal(kv.value())).unwrap_or(0);
-        // As far back as the past goes, so that watches of clients that come from another server
-        // go on here; the events since then are replayed.
-        let floor = founded.max(Revision(compacted));
-        let (floor, base) = match self.base(floor).await {
-            Ok(base) => (floor, base),
-            // Somebody else compacts this etcd.
-            Err(Failure::Compacted) => (newest, self.base(newest).await?),
-            Err(failure) => return Err(failure),
-        };
-        Ok(Loaded {
-            floor,
-            base,
-            recent: Vec::new(),
-            revision: floor,
-        })
+    /// Makes a store under the prefix of the [export](crate::export) at `file`, and returns the
+    /// revision that it goes on from: at least `bump` above the export's.
+    ///
+    /// # Errors
+    /// [`RestoreEtcdError`] says why it could not, and the remedy.
+    pub async fn restore(
+        config: EtcdConfig,
+        file: &std::path::Path,
+        bump: u64,
+    ) -> Result<Revision, RestoreEtcdError> {
+        restore::run(config, file, bump).await
     }
 
     /// The transaction as etcd is asked to carry it out. Every answer ends with `head`.
@@ -263,8 +222,8 @@ impl EtcdEngine {
         let mut looks = Vec::new();
         let mut deeds = Vec::new();
         for op in &txn.ops {
-            let name = self.names.entry(&op.key);
-            if let Some(compare) = compare(&name, op.compare) {
+            let name = self.place.names.entry(&op.key);
+            if let Some(compare) = compare(&name, op.compare, self.place.clock) {
                 compares.push(compare);
                 let keys_only = GetOptions::new().with_keys_only();
                 looks.push(TxnOp::get(name.clone(), Some(keys_only)));
@@ -275,10 +234,10 @@ impl EtcdEngine {
                 Action::Check => None,
             });
         }
-        let look = TxnOp::get(self.names.head(), None);
+        let look = TxnOp::get(self.place.names.head(), None);
         deeds.push(match deeds.is_empty() {
             true => look.clone(),
-            false => TxnOp::put(self.names.head(), millis(now).to_string(), None),
+            false => TxnOp::put(self.place.names.head(), millis(now).to_string(), None),
         });
         looks.push(look);
         EtcdTxn::new().when(compares).and_then(deeds).or_else(looks)
@@ -289,25 +248,25 @@ impl EtcdEngine {
 impl Engine for EtcdEngine {
     async fn load(&self) -> Result<Loaded, EngineError> {
         let failed = |failure: Failure| EngineError::Failed(failure.to_string());
-        self.load_all().await.map_err(failed)
+        load::all(&self.members, &self.place).await.map_err(failed)
     }
 
-    fn events(&self, from: Revision) -> Result<mpsc::Receiver<Vec<Delivery>>, EngineError> {
+    fn events(&self, from: Revision) -> Result<mpsc::Receiver<News>, EngineError> {
         if std::mem::replace(&mut *self.taken.lock(), true) {
             return Err(EngineError::Taken);
         }
         let (sender, receiver) = mpsc::channel(EVENT_BATCHES);
-        let assembly = Assembly::after(self.names.clone(), from);
+        let assembly = Assembly::after(self.place.names.clone(), from);
         let follow = follow::run(
             self.members.clone(),
-            self.names.clone(),
+            self.place.clone(),
             assembly,
             sender,
             self.closing.clone(),
         );
         let compaction = compaction::run(
             self.members.clone(),
-            self.names.clone(),
+            self.place.clone(),
             self.floor.subscribe(),
             self.compact_every,
             self.closing.clone(),
@@ -328,17 +287,24 @@ impl Engine for EtcdEngine {
                 let decided = answer.header().map_or(0, |header| header.revision());
                 let answers = answer.op_responses();
                 match answer.succeeded() {
-                    true => Ok(Arc::new(done(&txn, revision(decided), now, &answers))),
-                    false => Err(conflict(&txn, revision(decided), &answers)),
+                    true => Ok(Arc::new(done(
+                        &txn,
+                        self.place.clock,
+                        decided,
+                        now,
+                        &answers,
+                    ))),
+                    false => Err(conflict(&txn, self.place.clock, decided, &answers)),
                 }
             }
             Err(Failure::Unknown(why)) => Err(Refusal::Unknown(why)),
+            Err(Failure::TooLarge(why)) => Err(Refusal::TooLarge(why)),
             Err(failure) => Err(Refusal::Unavailable(failure.to_string())),
         }
     }
 
     async fn fence(&self) -> Result<Revision, EngineError> {
-        let head = self.head().await;
+        let head = load::head(&self.members, &self.place).await;
         head.map(|(_, newest)| newest)
             .map_err(|failure| EngineError::Failed(failure.to_string()))
     }
@@ -370,6 +336,7 @@ async fn found(members: &Members, names: &Names) -> Result<String, Failure> {
         .when([absent])
         .and_then([
             TxnOp::put(names.version(), VERSION.to_string(), None),
+            TxnOp::put(names.offset(), "0", None),
             TxnOp::put(names.head(), now, None),
         ])
         .or_else([TxnOp::get(names.version(), None)]);
@@ -394,7 +361,7 @@ fn version(kvs: &[KeyValue]) -> Result<String, Failure> {
         .ok_or_else(|| Failure::NotDone("the store could not be founded".to_owned()))
 }
 
-fn compare(name: &str, compare: Compare) -> Option<EtcdCompare> {
+fn compare(name: &str, compare: Compare, clock: Clock) -> Option<EtcdCompare> {
     match compare {
         Compare::Any => None,
         Compare::Absent => Some(EtcdCompare::version(name, CompareOp::Equal, 0)),
@@ -402,14 +369,21 @@ fn compare(name: &str, compare: Compare) -> Option<EtcdCompare> {
         Compare::At(at) => Some(EtcdCompare::mod_revision(
             name,
             CompareOp::Equal,
-            at.0 as i64,
+            clock.number(at),
         )),
     }
 }
 
 /// What a transaction did that happened at `decided`. Of what it put nobody knows here when the key
 /// came to be; the events tell.
-fn done(txn: &Txn, decided: Revision, now: SystemTime, answers: &[TxnOpResponse]) -> Change {
+fn done(
+    txn: &Txn,
+    clock: Clock,
+    decided: i64,
+    now: SystemTime,
+    answers: &[TxnOpResponse],
+) -> Change {
+    let decided = clock.of(decided);
     let mut answers = answers.iter();
     let mut writes = Vec::new();
     for op in &txn.ops {
@@ -434,7 +408,7 @@ fn done(txn: &Txn, decided: Revision, now: SystemTime, answers: &[TxnOpResponse]
         }
     }
     let revision = match answers.next() {
-        Some(TxnOpResponse::Get(head)) => of_head(head.kvs()),
+        Some(TxnOpResponse::Get(head)) => of_head(head.kvs(), clock),
         _ => decided,
     };
     Change {
@@ -445,9 +419,10 @@ fn done(txn: &Txn, decided: Revision, now: SystemTime, answers: &[TxnOpResponse]
 }
 
 /// Which comparison did not hold.
-fn conflict(txn: &Txn, decided: Revision, answers: &[TxnOpResponse]) -> Refusal {
+fn conflict(txn: &Txn, clock: Clock, decided: i64, answers: &[TxnOpResponse]) -> Refusal {
+    let decided = clock.of(decided);
     let looked = |answer: &TxnOpResponse| match answer {
-        TxnOpResponse::Get(found) => of_head(found.kvs()),
+        TxnOpResponse::Get(found) => of_head(found.kvs(), clock),
         _ => Revision::ZERO,
     };
     let at = answers.last().map_or(decided, looked);
@@ -472,12 +447,7 @@ fn conflict(txn: &Txn, decided: Revision, answers: &[TxnOpResponse]) -> Refusal 
 }
 
 /// The revision that wrote the key that was looked at; zero when it is absent.
-fn of_head(kvs: &[KeyValue]) -> Revision {
+fn of_head(kvs: &[KeyValue], clock: Clock) -> Revision {
     kvs.first()
-        .map_or(Revision::ZERO, |kv| revision(kv.mod_revision()))
-}
-
-/// etcd counts with a sign.
-fn revision(number: i64) -> Revision {
-    Revision(u64::try_from(number).unwrap_or(0))
+        .map_or(Revision::ZERO, |kv| clock.of(kv.mod_revision()))
 }

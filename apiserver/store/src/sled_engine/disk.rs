@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ use super::rows::{
 };
 use super::scan::{Scan, Scanner};
 use crate::codec::Malformed;
-use crate::engine::Change;
+use crate::engine::{Change, Record, Write};
 use crate::export::sync_dir;
 
 /// Bytes that sled may keep of what it read. The minimum useful: nothing is read while running.
@@ -45,6 +46,9 @@ pub(super) enum DiskError {
     /// What is on disk is not what was written.
     #[error("{0}")]
     Damaged(String),
+    /// It is of a newer release, which knows this format.
+    #[error("it has format {0}")]
+    Newer(u32),
 }
 
 /// An open database.
@@ -135,6 +139,9 @@ impl Disk {
     fn scan_rows(&self) -> Result<Scan, DiskError> {
         let cannot_read = || DiskError::sled("cannot read", &self.dir);
         let meta = self.db.get(META_KEY).map_err(cannot_read())?;
+        if let Some(format) = meta.as_ref().and_then(|bytes| Meta::newer(bytes)) {
+            return Err(DiskError::Newer(format));
+        }
         let meta = meta.map(|bytes| Meta::decode(&bytes)).transpose()?;
         let mut scanner = Scanner::new(meta.unwrap_or_default());
         let mut joined: Option<(Place, Vec<u8>)> = None;
@@ -183,6 +190,32 @@ impl Disk {
         }
         for dead in dead {
             (0..dead.parts).for_each(|part| batch.remove(&part_key(dead.place, part)));
+        }
+        batch.insert(META_KEY, meta.encode());
+        contained("writing to the database", || self.db.apply_batch(batch))?
+            .map_err(DiskError::sled("cannot write to", &self.dir))?;
+        self.flush()
+    }
+
+    /// Writes entries, each at a place of its own, and returns once they are on disk.
+    pub fn load(
+        &self,
+        entries: &[(Place, Record)],
+        time: SystemTime,
+        meta: Meta,
+    ) -> Result<(), DiskError> {
+        let mut batch = sled::Batch::default();
+        let mut row = Vec::new();
+        for (place, record) in entries {
+            let change = Change {
+                revision: place.revision,
+                time,
+                writes: vec![Write::Put(record.clone())],
+            };
+            encode_row(&change, place.index, &change.writes[0], &mut row);
+            for (part, bytes) in row.chunks(PART_BYTES).enumerate() {
+                batch.insert(&part_key(*place, part as u16), bytes);
+            }
         }
         batch.insert(META_KEY, meta.encode());
         contained("writing to the database", || self.db.apply_batch(batch))?

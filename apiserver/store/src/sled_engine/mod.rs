@@ -5,7 +5,7 @@
 //!                                             (ledger)   (disk, rows)   (tail)
 //! ```
 //!
-//! [`recover`] opens the directory and says what it had to do; [`scan`] verifies what is there;
+//! [`recover`] opens the directory and says what it had to do; [`mod@restore`] makes one of a backup; [`scan`] verifies what is there;
 //! [`garbage`] is what may go from the database; [`space`] keeps the disk from filling up.
 
 mod disk;
@@ -13,6 +13,7 @@ mod garbage;
 mod layout;
 mod recover;
 mod report;
+mod restore;
 mod rows;
 mod scan;
 mod space;
@@ -30,9 +31,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-pub use report::{OpenError, Recovery};
+pub use report::{OpenError, Recovery, RestoreError};
+pub use restore::restore;
 
-use crate::engine::{Change, Delivery, EVENT_BATCHES, Engine, EngineError, Loaded, Refusal};
+use crate::engine::{Change, EVENT_BATCHES, Engine, EngineError, Loaded, News, Refusal};
 use crate::export;
 use crate::revision::Revision;
 use crate::txn::Txn;
@@ -75,7 +77,7 @@ pub struct SledEngine {
     requests: mpsc::UnboundedSender<Request>,
     room: Arc<Semaphore>,
     loaded: Mutex<Option<Loaded>>,
-    events: Mutex<Option<mpsc::Receiver<Vec<Delivery>>>>,
+    events: Mutex<Option<mpsc::Receiver<News>>>,
     export_after_bytes: u64,
     recovery: Option<Recovery>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -197,7 +199,7 @@ impl Engine for SledEngine {
         self.loaded.lock().take().ok_or(EngineError::Taken)
     }
 
-    fn events(&self, _from: Revision) -> Result<mpsc::Receiver<Vec<Delivery>>, EngineError> {
+    fn events(&self, _from: Revision) -> Result<mpsc::Receiver<News>, EngineError> {
         self.events.lock().take().ok_or(EngineError::Taken)
     }
 

@@ -61,6 +61,10 @@ pub(super) fn open(layout: &Layout) -> Result<Opened, OpenError> {
                 source,
             ));
         }
+        Err(DiskError::Newer(format)) => {
+            let dir = layout.root.clone();
+            return Err(OpenError::Newer { dir, format });
+        }
         Err(DiskError::Damaged(cause)) => restore(layout, cause)?,
     };
     let covered = covers(layout, scan.meta.head)?;
@@ -219,7 +223,7 @@ fn rebuild(dir: &Path, entries: &[Record], head: Revision) -> Result<(), DiskErr
 }
 
 /// Puts the rebuilt database in the place of the damaged one, which is kept.
-fn swap(layout: &Layout) -> io::Result<Option<PathBuf>> {
+pub(super) fn swap(layout: &Layout) -> io::Result<Option<PathBuf>> {
     let db = layout.db();
     let set_aside = db.exists().then(|| layout.damaged());
     if let Some(set_aside) = &set_aside {
@@ -266,7 +270,7 @@ fn covers(layout: &Layout, head: Revision) -> Result<bool, OpenError> {
     Ok(reached.map_err(layout.system("cannot read the tail"))? == head)
 }
 
-fn failed(layout: &Layout, error: &DiskError) -> OpenError {
+pub(super) fn failed(layout: &Layout, error: &DiskError) -> OpenError {
     let why = io::Error::other(error.to_string());
     layout.system("cannot write the restored database")(why)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::export::ExportError;
 use crate::revision::Revision;
 
 /// What had to be done to open a store. It is logged as a warning, too.
@@ -39,6 +40,18 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// It was written by a newer release.
+    #[error(
+        "the store {} has format {format}, which this release does not know: \
+         start the release that wrote it, or a newer one",
+        dir.display()
+    )]
+    Newer {
+        /// The store's directory.
+        dir: PathBuf,
+        /// Its format.
+        format: u32,
+    },
     /// It is damaged, and so is what it would be restored from.
     #[error(
         "the store {} is damaged ({cause}) and cannot be restored: {why}; restore a backup into \
@@ -53,6 +66,23 @@ pub enum OpenError {
         /// What is wrong with the rest.
         why: String,
     },
+}
+
+/// Why a backup cannot be restored.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    /// The backup cannot be read, or is damaged.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// There are objects already.
+    #[error(
+        "the store {0} is not empty, and a backup is restored into an empty one only; \
+         move it away, or restore elsewhere"
+    )]
+    NotEmpty(String),
+    /// The place cannot be written to.
+    #[error(transparent)]
+    Place(#[from] OpenError),
 }
 
 // === impl Recovery ===

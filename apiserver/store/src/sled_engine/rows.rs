@@ -26,6 +26,7 @@ pub(super) const META_KEY: &[u8] = b"m";
 /// What all write rows' keys begin with.
 pub(super) const WRITE_PREFIX: &[u8] = b"r";
 
+/// The format of the database. The next one needs a step that brings a database of this one to it.
 const FORMAT: u32 = 1;
 /// crc32, time, number of writes of the change.
 const ROW_HEAD_BYTES: usize = 4 + 8 + 2;
@@ -141,6 +142,16 @@ impl Meta {
         out
     }
 
+    /// The format that a row says it has, if that is none of this release's: it was written by a newer one.
+    pub fn newer(bytes: &[u8]) -> Option<u32> {
+        let mut decoder = Decoder::new(bytes);
+        let sound = decoder.u32().ok()? == crc32fast::hash(bytes.get(4..)?);
+        decoder
+            .u32()
+            .ok()
+            .filter(|format| sound && *format > FORMAT)
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(bytes);
         if decoder.u32()? != crc32fast::hash(&bytes[4..]) {
@@ -183,6 +194,18 @@ mod tests {
         let mut row = Vec::new();
         encode_row(change, 0, &change.writes[0], &mut row);
         row
+    }
+
+    #[test]
+    fn a_format_of_the_future_is_told_from_damage() {
+        let mut bytes = Meta::default().encode();
+        assert_eq!(Meta::newer(&bytes), None);
+        bytes[4] = 9;
+        assert_eq!(Meta::newer(&bytes), None, "its checksum is wrong");
+        let crc = crc32fast::hash(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Meta::newer(&bytes), Some(9));
+        assert_eq!(Meta::newer(&bytes[..3]), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::garbage::Garbage;
 use super::rows::Meta;
 use super::space;
 use super::tail::Tail;
-use crate::engine::{Change, Committer, Delivery, Refusal};
+use crate::engine::{Change, Committer, Delivery, News, Refusal};
 use crate::ledger::Ledger;
 use crate::revision::Revision;
 use crate::txn::Txn;
@@ -79,7 +79,7 @@ pub(super) struct Writer {
     pub reserve_bytes: u64,
     pub shared: Arc<Shared>,
     pub requests: mpsc::UnboundedReceiver<Request>,
-    pub events: mpsc::Sender<Vec<Delivery>>,
+    pub events: mpsc::Sender<News>,
 }
 
 /// Transactions that go to disk together.
@@ -221,7 +221,7 @@ impl Writer {
     fn acknowledge(&mut self, batch: Batch) {
         if !batch.deliveries.is_empty() {
             // The store may be gone already; what is on disk stays.
-            let _ = self.events.blocking_send(batch.deliveries);
+            let _ = self.events.blocking_send(News::Changes(batch.deliveries));
         }
         for (committer, answer) in batch.answers {
             let _ = committer.send(answer);

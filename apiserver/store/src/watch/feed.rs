@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::WatchError;
 use super::hub::{Hub, Mailbox, Mode, Watcher};
 use super::interest::Interest;
-use crate::engine::Change;
+use crate::engine::{Change, Loaded};
 use crate::entry::{Describe, Event, Meta};
 use crate::history::{Compacted, History, Position};
 use crate::key::Resource;
@@ -93,6 +93,23 @@ impl<M: Meta> Feed<M> {
         };
         wake.into_iter().for_each(Waker::wake);
         floor
+    }
+
+    /// Puts everything as it is now in the place of what was. Nobody can know what happened in
+    /// between: every watch of what comes after an older revision ends, and those that ask for one
+    /// are refused. Only ever called from the task that publishes.
+    pub fn renew(&self, loaded: &Loaded) {
+        let mut world = World::of(&loaded.base, self.describe.as_ref());
+        world.revision = loaded.revision;
+        let mut wake = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let end = state.history.end();
+            state.history.forget_all(loaded.revision);
+            state.hub.fall_behind(end, &mut wake);
+            self.world.store(Arc::new(world));
+        }
+        wake.into_iter().for_each(Waker::wake);
     }
 
     /// Forgets the past up to `floor`, or up to the present if that is older. Returns what it is.

@@ -154,6 +154,20 @@ impl<M: Meta> Hub<M> {
         });
     }
 
+    /// Has every watch go back to the history, at `position` at the latest.
+    pub fn fall_behind(&self, position: Position, wake: &mut Vec<Waker>) {
+        for registrations in self.resources.values() {
+            registrations.each(|watcher| {
+                let mut mailbox = watcher.mailbox.lock();
+                if mailbox.mode == Mode::Live {
+                    // What it has in its queue is read before.
+                    mailbox.mode = Mode::Behind(position);
+                    wake.extend(mailbox.waker.take());
+                }
+            });
+        }
+    }
+
     /// Ends every watch.
     pub fn close(&mut self, wake: &mut Vec<Waker>) {
         for registrations in self.resources.values() {

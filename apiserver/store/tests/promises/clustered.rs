@@ -286,10 +286,116 @@ async fn a_store_of_a_newer_release_is_refused() {
         .await
         .unwrap();
     client
-        .put("/registry/peapod/version", "2", None)
+        .put("/registry/peapod/version", "3", None)
         .await
         .unwrap();
     let refused = EtcdEngine::open(etcd.config()).await.unwrap_err();
     assert!(matches!(refused, EtcdError::Newer { .. }));
-    assert!(refused.to_string().contains("has version 2"), "{refused}");
+    assert!(refused.to_string().contains("has version 3"), "{refused}");
+}
+
+/// A way to a member of etcd that can be cut.
+struct Way {
+    url: String,
+    open: tokio::sync::watch::Sender<bool>,
+    _task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Way {
+    async fn to(url: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = format!("http://{}", listener.local_addr().unwrap());
+        let member = url.strip_prefix("http://").unwrap().to_owned();
+        let (open, is_open) = tokio::sync::watch::channel(true);
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let (mut is_open, member) = (is_open.clone(), member.clone());
+                connections.spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(&member).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = is_open.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self {
+            url: own,
+            open,
+            _task: tokio_util::task::AbortOnDropHandle::new(task),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_etcd_was_compacted_beyond_reads_everything_anew() {
+    let etcd = Etcd::start(1);
+    let one = etcd.store().await;
+    let direct = etcd.config();
+    let way = Way::to(&direct.endpoints[0]).await;
+    let mut config = direct.clone();
+    config.endpoints = vec![way.url.clone()];
+    let cut_off = etcd.store_with(config).await;
+    for n in 0..20 {
+        one.commit(put(&format!("a/{n}"), "n1")).await.unwrap();
+    }
+    let known = cut_off.fence().await.unwrap();
+    let mut watch = cut_off.watch(all_pods(), known).unwrap();
+    let mut unread = cut_off.watch(all_pods(), one.oldest()).unwrap();
+
+    way.open.send_replace(false);
+    for n in 10..40 {
+        one.commit(put(&format!("a/{n}"), "n2")).await.unwrap();
+    }
+    one.commit(delete("a/3")).await.unwrap();
+    let newest = one.revision();
+    let mut client = Client::connect(&direct.endpoints, None).await.unwrap();
+    client.compact(newest.0 as i64, None).await.unwrap();
+    way.open.send_replace(true);
+
+    wait(async || cut_off.revision() >= newest).await;
+    assert_eq!(content(&cut_off), content(&one));
+    // Watches of before have missed something, and are told so.
+    let ended = tokio::time::timeout(LIMIT, watch.next()).await.unwrap();
+    assert!(
+        matches!(ended, Err(peapod_store::WatchEnd::Behind(_))),
+        "{ended:?}"
+    );
+    let ended = tokio::time::timeout(LIMIT, unread.next()).await.unwrap();
+    assert!(
+        matches!(ended, Err(peapod_store::WatchEnd::Behind(_))),
+        "{ended:?}"
+    );
+    let refused = cut_off.watch(all_pods(), known).unwrap_err();
+    assert!(matches!(refused, WatchError::Compacted(_)), "{refused}");
+    // From here on all is as before.
+    let mut watch = cut_off.watch(all_pods(), cut_off.revision()).unwrap();
+    one.commit(put("b/x", "n1")).await.unwrap();
+    cut_off.commit(put("b/y", "n1")).await.unwrap();
+    let seen = read(&mut watch, 2).await;
+    assert!(
+        seen[0].starts_with("+b/x@") && seen[1].starts_with("+b/y@"),
+        "{seen:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_etcd_is_told_from_what_it_has_no_room_for() {
+    let etcd = Etcd::start(1);
+    let store = etcd.store().await;
+    // More than etcd takes, and more than gRPC does.
+    for bytes in [1_700_000, 2 << 20] {
+        let large = Draft::plain(vec![b'x'; bytes]);
+        let txn = Txn::new().put(pod("a/x"), Compare::Any, large);
+        let refused = store.commit(txn).await;
+        let Err(CommitError::TooLarge(why)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(why, "etcdserver: request is too large");
+    }
+    store.commit(put("a/x", "n1")).await.unwrap();
 }

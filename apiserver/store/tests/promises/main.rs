@@ -1,5 +1,6 @@
 //! What the store promises, tested from outside.
 
+mod backup;
 mod clustered;
 mod common;
 mod damage;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use peapod_store::engine::Engine;
+use peapod_store::engine::{Engine, News};
 use peapod_store::{Compare, Draft, Key, Limits, SledConfig, SledEngine, Store, Txn};
 
 use crate::acknowledge::Plain;
@@ -77,7 +77,7 @@ async fn engine(dir: &Path, clients: usize, time: Duration) -> Result<(), String
         .events(Default::default())
         .map_err(|error| error.to_string())?;
     let drain = tokio::spawn(async move {
-        while let Some(batch) = events.recv().await {
+        while let Some(News::Changes(batch)) = events.recv().await {
             for delivery in batch {
                 let _ = delivery.committer.map(|c| c.send(Ok(delivery.change)));
             }
