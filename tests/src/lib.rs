@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod command;
 pub mod etcd;
+pub mod history;
 pub mod machine;
 pub mod process;
 pub mod reboot;

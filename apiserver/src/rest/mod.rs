@@ -31,17 +31,43 @@ use call::{Call, Reply};
 use target::Verb;
 
 use crate::api::Api;
+use crate::config::Engine;
 use crate::registry::Subresource;
 use crate::status::{Result, Status};
 
 /// Answers a request on a resource.
 pub async fn serve(api: &Api, call: &Call) -> Result<Reply> {
+    catch_up(api, call).await?;
     let mut reply = match &call.subresource {
         None => on_object(api, call).await,
         Some(subresource) => on_subresource(api, call, subresource).await,
     }?;
     reply.warnings.extend(call.kind().deprecation.clone());
     Ok(reply)
+}
+
+/// Over a store that other servers write to as well, waits until whatever was acknowledged before, by
+/// any of them, is known here: a GET must not be older, and a write must neither miss an object nor
+/// find a conflict with what is gone. LIST and WATCH do so themselves.
+async fn catch_up(api: &Api, call: &Call) -> Result<()> {
+    if !matches!(api.config.engine, Engine::Etcd(_)) {
+        return Ok(());
+    }
+    let least = match call.verb {
+        Verb::List | Verb::Watch => return Ok(()),
+        Verb::Get => list::revision(call.query.get("resourceVersion"))?,
+        _ => None,
+    };
+    match least {
+        Some(least) => list::reached(api, least).await,
+        None if call.query.get("resourceVersion") == "0" && call.verb == Verb::Get => Ok(()),
+        None => {
+            let fenced = api.store.fence().await;
+            fenced
+                .map(drop)
+                .map_err(|fault| Status::unavailable(fault.to_string()))
+        }
+    }
 }
 
 async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
