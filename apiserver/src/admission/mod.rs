@@ -82,10 +82,15 @@ pub trait Plugin: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether the plugin changes objects in ways that nobody knows before, so that those before
-    /// it look at what it changed once more.
-    fn is_last(&self) -> bool {
-        false
+    /// Changes the object in ways that nobody knows before, and says whether it did: the others
+    /// then look at it once more.
+    async fn rewrite(
+        &self,
+        _api: &Api,
+        _write: &Attributes<'_>,
+        _object: &mut Value,
+    ) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -153,12 +158,12 @@ impl Chain {
     ) -> Result<()> {
         let mut again = false;
         for plugin in &self.0 {
-            let before = plugin.is_last().then(|| object.clone());
             let outcome = plugin.mutate(api, write, object).await;
             outcome.inspect_err(|refusal| write.log(refusal))?;
-            again |= before.is_some_and(|before| before != *object);
+            let outcome = plugin.rewrite(api, write, object).await;
+            again |= outcome.inspect_err(|refusal| write.log(refusal))?;
         }
-        for plugin in self.0.iter().filter(|plugin| again && !plugin.is_last()) {
+        for plugin in self.0.iter().filter(|_| again) {
             let outcome = plugin.mutate(api, write, object).await;
             outcome.inspect_err(|refusal| write.log(refusal))?;
         }

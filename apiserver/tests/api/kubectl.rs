@@ -99,6 +99,29 @@ async fn applies_gets_labels_diffs_and_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_limits_filled_in_outlives_the_move_to_server_side_apply() {
+    let to = common::listening().await;
+    let run = async |args: &str, input: &str| kubectl(&to, args, input).await.unwrap();
+    let limits = "apiVersion: v1\nkind: LimitRange\nmetadata: {name: l}\nspec: {limits: [{type: Container, default: {cpu: 500m}, defaultRequest: {cpu: 100m}}]}\n";
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i}]}\n";
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\n";
+    run("apply -f -", account).await;
+    run("apply -f -", limits).await;
+    assert_eq!(run("apply -f -", pod).await, "pod/p created\n");
+    for _ in 0..2 {
+        let applied = run("apply --server-side -f -", pod).await;
+        assert_eq!(applied, "pod/p serverside-applied\n");
+    }
+    let kept = "get pod p -o jsonpath={.spec.containers[0].resources.requests.cpu}/{.spec.containers[0].resources.limits.cpu}";
+    assert_eq!(run(kept, "").await, "100m/500m");
+    let owners =
+        "get pod p --show-managed-fields -o jsonpath={.metadata.managedFields[*].operation}";
+    // The configuration, and the annotation that kubectl keeps of it.
+    assert_eq!(run(owners, "").await, "Apply Apply");
+    to.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn typed_clients_speak_protobuf() {
     let to = common::listening().await;
     let run = async |args: &str| kubectl(&to, args, "").await.unwrap();

@@ -1,5 +1,8 @@
 //! The API server as its clients see it: in the process, over TLS, by stock kubectl.
 
+#[path = "../../fuzz/src/lib.rs"]
+mod bodies;
+
 mod admission;
 mod audit;
 mod authz;
@@ -8,6 +11,7 @@ mod custom_resources;
 mod encodings;
 mod events;
 mod flow;
+mod fuzz;
 mod kinds;
 mod kubectl;
 mod nodes;

@@ -118,6 +118,26 @@ pub(crate) fn with_named_fields(set: &FieldSet, place: Place<'_>) -> FieldSet {
     out
 }
 
+/// The set without the objects that are written even when they are empty, and of which it has
+/// nothing else. Who left them out has them by the defaults, and what others put into them since
+/// (the limits of a namespace, say) does not go with them.
+pub(crate) fn without_hollow(set: &FieldSet, place: Place<'_>) -> FieldSet {
+    let mut out = FieldSet {
+        own: set.own,
+        children: Children::EMPTY,
+    };
+    for (element, below) in set.children.iter() {
+        let (inner, always) = match element.strip_prefix("f:") {
+            Some(name) => (shape::field(place, name), shape::is_always(place, name)),
+            None => (shape::item(place), false),
+        };
+        if !(always && below.children.is_empty()) {
+            out.attach(element.clone(), without_hollow(below, inner));
+        }
+    }
+    out
+}
+
 /// Refuses a configuration whose lists cannot be owned item by item: an item twice, or one
 /// without its keys.
 pub(crate) fn well_formed(value: &Value, place: Place<'_>, path: &str) -> Result<(), String> {

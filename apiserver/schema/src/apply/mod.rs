@@ -227,7 +227,8 @@ impl Request<'_> {
         let live = self.live.map(without_managers);
         let mut merged = merge::merge(live.as_ref(), &self.config, root);
         if let Some(before) = &before {
-            merged = prune(merged, &before.fields, &managers, self.schema);
+            let before = merge::without_hollow(&before.fields, root);
+            merged = prune(merged, &before, &managers, self.schema);
         }
         let created = live.is_none().then(|| skeleton(self.schema));
         let mut completed = merged.clone();

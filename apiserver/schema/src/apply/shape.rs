@@ -52,6 +52,17 @@ pub(crate) fn is_named(place: Place<'_>, name: &str) -> bool {
     }
 }
 
+/// Whether this field is an object that is written even when it is empty.
+pub(crate) fn is_always(place: Place<'_>, name: &str) -> bool {
+    let Some(Type::Object(object)) = place.map(Node::ty) else {
+        return false;
+    };
+    let default = object.field(name).and_then(|field| field.default.as_ref());
+    default
+        .and_then(Value::as_object)
+        .is_some_and(|fields| fields.is_empty())
+}
+
 /// The step to a field.
 pub(crate) fn field_element(name: &str) -> Element {
     format!("f:{name}")

@@ -97,9 +97,9 @@ impl Default for Mutating {
 
 #[async_trait]
 impl Plugin for Mutating {
-    async fn mutate(&self, api: &Api, write: &Attributes<'_>, object: &mut Value) -> Result<()> {
+    async fn rewrite(&self, api: &Api, write: &Attributes<'_>, object: &mut Value) -> Result<bool> {
         let Some(hooks) = self.0.read(api) else {
-            return Ok(());
+            return Ok(false);
         };
         let mut last_change = None;
         for (index, hook) in hooks.iter().enumerate() {
@@ -113,11 +113,7 @@ impl Plugin for Mutating {
                 run(api, write, object, hook).await?;
             }
         }
-        Ok(())
-    }
-
-    fn is_last(&self) -> bool {
-        true
+        Ok(last_change.is_some())
     }
 }
 
