@@ -15,13 +15,15 @@ use peapod_nft::{
 
 use crate::nat::TABLE;
 
-/// How the comment of every rule of ours begins.
+/// How the comment of every rule of the agent begins.
 pub const TAG: &str = "peapod:";
 /// What must pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
+    /// How the comments of its rules begin, which no other's do: [`TAG`], or one like it.
+    pub tag: String,
     /// How the names of links begin whose packets pass, with what they are.
-    pub links: Vec<(&'static str, &'static str)>,
+    pub links: Vec<(String, &'static str)>,
     /// Ranges of pods' addresses: what this node passes on to pods of another, and their answers.
     pub ranges: Vec<IpNet>,
     /// UDP port of tunnels to other nodes.
@@ -37,11 +39,11 @@ pub fn ensure(nft: &mut Nft, passage: &Passage) -> Result<Vec<String>, Error> {
     for chain in hostile(nft)? {
         told.push(format!(
             "a firewall drops what it does not know (nftables table {}, chain {}); rules commented \
-             {TAG:?} let pods' packets pass there, and `peapod down` takes them away",
-            chain.table, chain.name
+             {:?} let pods' packets pass there, and `peapod down` takes them away",
+            chain.table, chain.name, passage.tag
         ));
         let mut present = nft.rules(&chain.table, &chain.name)?;
-        present.retain(|rule| is_ours(rule.comment.as_deref()));
+        present.retain(|rule| is_tagged(rule.comment.as_deref(), &passage.tag));
         let wanted = passage.rules(&chain);
         let have: BTreeSet<_> = present.iter().map(|rule| rule.comment.clone()).collect();
         if have == wanted.iter().map(|rule| rule.comment.clone()).collect() {
@@ -63,17 +65,17 @@ pub fn ensure(nft: &mut Nft, passage: &Passage) -> Result<Vec<String>, Error> {
     Ok(told)
 }
 
-fn is_ours(comment: Option<&str>) -> bool {
-    comment.is_some_and(|comment| comment.starts_with(TAG))
+fn is_tagged(comment: Option<&str>, tag: &str) -> bool {
+    comment.is_some_and(|comment| comment.starts_with(tag))
 }
 
-/// Takes every rule of ours out of others' tables.
-pub fn remove() -> Result<(), Error> {
+/// Takes every rule of a tag out of others' tables.
+pub fn remove(tag: &str) -> Result<(), Error> {
     let mut nft = Nft::open()?;
     for chain in filters(&mut nft)? {
         let mut transaction = Transaction::new();
         for rule in nft.rules(&chain.table, &chain.name)? {
-            if is_ours(rule.comment.as_deref()) {
+            if is_tagged(rule.comment.as_deref(), tag) {
                 transaction.delete_rule(&chain.table, &chain.name, rule.handle);
             }
         }
@@ -110,20 +112,16 @@ impl Passage {
         let forward = chain.hook == Some(Hook::Forward);
         let mut rules = Vec::new();
         for (link, what) in &self.links {
-            rules.push(accept(
-                by_link(MetaKey::IifName, link),
-                &format!("from {what}"),
-            ));
+            let by = |key| by_link(key, link);
+            rules.push(self.accept(by(MetaKey::IifName), &format!("from {what}")));
             if forward {
-                rules.push(accept(
-                    by_link(MetaKey::OifName, link),
-                    &format!("to {what}"),
-                ));
+                rules.push(self.accept(by(MetaKey::OifName), &format!("to {what}")));
             }
         }
         if !forward {
-            let port = self.tunnels.into_iter();
-            rules.extend(port.map(|port| accept(to_udp_port(port), "tunnels of other nodes")));
+            let why = "tunnels of other nodes";
+            let port = self.tunnels.map(to_udp_port);
+            rules.extend(port.map(|exprs| self.accept(exprs, why)));
             return rules;
         }
         let seen = |range: &&IpNet| match chain.table.family {
@@ -134,10 +132,16 @@ impl Passage {
         for range in self.ranges.iter().filter(seen) {
             for (source, direction) in [(true, "from"), (false, "to")] {
                 let why = format!("{direction} pods of {}", range.trunc());
-                rules.push(accept(within(*range, source), &why));
+                rules.push(self.accept(within(*range, source), &why));
             }
         }
         rules
+    }
+
+    fn accept(&self, exprs: Vec<Expr>, why: &str) -> Rule {
+        let accept = [Expr::Counter, Expr::Verdict(Verdict::Accept)];
+        let comment = format!("{} {why}", self.tag);
+        Rule::new(exprs.into_iter().chain(accept)).comment(&comment)
     }
 }
 
@@ -202,9 +206,4 @@ fn octets(ip: IpAddr) -> Vec<u8> {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
-}
-
-fn accept(exprs: Vec<Expr>, why: &str) -> Rule {
-    let accept = [Expr::Counter, Expr::Verdict(Verdict::Accept)];
-    Rule::new(exprs.into_iter().chain(accept)).comment(&format!("{TAG} {why}"))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
+use peapod_netd::probe::route::{self, Flow};
 use support::site::{Member, Site};
 use support::{PATIENCE, Pod, SILENCE, eventually, nft};
 
@@ -183,6 +184,22 @@ fn a_node_behind_a_router_is_reached_by_a_tunnel() {
         (1, 3, 2),
         "{told:#?}"
     );
+
+    // A trace calls the ways by their names.
+    for (pod, way) in [(&b, "direct"), (&c, "vxlan")] {
+        for at in [0, 1] {
+            let flow = Flow {
+                source: None,
+                destination: pod.reply.ips[at],
+                protocol: libc::IPPROTO_TCP as u8,
+                source_port: 0,
+                destination_port: 80,
+                input: None,
+            };
+            let chosen = site.node(1).here.run(|| route::lookup(&flow)).unwrap();
+            assert_eq!(chosen.protocol, way);
+        }
+    }
 
     // Who takes a part of it is put right.
     let (ways, forward) = (

@@ -10,8 +10,9 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::links::Error;
 use crate::links::rtnl::Rtnl;
+use crate::links::vxlan::is_tunnel;
+use crate::links::{Error, ROUTE_PROTOCOL, WAY_PROTOCOL};
 
 /// A flow, as far as routing looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +96,14 @@ pub fn lookup(flow: &Flow) -> Result<Chosen, Error> {
     };
     Ok(Chosen {
         fate,
-        next_hop: taken.into_iter().next(),
         source: result.attributes.iter().find_map(|one| match one {
             RouteAttribute::PrefSource(address) => address_of(address),
             _ => None,
         }),
         prefix: prefix(&matched),
-        protocol: protocol(matched.header.protocol.into()),
+        protocol: protocol(matched.header.protocol.into(), &taken),
         alternatives: next_hops(&matched, &name),
+        next_hop: taken.into_iter().next(),
     })
 }
 
@@ -218,16 +219,19 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
     })
 }
 
-/// Who installed a route (`/etc/iproute2/rt_protos`, and our own).
-fn protocol(number: u8) -> String {
+/// Who installed a route (`/etc/iproute2/rt_protos`, and our own): for ways to other nodes, which
+/// they are.
+fn protocol(number: u8, taken: &[NextHop]) -> String {
     match number {
+        WAY_PROTOCOL if taken.iter().any(|hop| is_tunnel(&hop.link)) => "vxlan".to_owned(),
+        WAY_PROTOCOL => "direct".to_owned(),
         2 => "kernel".to_owned(),
         3 => "boot".to_owned(),
         4 => "static".to_owned(),
         9 => "ra".to_owned(),
         16 => "dhcp".to_owned(),
         186 => "bgp".to_owned(),
-        crate::links::ROUTE_PROTOCOL => "peapod".to_owned(),
+        ROUTE_PROTOCOL => "peapod".to_owned(),
         other => other.to_string(),
     }
 }

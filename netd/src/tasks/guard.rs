@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::inputs::Input;
-use crate::host_firewall::{self, Passage};
+use crate::host_firewall::{self, Passage, TAG};
 use crate::links::{alias, vxlan};
 use crate::surroundings;
 
@@ -58,7 +58,10 @@ pub(super) async fn run(shared: Arc<Shared>, inputs: mpsc::Sender<Input>) {
 /// tables are in place.
 fn look_around(shared: &Shared) -> Result<bool, Error> {
     let passage = Passage {
-        links: vec![(alias::PREFIX, "pods"), (vxlan::PREFIX, "tunnels")],
+        tag: TAG.to_owned(),
+        links: [(alias::PREFIX, "pods"), (vxlan::PREFIX, "tunnels")]
+            .map(|(prefix, what)| (prefix.to_owned(), what))
+            .to_vec(),
         ranges: shared.config.pod_cidrs.clone(),
         tunnels: shared.tunnelled.borrow().then_some(vxlan::PORT),
     };
