@@ -173,6 +173,7 @@ fn sandbox(uid: &str) -> SandboxSpec {
         sysctls: BTreeMap::new(),
         qos: QosClass::BestEffort,
         resources: Resources::default(),
+        runtime_handler: None,
         labels: BTreeMap::new(),
     }
 }

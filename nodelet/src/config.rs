@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Taint;
 use peapod_api::k8s_openapi;
 use tokio::sync::watch;
 
+use crate::kubelet_config::KubeletConfiguration;
 use crate::make::etc::ClusterDns;
 use crate::runtime::Runtime;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub max_pods: u32,
     /// What is kept from pods, by resource (`cpu`, `memory`), as quantities.
     pub reserved: BTreeMap<String, String>,
+    /// What upstream's configuration of a kubelet says.
+    pub kubelet: KubeletConfiguration,
     /// The kubelet API; `None` for a node that is not to be asked (a hollow one).
     pub server: Option<ServerConfig>,
 }

@@ -14,9 +14,11 @@
 mod cleanup;
 pub mod config;
 pub mod core;
+mod dir_watch;
 pub mod error;
 pub mod eviction;
 pub mod images;
+pub mod kubelet_config;
 pub mod logs;
 pub mod make;
 pub mod node;
@@ -25,10 +27,12 @@ pub mod pods;
 pub mod probes;
 pub mod runtime;
 pub mod server;
+pub mod static_pods;
 mod tasks;
 pub mod volumes;
 
 pub use cleanup::cleanup;
 pub use config::{Config, ServerConfig, Serving};
 pub use error::Error;
+pub use kubelet_config::KubeletConfiguration;
 pub use tasks::run;

@@ -38,6 +38,11 @@ impl Layout {
         self.root.join("containerd")
     }
 
+    /// The node agent's settings, when the node has any: a `KubeletConfiguration`.
+    pub fn kubelet_config(&self) -> PathBuf {
+        self.root.join("kubelet.yaml")
+    }
+
     /// The node agent's pods and their volumes.
     pub fn node(&self) -> PathBuf {
         self.root.join("node")

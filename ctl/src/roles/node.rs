@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Taint;
 use peapod_api::attach::PodNetwork;
 use peapod_netd::{DnsConfig, Netd};
+use peapod_nodelet::KubeletConfiguration;
 use peapod_nodelet::make::etc::ClusterDns;
 use peapod_nodelet::runtime::containerd::Containerd;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,25 @@ pub async fn start_netd(
     Ok(Netd::start(client, config, tasks.shutdown.clone()).await?)
 }
 
+/// Reads the node agent's settings, where the node has any.
+fn kubelet_config(path: &Path) -> Result<KubeletConfiguration> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(KubeletConfiguration::default());
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let config: KubeletConfiguration = serde_saphyr::from_str(&text)
+        .with_context(|| format!("{} is no KubeletConfiguration", path.display()))?;
+    match config.check() {
+        Ok(()) => Ok(config),
+        Err(why) => bail!("{}: {why}", path.display()),
+    }
+}
+
 /// Runs the node agent in this process.
 pub async fn spawn_nodelet(
     client: kube::Client,
@@ -132,6 +152,7 @@ pub async fn spawn_nodelet(
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         max_pods: MAX_PODS,
         reserved: Default::default(),
+        kubelet: kubelet_config(&layout.kubelet_config())?,
         server: Some(server),
     };
     let stop = tasks.shutdown.clone();

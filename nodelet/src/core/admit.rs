@@ -30,6 +30,54 @@ pub fn admit<'a>(
     ports_free(pod, others)
 }
 
+/// Sysctls that touch nobody but the pod.
+const SAFE_SYSCTLS: [&str; 13] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_notsent_lowat",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Checks the sysctls of a pod: safe ones, and those that this node allows beside them (names, or
+/// prefixes with `*`).
+pub fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Refusal> {
+    let spec = spec::of(pod);
+    let declared = spec
+        .security_context
+        .as_ref()
+        .and_then(|s| s.sysctls.as_ref());
+    for sysctl in declared.into_iter().flatten() {
+        let name = sysctl.name.replace('/', ".");
+        let listed = allowed
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == *pattern,
+            });
+        let host = spec.host_network == Some(true) && name.starts_with("net.")
+            || spec.host_ipc == Some(true) && name.starts_with("kernel.");
+        let why = match (host, listed || SAFE_SYSCTLS.contains(&name.as_str())) {
+            (false, true) => continue,
+            (true, _) => "not allowed with host namespaces",
+            (false, false) => "not allowlisted",
+        };
+        return Err(Refusal {
+            reason: "SysctlForbidden".to_owned(),
+            message: format!("forbidden sysctl: {name:?} {why}"),
+        });
+    }
+    Ok(())
+}
+
 /// Judges whether the node can give a pod that it runs what the pod now asks for.
 pub fn resize<'a>(
     pod: &Pod,
@@ -214,6 +262,33 @@ mod tests {
         match admit(pod, &node(), others.iter()) {
             Ok(()) => "admitted".to_owned(),
             Err(refusal) => format!("{}: {}", refusal.reason, refusal.message),
+        }
+    }
+
+    #[test]
+    fn sysctls_of_the_pod_only() {
+        let allowed = ["kernel.msg*".to_owned(), "net.core.somaxconn".to_owned()];
+        let check = |name: &str, host: bool| {
+            let pod = pod(json!({"containers": [], "hostNetwork": host,
+                "securityContext": {"sysctls": [{"name": name, "value": "1"}]}}));
+            sysctls(&pod, &allowed).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(check("kernel.shm_rmid_forced", false), Ok(()));
+        assert_eq!(check("kernel/msgmax", false), Ok(()));
+        assert_eq!(check("net.core.somaxconn", false), Ok(()));
+        for (name, host, why) in [
+            ("net.core.somaxconnx", false, "not allowlisted"),
+            ("vm.swappiness", false, "not allowlisted"),
+            (
+                "net.ipv4.tcp_rmem",
+                true,
+                "not allowed with host namespaces",
+            ),
+        ] {
+            assert_eq!(
+                check(name, host),
+                Err(format!("forbidden sysctl: \"{name}\" {why}"))
+            );
         }
     }
 

@@ -17,6 +17,7 @@ mod pressure;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::limits::LocalUsage;
@@ -24,6 +25,7 @@ pub use self::pressure::Shortage;
 
 use self::pressure::Candidate;
 use crate::core::{Kind, spec_of, view};
+use crate::images::collect::{Collector, Disk};
 use crate::node::{conditions, facts};
 use crate::pods::worker::Message;
 use crate::pods::{Context, Entry, Table};
@@ -32,13 +34,20 @@ use crate::runtime::ContainerId;
 /// Between two looks, as the kubelet's housekeeping.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Looks between two collections of images: five minutes, as the kubelet's.
+const COLLECT_EVERY: u64 = 30;
+
 /// Watches over the node's pods until it is dropped.
 pub async fn run(context: Arc<Context>, table: Table) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reclaimed = false;
-    loop {
+    let mut images = Collector::default();
+    for count in 0_u64.. {
         look.tick().await;
+        if count % COLLECT_EVERY == 0 {
+            collect(&context, &mut images).await;
+        }
         for entry in table.all() {
             if let Some(message) = over_limit(&context, &entry).await {
                 evict(&entry, message).await;
@@ -53,6 +62,41 @@ pub async fn run(context: Arc<Context>, table: Table) {
             }
             Some(shortage) => relieve(&context, &table, shortage).await,
             None => reclaimed = false,
+        }
+    }
+}
+
+/// Removes images that have been unused for long, or that the disk has no room for.
+async fn collect(context: &Context, collector: &mut Collector) {
+    let (images, containers) = match (
+        context.images.list().await,
+        context.runtime.containers().await,
+    ) {
+        (Ok(images), Ok(containers)) => (images, containers),
+        (Err(error), _) | (_, Err(error)) => {
+            return tracing::debug!(%error, "images cannot be looked at");
+        }
+    };
+    let used = containers
+        .into_iter()
+        .map(|container| container.image_id)
+        .collect();
+    let left = facts::left(&context.config.data_dir);
+    let disk = Disk {
+        size: left.disk_size_bytes,
+        free: left.disk_bytes,
+    };
+    let chosen = collector.choose(
+        &images,
+        &used,
+        disk,
+        &context.config.kubelet,
+        Timestamp::now(),
+    );
+    for id in chosen {
+        match context.images.remove(&id).await {
+            Ok(()) => tracing::info!(image = id, "removed an image that nobody uses"),
+            Err(error) => tracing::warn!(image = id, %error, "cannot remove an image"),
         }
     }
 }

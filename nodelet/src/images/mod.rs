@@ -17,6 +17,7 @@
 
 pub mod archive;
 pub mod assemble;
+pub mod collect;
 pub mod content;
 pub mod manifest;
 pub mod pull;

@@ -7,22 +7,19 @@
 
 use std::fs;
 use std::io::{self, SeekFrom};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::Stream;
 use jiff::Timestamp;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::fs::File;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::sync::CancellationToken;
 
 use super::file::rotated;
 use super::format::{self, LINE_MAX};
-use crate::runtime::sys;
+use crate::dir_watch::Watch;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -322,41 +319,6 @@ fn successor(path: &Path, inode: u64) -> io::Result<PathBuf> {
         .into_iter()
         .nth(next)
         .unwrap_or_else(|| path.to_path_buf()))
-}
-
-/// Tells of changes in a directory.
-struct Watch {
-    inotify: AsyncFd<OwnedFd>,
-}
-
-// === impl Watch ===
-
-impl Watch {
-    fn new(dir: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVE;
-        inotify.add_watch(dir, changes)?;
-        Ok(Self {
-            inotify: sys::wake_on_input(OwnedFd::from(inotify))?,
-        })
-    }
-
-    /// Waits for a change; several may be reported as one.
-    async fn changed(&mut self) -> io::Result<()> {
-        let mut events = [0; 4096];
-        let mut ready = self.inotify.readable().await?;
-        loop {
-            // What changed does not matter: the reader looks for itself.
-            match nix::unistd::read(ready.get_inner(), &mut events) {
-                Ok(_) => {}
-                Err(nix::Error::EAGAIN) => {
-                    ready.clear_ready();
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Parts<'a> {
     pub attempt: u32,
     /// The image, present on the node.
     pub image: &'a Image,
+    /// The OCI runtime of its pod, if it is not the default.
+    pub runtime_handler: Option<String>,
     /// The runtime's ID of the container that it targets, if it does.
     pub target: Option<ContainerId>,
     /// Its environment, from [`super::env::build`].
@@ -81,7 +83,7 @@ pub fn container(parts: Parts) -> Result<ContainerSpec, Missing> {
         log_path: Some(parts.log_path),
         labels: BTreeMap::from([(LABEL_IMAGE.to_owned(), image_name)]),
         pid_of: parts.target,
-        runtime_handler: None,
+        runtime_handler: parts.runtime_handler,
         env,
     })
 }
@@ -116,6 +118,7 @@ mod tests {
                 id: "sha256:1".into(),
                 ..Image::default()
             },
+            runtime_handler: None,
             target: None,
             env: vec![("A".into(), "1".into())],
             mounts: vec![mount("/data/deep"), mount("/data")],

@@ -32,6 +32,11 @@ pub fn pod(spec: &PodSpec) -> Resources {
             limits.insert(name.to_owned(), sum);
         }
     }
+    for (name, more) in qos::amounts(spec.overhead.as_ref()) {
+        if let Some(limit) = limits.get_mut(&name) {
+            *limit = limit.plus(more);
+        }
+    }
     kernel(&requests, &limits)
 }
 
@@ -145,5 +150,11 @@ mod tests {
         assert_eq!(pod(&spec(json!({}))).memory_limit_bytes, None);
         let both = pod(&spec(json!({"limits": {"memory": "5Mi"}})));
         assert_eq!(both.memory_limit_bytes, Some(15 << 20));
+        let mut heavy = spec(json!({"limits": {"memory": "5Mi"}}));
+        let overhead = json!({"memory": "7Mi", "cpu": "1"});
+        heavy.overhead = serde_json::from_value(overhead).unwrap();
+        let heavy = pod(&heavy);
+        assert_eq!(heavy.memory_limit_bytes, Some(22 << 20));
+        assert_eq!((heavy.cpu_shares, heavy.cpu_quota_us), (Some(1024), None));
     }
 }

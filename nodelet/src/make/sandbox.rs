@@ -81,6 +81,7 @@ pub fn sandbox(pod: &Pod, domain: &str) -> SandboxSpec {
             .collect(),
         qos: resources::qos_class(spec),
         resources: resources::pod(spec),
+        runtime_handler: None,
         labels: BTreeMap::new(),
     }
 }

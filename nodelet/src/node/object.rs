@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -125,8 +125,20 @@ fn status(config: &Config, facts: &Facts, runtime: &RuntimeInfo, port: Option<u1
             system_uuid: facts.system_uuid.clone(),
             ..NodeSystemInfo::default()
         }),
+        runtime_handlers: Some(handlers(runtime)),
         ..NodeStatus::default()
     }
+}
+
+/// The OCI runtimes that a RuntimeClass may name; the first, without a name, is the default.
+fn handlers(runtime: &RuntimeInfo) -> Vec<NodeRuntimeHandler> {
+    let names = std::iter::once(String::new()).chain(runtime.handlers.iter().cloned());
+    names
+        .map(|name| NodeRuntimeHandler {
+            name: Some(name),
+            features: None,
+        })
+        .collect()
 }
 
 /// The images for the status, the largest first.

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
 use peapod_api::attach::{AttachRequest, DetachRequest};
+use peapod_api::k8s_openapi;
 
 use super::context::{PLACE_TIMEOUT, START_TIMEOUT};
 use super::{Context, Entry, images, resize, signals, start};
@@ -165,11 +169,14 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
 
 async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>, bool), String> {
     let pod = entry.pod();
-    let spec = sandbox::sandbox(&pod, &context.config.cluster_dns.domain);
+    let mut spec = sandbox::sandbox(&pod, &context.config.cluster_dns.domain);
     let before = entry.sandbox.lock().clone();
     let fresh = !before.as_ref().is_some_and(|sandbox| sandbox.alive);
     if before.is_some() && fresh {
         release_sandbox(context, entry).await?;
+    }
+    if fresh {
+        spec.runtime_handler = runtime_handler(context, &pod).await?;
     }
     let made = context
         .runtime
@@ -192,6 +199,25 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
         .await
         .map_err(|e| e.to_string())?;
     Ok((reply.ips, fresh))
+}
+
+/// The OCI runtime that the pod's RuntimeClass names; `None` for the node's default.
+async fn runtime_handler(context: &Context, pod: &Pod) -> Result<Option<String>, String> {
+    let Some(class) = spec_of(pod).runtime_class_name.as_deref() else {
+        return Ok(None);
+    };
+    let api: Api<RuntimeClass> = Api::all(context.client.clone());
+    let found = api.get(class).await;
+    let handler = found
+        .map_err(|error| format!("RuntimeClass \"{class}\": {error}"))?
+        .handler;
+    match context.runtime.has_handler(&handler) {
+        true => Ok(Some(handler)),
+        false => Err(format!(
+            "no runtime for \"{handler}\" is configured: RuntimeClass \"{class}\" needs a program \
+             of this name on the node"
+        )),
+    }
 }
 
 /// Disconnects a pod and removes its namespaces.

@@ -13,11 +13,13 @@ use parking_lot::Mutex;
 use peapod_api::k8s_openapi;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::worker::{INBOX_MAX, Message, Worker};
 use super::{Context, Entry, Table, observe, orphans};
 use crate::core::{Action, Machine, Observed, admit};
 use crate::runtime::{self, RuntimeEvent, Sandbox};
+use crate::static_pods::{manifest, mirror, source};
 use crate::volumes::token::Tokens;
 
 /// After the runtime did not say what it has.
@@ -40,12 +42,26 @@ pub struct Manager {
     listed: Option<Vec<Pod>>,
     /// Whether what no pod owns has been looked for.
     swept: bool,
+    /// The static pods that there should be.
+    static_pods: source::Pods,
+    _source: Option<AbortOnDropHandle<()>>,
+    sets: Option<mpsc::Receiver<source::Pods>>,
 }
 
 impl Manager {
     /// A manager whose pods are found in `table`.
     pub fn new(context: Arc<Context>, table: Table) -> Self {
+        let (mut source, mut sets) = (None, None);
+        if let Some(path) = context.config.kubelet.static_pod_path.clone() {
+            let (sender, receiver) = mpsc::channel(1);
+            let follow = source::follow(path, context.config.node_name.clone(), sender);
+            source = Some(AbortOnDropHandle::new(tokio::spawn(follow)));
+            sets = Some(receiver);
+        }
         Self {
+            static_pods: source::Pods::new(),
+            _source: source,
+            sets,
             context,
             table,
             workers: JoinSet::new(),
@@ -62,6 +78,11 @@ impl Manager {
             tracing::warn!(%error, "cannot take stock of the node's containers; trying again");
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        // They are here whatever the API says, and are admitted first.
+        if let Some(sets) = &mut self.sets {
+            let set = sets.recv().await.unwrap_or_default();
+            self.manifests(set).await;
+        }
         let api: Api<Pod> = Api::all(self.context.client.clone());
         let fields = format!("spec.nodeName={}", self.context.config.node_name);
         let config = watcher::Config::default().fields(&fields).streaming_lists();
@@ -74,6 +95,7 @@ impl Manager {
                     Err(error) => tracing::debug!(%error, "watch of the node's pods broke off"),
                 },
                 event = events.recv() => self.happened(event).await,
+                Some(set) = next_set(&mut self.sets) => self.manifests(set).await,
                 Some(uid) = self.workers.join_next() => self.ended(uid),
             }
         }
@@ -104,10 +126,13 @@ impl Manager {
                 self.listed_all(pods).await;
             }
             watcher::Event::Apply(pod) => self.desired(pod).await,
-            watcher::Event::Delete(pod) => {
-                let uid = pod.uid().unwrap_or_default();
-                self.send(&uid, Message::Gone).await;
-            }
+            watcher::Event::Delete(pod) => match manifest::mirrored(&pod) {
+                Some(uid) => self.send(uid, Message::MirrorGone).await,
+                None => {
+                    let uid = pod.uid().unwrap_or_default();
+                    self.send(&uid, Message::Gone).await;
+                }
+            },
         }
     }
 
@@ -127,12 +152,22 @@ impl Manager {
             )
         });
         let uids: HashSet<String> = pods.iter().filter_map(ResourceExt::uid).collect();
+        let copies: HashSet<String> = pods
+            .iter()
+            .filter_map(|pod| manifest::mirrored(pod).map(str::to_owned))
+            .collect();
         for pod in pods {
             self.desired(pod).await;
         }
         for entry in self.table.all() {
-            if !uids.contains(&entry.uid) {
-                self.send(&entry.uid, Message::Gone).await;
+            match manifest::is_static(&entry.pod()) {
+                true if !copies.contains(&entry.uid) => {
+                    self.send(&entry.uid, Message::MirrorGone).await;
+                }
+                false if !uids.contains(&entry.uid) => {
+                    self.send(&entry.uid, Message::Gone).await;
+                }
+                _ => {}
             }
         }
         if !self.swept {
@@ -144,6 +179,10 @@ impl Manager {
     }
 
     async fn desired(&mut self, mut pod: Pod) {
+        if let Some(uid) = manifest::mirrored(&pod) {
+            let stands = self.table.get(uid).is_some();
+            return self.mirror(pod, stands).await;
+        }
         // Nothing reads them, and they are a third of the object.
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
@@ -193,7 +232,9 @@ impl Manager {
         }
         let occupants = self.table.occupants();
         let node = self.context.node.borrow().clone();
-        let admitted = admit::admit(pod, &node, occupants.iter().map(Arc::as_ref));
+        let allowed = &self.context.config.kubelet.allowed_unsafe_sysctls;
+        let admitted = admit::admit(pod, &node, occupants.iter().map(Arc::as_ref))
+            .and_then(|()| admit::sysctls(pod, allowed));
         let mut machine = match admitted {
             Ok(()) => Machine::new(pod.clone(), now),
             Err(refusal) => {
@@ -207,6 +248,42 @@ impl Manager {
         };
         let actions = machine.handle(crate::core::Event::Desired(pod.clone()), now);
         (machine, actions)
+    }
+
+    // === static pods ===
+
+    /// The complete set of manifests.
+    async fn manifests(&mut self, set: source::Pods) {
+        for entry in self.table.all() {
+            if manifest::is_static(&entry.pod()) && !set.contains_key(&entry.uid) {
+                self.send(&entry.uid, Message::Retired).await;
+            }
+        }
+        self.static_pods = set;
+        self.begin_static();
+    }
+
+    /// Begins the static pods that are not here; one whose predecessor of the same name still ends
+    /// waits for it.
+    fn begin_static(&mut self) {
+        for (uid, pod) in self.static_pods.clone() {
+            let namespace = pod.namespace().unwrap_or_default();
+            let free = self.table.find(&namespace, &pod.name_any()).is_none();
+            if free && self.table.get(&uid).is_none() {
+                self.begin(uid, Arc::new(pod));
+            }
+        }
+    }
+
+    /// The API's copy of a static pod: one that is to go, or is of no manifest, is removed; if the
+    /// pod stands it is made anew.
+    async fn mirror(&self, copy: Pod, stands: bool) {
+        if stands && copy.metadata.deletion_timestamp.is_none() {
+            return;
+        }
+        if let Err(error) = mirror::remove(&self.context.client, &copy).await {
+            tracing::warn!(pod = copy.name_any(), %error, "cannot remove a static pod's copy");
+        }
     }
 
     // === the runtime ===
@@ -254,8 +331,19 @@ impl Manager {
 
     fn ended(&mut self, worker: Result<String, tokio::task::JoinError>) {
         match worker {
-            Ok(uid) => self.table.remove(&uid),
+            Ok(uid) => {
+                self.table.remove(&uid);
+                self.begin_static();
+            }
             Err(error) => tracing::error!(%error, "the worker of a pod broke off"),
         }
+    }
+}
+
+/// The next set of static pods; never, without a source.
+async fn next_set(sets: &mut Option<mpsc::Receiver<source::Pods>>) -> Option<source::Pods> {
+    match sets {
+        Some(sets) => sets.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ use peapod_api::k8s_openapi;
 use serde_json::{Map, Value, json};
 
 use crate::core::is_own_condition;
+use crate::static_pods::{manifest, mirror};
 
 /// Fields that must be taken away explicitly when they are no longer set.
 const VANISHING: [&str; 6] = [
@@ -102,13 +103,24 @@ fn pods(client: &Client, pod: &Pod) -> Api<Pod> {
     Api::namespaced(client.clone(), namespace)
 }
 
-/// Writes a pod's status.
+/// Writes a pod's status; of a static pod, that of the API's copy, which is made when it is missing.
 pub async fn status(
     client: &Client,
     pod: &Pod,
     old: Option<&PodStatus>,
     new: &PodStatus,
 ) -> Reported {
+    let copy;
+    let pod = match manifest::is_static(pod) {
+        true => match mirror::ensure(client, pod).await {
+            Ok(made) => {
+                copy = made;
+                &copy
+            }
+            Err(error) => return Reported::Failed(error),
+        },
+        false => pod,
+    };
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let patch = Patch::Strategic(patch(uid, old, new));
@@ -122,6 +134,9 @@ pub async fn status(
 
 /// Removes a pod of which nothing is left on the node.
 pub async fn delete(client: &Client, pod: &Pod) -> Reported {
+    if manifest::is_static(pod) {
+        return reported(mirror::forget(client, pod).await);
+    }
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let params = DeleteParams {
         grace_period_seconds: Some(0),

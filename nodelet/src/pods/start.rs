@@ -18,6 +18,7 @@ use crate::make::expand::expand_with;
 use crate::make::{self, Missing, env, sandbox};
 use crate::objects::References;
 use crate::runtime::{ContainerId, ContainerSpec, Image, Mount, Propagation};
+use crate::static_pods::manifest;
 use crate::volumes::{Located, subpath};
 
 /// Most services whose variables a container gets.
@@ -165,6 +166,7 @@ async fn prepare(
         container: &container,
         attempt,
         image: &image,
+        runtime_handler: entry.runtime_handler(),
         target,
         env,
         mounts,
@@ -214,6 +216,9 @@ async fn present_image(
 /// The services that a container hears of in its environment.
 async fn services(context: &Context, pod: &Pod) -> Result<Vec<Service>, StartFault> {
     let namespace = pod.namespace().unwrap_or_default();
+    if manifest::is_static(pod) {
+        return Ok(Vec::new());
+    }
     let links = spec_of(pod).enable_service_links != Some(false);
     let list = async |namespace: &str, params: ListParams| {
         let api: Api<Service> = Api::namespaced(context.client.clone(), namespace);

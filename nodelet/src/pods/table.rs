@@ -58,6 +58,12 @@ impl Entry {
         }
     }
 
+    /// The OCI runtime that its containers use, if it is not the node's default.
+    pub fn runtime_handler(&self) -> Option<String> {
+        let sandbox = self.sandbox.lock();
+        sandbox.as_ref()?.spec.runtime_handler.clone()
+    }
+
     /// Where its network namespace is pinned; `None` with the host's network, or before it is
     /// made.
     pub fn netns(&self) -> Option<PathBuf> {

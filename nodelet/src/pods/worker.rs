@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +26,7 @@ use super::{Context, Entry, actions, observe};
 use crate::core::{Action, Event, Exit, Machine, Observed, find_container, view};
 use crate::objects::Changes;
 use crate::runtime::ContainerId;
+use crate::static_pods::manifest;
 
 /// Messages that may wait for a worker; it never does anything long itself.
 pub const INBOX_MAX: usize = 64;
@@ -37,6 +39,10 @@ pub enum Message {
     Desired(Arc<Pod>),
     /// The API has the pod no longer.
     Gone,
+    /// The API has the copy of this static pod no longer.
+    MirrorGone,
+    /// The manifest of this static pod is gone.
+    Retired,
     /// The node cannot keep the pod; the sentence says why.
     Evict(String),
     /// A container ended.
@@ -137,12 +143,24 @@ impl Worker {
                 self.gone = true;
                 self.feed(Event::Gone);
             }
+            Message::MirrorGone => self.written = None,
+            Message::Retired => self.retire(),
             Message::Evict(message) => self.feed(Event::Evicted(message)),
             Message::Exited(exit) => self.ended(exit),
             Message::Reconciled(observed, as_of) => {
                 self.feed(Event::Reconciled { observed, as_of });
             }
         }
+    }
+
+    /// Ends a static pod as the API's deletion ends another.
+    fn retire(&mut self) {
+        let mut pod = Pod::clone(&self.entry.pod());
+        if pod.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+        self.feed(Event::Desired(Arc::new(pod)));
     }
 
     /// Whether what the downward API shows has changed.
@@ -214,7 +232,11 @@ impl Worker {
                 self.writing = false;
                 match reported {
                     Reported::Failed(error) => self.retry("remove the pod", &error),
-                    Reported::Done | Reported::PodGone => self.deleted = true,
+                    Reported::Done | Reported::PodGone => {
+                        self.deleted = true;
+                        // Nobody tells of the end of what the API never had.
+                        self.gone |= manifest::is_static(&self.entry.pod());
+                    }
                 }
             }
             Err(error) => {

@@ -158,6 +158,7 @@ impl Runtime for Hollow {
             name: "hollow".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             oci_runtime: "none".into(),
+            handlers: Vec::new(),
             cgroup_v2: true,
             image_dir: PathBuf::from("/"),
         })
@@ -427,6 +428,7 @@ mod tests {
             sysctls: BTreeMap::new(),
             qos: super::super::QosClass::BestEffort,
             resources: Resources::default(),
+            runtime_handler: None,
             labels: BTreeMap::new(),
         }
     }

@@ -148,6 +148,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Succeeds when the runtime answers; the node's Ready condition stands on it.
     async fn ready(&self) -> Result<()>;
 
+    /// Whether pods may ask for this OCI runtime by a RuntimeClass.
+    fn has_handler(&self, _handler: &str) -> bool {
+        true
+    }
+
     /// Pins the pod's namespaces and makes its cgroup. With the network namespace made, and
     /// nothing in it but an interface `lo` that is up.
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox>;

@@ -67,6 +67,9 @@ pub struct SandboxSpec {
     pub qos: QosClass,
     /// Limits of the whole pod.
     pub resources: Resources,
+    /// OCI runtime to use for its containers, instead of the node's default.
+    #[serde(default)]
+    pub runtime_handler: Option<String>,
     /// Kept with the sandbox for the caller.
     pub labels: BTreeMap<String, String>,
 }
@@ -419,6 +422,8 @@ pub struct RuntimeInfo {
     pub version: String,
     /// OCI runtime (`runc`, `crun`).
     pub oci_runtime: String,
+    /// OCI runtimes that pods may ask for by a RuntimeClass.
+    pub handlers: Vec<String>,
     /// Whether the host has the unified cgroup hierarchy.
     pub cgroup_v2: bool,
     /// Where images and snapshots are stored, for the disk's figures.

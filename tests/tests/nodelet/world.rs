@@ -165,6 +165,7 @@ impl World {
             resolv_conf: "/etc/resolv.conf".into(),
             max_pods: 110,
             reserved: BTreeMap::new(),
+            kubelet: peapod_nodelet::KubeletConfiguration::default(),
             server: Some(self.kubelet_api()),
         };
         let client = self.server.client("system:node:n1", &["system:nodes"]);

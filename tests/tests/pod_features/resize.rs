@@ -45,7 +45,7 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// The first number of a limit in the kernel: CPU quota of 100 ms, or memory in bytes.
-fn limit(group: &str, resource: &str) -> Result<i64> {
+pub fn limit(group: &str, resource: &str) -> Result<i64> {
     let root = Path::new("/sys/fs/cgroup");
     let v2 = root.join("cgroup.controllers").exists();
     let (root, file) = match (v2, resource) {

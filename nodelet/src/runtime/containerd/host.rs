@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::runtime::cgroups::Cgroups;
@@ -181,6 +181,27 @@ fn read_in_layer(layer: &Path, name: &str) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     file.take(ACCOUNTS_MAX).read_to_end(&mut bytes)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The OCI runtimes that containerd's runc shim can use and that people install.
+const OCI_RUNTIMES: [&str; 3] = ["crun", "runc", "youki"];
+
+/// Those that this machine has.
+pub fn oci_runtimes() -> Vec<String> {
+    let present = OCI_RUNTIMES.iter().filter(|name| is_program(name));
+    present.map(|name| (*name).to_owned()).collect()
+}
+
+/// Whether a name, not a path, is a program that can be found.
+pub fn is_program(name: &str) -> bool {
+    let plain = !name.is_empty() && !name.contains('/');
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    plain && std::env::split_paths(&path).any(|dir| is_executable(&dir.join(name)))
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

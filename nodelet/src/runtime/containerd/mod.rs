@@ -316,6 +316,7 @@ impl Runtime for Containerd {
             name: "containerd".to_owned(),
             version: self.shared.client.version().await?,
             oci_runtime: oci_runtime.clone(),
+            handlers: host::oci_runtimes(),
             cgroup_v2: self.shared.cgroups.is_v2(),
             image_dir: private.unwrap_or_else(|| Path::new("/var/lib/containerd").into()),
         })
@@ -323,6 +324,10 @@ impl Runtime for Containerd {
 
     async fn ready(&self) -> Result<()> {
         self.shared.client.version().await.map(drop)
+    }
+
+    fn has_handler(&self, handler: &str) -> bool {
+        handler == self.shared.config.oci_runtime || host::is_program(handler)
     }
 
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<Sandbox> {

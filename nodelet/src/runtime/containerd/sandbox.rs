@@ -365,6 +365,7 @@ mod tests {
             sysctls: BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())]),
             qos: QosClass::BestEffort,
             resources: Resources::default(),
+            runtime_handler: None,
             labels: BTreeMap::new(),
         }
     }

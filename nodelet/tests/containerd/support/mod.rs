@@ -236,6 +236,7 @@ pub fn sandbox(uid: &str) -> SandboxSpec {
         sysctls: BTreeMap::new(),
         qos: QosClass::BestEffort,
         resources: Resources::default(),
+        runtime_handler: None,
         labels: BTreeMap::new(),
     }
 }

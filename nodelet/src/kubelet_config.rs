@@ -1,0 +1,183 @@
+//! The settings of a node agent that Kubernetes has names for: the part of upstream's
+//! `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`) that is honoured here. What is not
+//! known is refused, not ignored.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// `KubeletConfiguration`, each field as upstream has it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubeletConfiguration {
+    /// `kubelet.config.k8s.io/v1beta1`
+    api_version: String,
+    /// `KubeletConfiguration`
+    kind: String,
+    /// Directory of manifests of pods that run here without the API, or one such file.
+    pub static_pod_path: Option<PathBuf>,
+    /// Patterns of sysctls that pods may set beside the safe ones: names, or prefixes with `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Used part of the disk, in percent, from which on images that nobody uses are removed.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: Percent,
+    /// Used part of the disk, in percent, down to which they are.
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: Percent,
+    /// How long an image stays at least after it was last used (Go's notation).
+    #[serde(rename = "imageMinimumGCAge")]
+    pub image_minimum_gc_age: Duration,
+    /// How long an image stays at most while nobody uses it; 0 for ever.
+    #[serde(rename = "imageMaximumGCAge")]
+    pub image_maximum_gc_age: Duration,
+}
+
+/// 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u8")]
+pub struct Percent(pub u8);
+
+/// A length of time as Go writes it: `1h30m`, `90s`, `0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Duration(pub std::time::Duration);
+
+// === impl KubeletConfiguration ===
+
+impl Default for KubeletConfiguration {
+    fn default() -> Self {
+        Self {
+            api_version: "kubelet.config.k8s.io/v1beta1".to_owned(),
+            kind: "KubeletConfiguration".to_owned(),
+            static_pod_path: None,
+            allowed_unsafe_sysctls: Vec::new(),
+            image_gc_high_threshold_percent: Percent(85),
+            image_gc_low_threshold_percent: Percent(80),
+            image_minimum_gc_age: Duration(std::time::Duration::from_secs(120)),
+            image_maximum_gc_age: Duration::default(),
+        }
+    }
+}
+
+impl KubeletConfiguration {
+    /// What contradicts itself.
+    pub fn check(&self) -> Result<(), String> {
+        if self.kind != "KubeletConfiguration" {
+            return Err(format!(
+                "it is a {:?}, not a KubeletConfiguration",
+                self.kind
+            ));
+        }
+        if self.api_version != "kubelet.config.k8s.io/v1beta1" {
+            let version = &self.api_version;
+            return Err(format!(
+                "its apiVersion is {version:?}, not kubelet.config.k8s.io/v1beta1"
+            ));
+        }
+        let (high, low) = (
+            self.image_gc_high_threshold_percent.0,
+            self.image_gc_low_threshold_percent.0,
+        );
+        if low >= high {
+            return Err(format!(
+                "imageGCLowThresholdPercent {low} must be less than imageGCHighThresholdPercent {high}"
+            ));
+        }
+        let longest = self.image_maximum_gc_age.0;
+        if !longest.is_zero() && longest <= self.image_minimum_gc_age.0 {
+            return Err("imageMaximumGCAge must be longer than imageMinimumGCAge".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl TryFrom<u8> for Percent {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        match number {
+            0..=100 => Ok(Self(number)),
+            _ => Err(format!("{number} is no percentage")),
+        }
+    }
+}
+
+impl TryFrom<String> for Duration {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no length of time such as 2m or 1h30m");
+        if text == "0" {
+            return Ok(Self::default());
+        }
+        let mut total = std::time::Duration::ZERO;
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+            let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
+            let units = &rest[digits..];
+            let end = units.find(|c: char| c.is_ascii_digit());
+            let (unit, after) = units.split_at(end.unwrap_or(units.len()));
+            let unit = match unit {
+                "h" => std::time::Duration::from_secs(3600),
+                "m" => std::time::Duration::from_secs(60),
+                "s" => std::time::Duration::from_secs(1),
+                "ms" => std::time::Duration::from_millis(1),
+                _ => return Err(wrong()),
+            };
+            total += unit.checked_mul(number).ok_or_else(wrong)?;
+            rest = after;
+        }
+        match text.is_empty() {
+            true => Err(wrong()),
+            false => Ok(Self(total)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<KubeletConfiguration, String> {
+        let parsed: KubeletConfiguration =
+            serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        parsed.check().map(|()| parsed)
+    }
+
+    #[test]
+    fn upstreams_names_and_defaults() {
+        let text = "
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+staticPodPath: /etc/kubernetes/manifests
+allowedUnsafeSysctls: ['kernel.msg*', net.core.somaxconn]
+imageGCHighThresholdPercent: 70
+imageGCLowThresholdPercent: 60
+imageMinimumGCAge: 1h30m
+";
+        let parsed = parse(text).unwrap();
+        assert_eq!(
+            parsed.static_pod_path,
+            Some("/etc/kubernetes/manifests".into())
+        );
+        assert_eq!(parsed.image_minimum_gc_age.0.as_secs(), 5400);
+        assert_eq!(parsed.image_gc_high_threshold_percent, Percent(70));
+        assert_eq!(parse("{}").unwrap(), KubeletConfiguration::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, said) in [
+            ("imageGCHighThresholdPercent: 101", "101 is no percentage"),
+            ("imageGCHighThresholdPercent: 10", "must be less than"),
+            ("imageMinimumGCAge: soon", "is no length of time"),
+            ("imageMaximumGCAge: 1m", "must be longer"),
+            ("kind: Pod", "not a KubeletConfiguration"),
+            ("memorySwap: {}", "memorySwap"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}
