@@ -1,4 +1,4 @@
-//! Compiles the first process of shared PID namespaces (`reaper/reaper.rs`) to a static program of
+//! Makes code of the device plugin API (`proto/`, by `protoc`), and compiles the first process of shared PID namespaces (`reaper/reaper.rs`) to a static program of
 //! about one kilobyte, which the node agent carries and starts from memory.
 
 use std::env;
@@ -19,7 +19,14 @@ const FLAGS: [&str; 9] = [
 ];
 
 fn main() {
+    println!("cargo::rerun-if-changed=proto/deviceplugin.proto");
     println!("cargo::rerun-if-changed=reaper/reaper.rs");
+    tonic_prost_build::compile_protos("proto/deviceplugin.proto")
+        .expect("proto/deviceplugin.proto compiles; is protoc installed (protobuf-compiler)?");
+    compile_reaper();
+}
+
+fn compile_reaper() {
     let var = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     let mut rustc = Command::new(var("RUSTC"));
     rustc

@@ -9,7 +9,11 @@
 //!                      Message │  (one worker for each pod)
 //!                        ┌─────▼────┐   Table    ┌────────┐
 //!                        │ workers  │ ─────────► │ server │ ◄── API server: logs, exec ...
-//!                        └──────────┘            └────────┘
+//!                        └────┬─────┘            └────────┘
+//!                             ▼ give
+//!                        ┌──────────┐ counts ┌────────┐
+//!    device plugins ───► │ devices  │ ─────► │ keeper │
+//!                        └──────────┘        └────────┘
 //! ```
 //!
 //! All end with the future of [`run`]; containers run on.
@@ -24,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::devices::{Devices, registration};
 use crate::error::Error;
 use crate::eviction;
 use crate::node::keeper::{self, Keeper};
@@ -59,6 +64,7 @@ pub async fn run(
     let port = server.as_ref().map(Server::port);
     let (node, watched) = watch::channel(Arc::new(keeper::describe(&config, port).await));
     let table = Table::default();
+    let devices = Arc::new(Devices::open(config.data_dir.join("device-plugins")));
     let context = Arc::new(Context {
         client: client.clone(),
         runtime: config.runtime.clone(),
@@ -69,6 +75,7 @@ pub async fn run(
         prober: Prober::new().map_err(Error::Prober)?,
         node: watched,
         limits: Limits::default(),
+        devices: devices.clone(),
         table: table.clone(),
         admission: Mutex::default(),
         room: watch::Sender::new(()),
@@ -84,7 +91,9 @@ pub async fn run(
     if let Some(server) = server {
         tasks.spawn(server.run(context.clone(), table.clone()));
     }
-    tasks.spawn(Keeper::new(config, client, network, node).run());
+    let counts = devices.counts();
+    tasks.spawn(registration::run(devices));
+    tasks.spawn(Keeper::new(config, client, network, node, counts).run());
     tasks.spawn(eviction::run(context.clone(), table.clone()));
     tasks.spawn(Manager::new(context, table).run());
     tokio::select! {

@@ -9,7 +9,7 @@ use peapod_api::k8s_openapi;
 use super::expand::expand_with;
 use super::{Missing, resources, security};
 use crate::core::spec_of;
-use crate::runtime::{ContainerId, ContainerSpec, Image, Mount};
+use crate::runtime::{ContainerId, ContainerSpec, Device, Image, Mount};
 
 /// Label of a container: `spec.image` that it was made from.
 pub const LABEL_IMAGE: &str = "nodelet.peapod.dev/image";
@@ -33,6 +33,8 @@ pub struct Parts<'a> {
     pub env: Vec<(String, String)>,
     /// Its mounts, in place on the node.
     pub mounts: Vec<Mount>,
+    /// Devices of the host.
+    pub devices: Vec<Device>,
     /// Where it logs to.
     pub log_path: PathBuf,
     /// Where local seccomp profiles are.
@@ -69,7 +71,7 @@ pub fn container(parts: Parts) -> Result<ContainerSpec, Missing> {
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         user: security::user(spec, container, &image.config)?,
         mounts: in_order(parts.mounts),
-        devices: Vec::new(),
+        devices: parts.devices,
         resources: resources::container(container.resources.as_ref()),
         oom_score_adj: Some(resources::oom_score(
             spec,
@@ -122,6 +124,7 @@ mod tests {
             target: None,
             env: vec![("A".into(), "1".into())],
             mounts: vec![mount("/data/deep"), mount("/data")],
+            devices: Vec::new(),
             log_path: "/log".into(),
             seccomp_root: Path::new("/s"),
             node_memory_bytes: 1 << 30,

@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::conditions::{Health, conditions};
 use super::{facts, lease, object};
 use crate::config::Config;
+use crate::devices::pool::Counts;
 use crate::pods::notes::seconds_of;
 use crate::runtime::RuntimeEvent;
 
@@ -39,6 +40,8 @@ pub struct Keeper {
     runtime_fault: Option<String>,
     network_fault: Option<String>,
     reported: Option<(NodeStatus, Instant)>,
+    /// The devices that plugins bring.
+    devices: watch::Receiver<Counts>,
     /// Where the kubelet API is, of this run and not of one before.
     port: Option<u16>,
 }
@@ -57,6 +60,7 @@ impl Keeper {
         client: Client,
         network: Arc<dyn PodNetwork>,
         node: watch::Sender<Arc<Node>>,
+        devices: watch::Receiver<Counts>,
     ) -> Self {
         let port = node.borrow().status.as_ref().and_then(port_of);
         Self {
@@ -65,6 +69,7 @@ impl Keeper {
             client,
             network,
             node,
+            devices,
             runtime_fault: None,
             network_fault: Some(
                 "network plugin is not ready: no addresses for pods yet".to_owned(),
@@ -98,6 +103,7 @@ impl Keeper {
                     network_known = true;
                     self.network_fault = None;
                 }
+                Ok(()) = self.devices.changed() => {}
                 () = runtime_changed(&mut events) => self.check_runtime().await,
                 event = watched.try_next() => {
                     if let Ok(Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) = event {
@@ -214,9 +220,10 @@ impl Keeper {
             left: facts::left(&self.config.data_dir),
             faults: faults.into_iter().flatten().cloned().collect(),
         };
+        let devices = self.devices.borrow().clone();
         NodeStatus {
             conditions: Some(conditions(&health, now)),
-            ..described
+            ..object::with_devices(described, &devices)
         }
     }
 

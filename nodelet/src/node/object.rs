@@ -13,6 +13,7 @@ use peapod_api::{k8s_openapi, labels};
 
 use super::facts::Facts;
 use crate::config::Config;
+use crate::devices::pool::Counts;
 use crate::runtime::{Image, RuntimeInfo};
 
 /// The version of the Kubernetes API that this node speaks, which clients look for.
@@ -67,6 +68,20 @@ pub fn allocatable(facts: &Facts, max_pods: u32, reserved: &BTreeMap<String, Str
         }
     }
     all
+}
+
+/// A status with the devices that plugins bring; those that are gone are none, for what is not said
+/// stays in the API.
+pub fn with_devices(mut status: NodeStatus, counts: &Counts) -> NodeStatus {
+    for (name, (all, well)) in counts {
+        let number =
+            |count: usize| Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX)).to_text();
+        let capacity = status.capacity.get_or_insert_default();
+        capacity.insert(name.clone(), number(*all));
+        let allocatable = status.allocatable.get_or_insert_default();
+        allocatable.insert(name.clone(), number(*well));
+    }
+    status
 }
 
 /// The Node without its conditions and images.

@@ -239,6 +239,7 @@ async fn release_sandbox(context: &Context, entry: &Entry) -> Result<(), String>
 
 async fn tear_down(context: &Context, entry: &Entry, purge: bool) -> Result<(), String> {
     release_sandbox(context, entry).await?;
+    context.devices.release(&entry.uid).await;
     let pod_dir = context.pod_dir(&entry.uid);
     let dirs = match purge {
         true => vec![pod_dir, context.log_dir(&entry.pod())],

@@ -16,6 +16,7 @@ use super::notes::Notes;
 use crate::config::Config;
 use crate::core::qos::Amounts;
 use crate::core::{qos, spec_of};
+use crate::devices::Devices;
 use crate::make::fields::Place;
 use crate::objects::Objects;
 use crate::probes::Prober;
@@ -72,6 +73,8 @@ pub struct Context {
     pub node: watch::Receiver<Arc<Node>>,
     /// How many at once.
     pub limits: Limits,
+    /// What plugins bring.
+    pub devices: Arc<Devices>,
     /// All pods of the node.
     pub table: Table,
     /// Held while a pod is admitted or its allocation changes.

@@ -174,6 +174,7 @@ impl Manager {
             self.swept = true;
             let known: HashSet<String> = self.table.all().iter().map(|e| e.uid.clone()).collect();
             orphans::sweep(&self.context, &known).await;
+            self.context.devices.retain(&known).await;
             self.found = Found::default();
         }
     }

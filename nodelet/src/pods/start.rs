@@ -156,6 +156,8 @@ async fn prepare(
         Ok(mounts) => mounts.map_err(|e| StartFault::Config(e.to_string()))?,
         Err(error) => return Err(StartFault::Create(error.to_string())),
     };
+    let given = context.devices.give(&pod, &container).await;
+    let given = given.map_err(StartFault::Config)?;
     let target = target(entry, &pod, name)?;
     let memory = context
         .allocatable()
@@ -168,8 +170,9 @@ async fn prepare(
         image: &image,
         runtime_handler: entry.runtime_handler(),
         target,
-        env,
-        mounts,
+        env: given.env(env),
+        mounts: given.mounts(mounts),
+        devices: given.devices(),
         log_path,
         seccomp_root: &context.config.data_dir.join("seccomp"),
         node_memory_bytes: memory,

@@ -1,6 +1,7 @@
 //! What a pod may declare, over the whole system, by kubectl: a file for each field of features.
 
 mod declared;
+mod devices;
 mod node;
 mod processes;
 mod resize;
