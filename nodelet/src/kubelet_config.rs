@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::cpus::set::CpuSet;
+
 /// `KubeletConfiguration`, each field as upstream has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -27,9 +29,25 @@ pub struct KubeletConfiguration {
     /// How long an image stays at least after it was last used (Go's notation).
     #[serde(rename = "imageMinimumGCAge")]
     pub image_minimum_gc_age: Duration,
+    /// Whether containers may have CPUs for themselves.
+    pub cpu_manager_policy: CpuManagerPolicy,
+    /// CPUs that no container has for itself, and that are not given to pods.
+    #[serde(rename = "reservedSystemCPUs")]
+    pub reserved_system_cpus: CpuSet,
     /// How long an image stays at most while nobody uses it; 0 for ever.
     #[serde(rename = "imageMaximumGCAge")]
     pub image_maximum_gc_age: Duration,
+}
+
+/// `cpuManagerPolicy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuManagerPolicy {
+    /// All share all.
+    #[default]
+    None,
+    /// Containers of Guaranteed pods that ask for whole CPUs have them for themselves.
+    Static,
 }
 
 /// 0 to 100.
@@ -54,6 +72,8 @@ impl Default for KubeletConfiguration {
             image_gc_high_threshold_percent: Percent(85),
             image_gc_low_threshold_percent: Percent(80),
             image_minimum_gc_age: Duration(std::time::Duration::from_secs(120)),
+            cpu_manager_policy: CpuManagerPolicy::default(),
+            reserved_system_cpus: CpuSet::default(),
             image_maximum_gc_age: Duration::default(),
         }
     }
@@ -82,6 +102,14 @@ impl KubeletConfiguration {
             return Err(format!(
                 "imageGCLowThresholdPercent {low} must be less than imageGCHighThresholdPercent {high}"
             ));
+        }
+        let static_policy = self.cpu_manager_policy == CpuManagerPolicy::Static;
+        if static_policy && self.reserved_system_cpus.0.is_empty() {
+            return Err(
+                "cpuManagerPolicy static needs reservedSystemCPUs: somebody has to run what \
+                        has no CPUs of its own"
+                    .to_owned(),
+            );
         }
         let longest = self.image_maximum_gc_age.0;
         if !longest.is_zero() && longest <= self.image_minimum_gc_age.0 {
@@ -173,6 +201,8 @@ imageMinimumGCAge: 1h30m
             ("imageGCHighThresholdPercent: 10", "must be less than"),
             ("imageMinimumGCAge: soon", "is no length of time"),
             ("imageMaximumGCAge: 1m", "must be longer"),
+            ("cpuManagerPolicy: static", "needs reservedSystemCPUs"),
+            ("reservedSystemCPUs: first", "no set of CPUs"),
             ("kind: Pod", "not a KubeletConfiguration"),
             ("memorySwap: {}", "memorySwap"),
         ] {

@@ -14,6 +14,7 @@
 mod cleanup;
 pub mod config;
 pub mod core;
+pub mod cpus;
 pub mod devices;
 mod dir_watch;
 pub mod error;

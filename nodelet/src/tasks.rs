@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::cpus::Cpus;
 use crate::devices::{Devices, registration};
 use crate::error::Error;
 use crate::eviction;
@@ -75,6 +76,7 @@ pub async fn run(
         prober: Prober::new().map_err(Error::Prober)?,
         node: watched,
         limits: Limits::default(),
+        cpus: Cpus::open(&config.kubelet, config.data_dir.join("cpus.json")),
         devices: devices.clone(),
         table: table.clone(),
         admission: Mutex::default(),

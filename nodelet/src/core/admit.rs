@@ -30,6 +30,32 @@ pub fn admit<'a>(
     ports_free(pod, others)
 }
 
+/// Refuses a pod that wants AppArmor on a host that has none: it would run unconfined.
+pub fn apparmor(pod: &Pod, enabled: bool) -> Result<(), Refusal> {
+    let spec = spec::of(pod);
+    let of_pod = spec
+        .security_context
+        .as_ref()
+        .and_then(|s| s.app_armor_profile.as_ref());
+    let containers = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    let own = containers.filter_map(|c| c.security_context.as_ref()?.app_armor_profile.as_ref());
+    let confined = of_pod
+        .into_iter()
+        .chain(own)
+        .any(|profile| profile.type_ != "Unconfined");
+    if enabled || !confined {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: "AppArmor".to_owned(),
+        message: "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned(),
+    })
+}
+
 /// Sysctls that touch nobody but the pod.
 const SAFE_SYSCTLS: [&str; 13] = [
     "kernel.shm_rmid_forced",
@@ -263,6 +289,18 @@ mod tests {
             Ok(()) => "admitted".to_owned(),
             Err(refusal) => format!("{}: {}", refusal.reason, refusal.message),
         }
+    }
+
+    #[test]
+    fn nobody_runs_unconfined_by_surprise() {
+        let with = |kind: &str| {
+            pod(json!({"containers": [{"name": "a",
+                "securityContext": {"appArmorProfile": {"type": kind}}}]}))
+        };
+        assert_eq!(apparmor(&with("Unconfined"), false), Ok(()));
+        assert_eq!(apparmor(&with("RuntimeDefault"), true), Ok(()));
+        let refusal = apparmor(&with("RuntimeDefault"), false).unwrap_err();
+        assert_eq!(refusal.reason, "AppArmor");
     }
 
     #[test]

@@ -164,6 +164,11 @@ impl Machine {
         &self.ips
     }
 
+    /// When the node took the pod.
+    pub fn start_time(&self) -> Timestamp {
+        self.start_time
+    }
+
     /// Whether nothing of the pod is left on the node and it is to leave the API.
     pub fn finished(&self) -> bool {
         self.finished

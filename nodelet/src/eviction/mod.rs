@@ -14,6 +14,7 @@ mod limits;
 mod measure;
 mod pressure;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +46,9 @@ pub async fn run(context: Arc<Context>, table: Table) {
     let mut images = Collector::default();
     for count in 0_u64.. {
         look.tick().await;
-        if count % COLLECT_EVERY == 0 {
-            collect(&context, &mut images).await;
+        // Not at the first look: the node's pods may not be known yet.
+        if count % COLLECT_EVERY == 1 {
+            collect(&context, &table, &mut images).await;
         }
         for entry in table.all() {
             if let Some(message) = over_limit(&context, &entry).await {
@@ -67,7 +69,7 @@ pub async fn run(context: Arc<Context>, table: Table) {
 }
 
 /// Removes images that have been unused for long, or that the disk has no room for.
-async fn collect(context: &Context, collector: &mut Collector) {
+async fn collect(context: &Context, table: &Table, collector: &mut Collector) {
     let (images, containers) = match (
         context.images.list().await,
         context.runtime.containers().await,
@@ -77,10 +79,19 @@ async fn collect(context: &Context, collector: &mut Collector) {
             return tracing::debug!(%error, "images cannot be looked at");
         }
     };
-    let used = containers
-        .into_iter()
-        .map(|container| container.image_id)
-        .collect();
+    let mut used: BTreeSet<String> = containers.into_iter().map(|c| c.image_id).collect();
+    // A pod that waits has not used its images yet, but will.
+    for entry in table.all() {
+        let pod = entry.pod();
+        if !entry.machine.lock().occupies() {
+            continue;
+        }
+        for view in view(&pod) {
+            if let Ok(Some(image)) = context.images.get(view.image).await {
+                used.insert(image.id);
+            }
+        }
+    }
     let left = facts::left(&context.config.data_dir);
     let disk = Disk {
         size: left.disk_size_bytes,

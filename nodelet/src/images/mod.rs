@@ -24,6 +24,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod unpack;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::SeekFrom;
@@ -41,7 +42,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::lease::Lease;
 use crate::runtime::{
-    Error, Image, ImageError, ImageUsage, Images, Progress, ProgressEvent, PullRequest, Result,
+    Error, FsMount, Image, ImageError, ImageUsage, Images, Progress, ProgressEvent, PullRequest,
+    Result,
 };
 use archive::{Archive, ArchiveImage, Extent};
 use content::{Content, Opener};
@@ -442,6 +444,15 @@ impl Images for ContainerdImages {
             }
         }
         Ok(removed)
+    }
+
+    async fn open_view(&self, id: &str, pod_uid: &str, volume: &str) -> Result<Vec<FsMount>> {
+        let image = self.resolve(id).await?;
+        view::open(&self.client, &image.chain_id, pod_uid, volume).await
+    }
+
+    async fn close_views(&self, pod_uid: &str) -> Result<()> {
+        view::close(&self.client, pod_uid).await
     }
 
     async fn usage(&self) -> Result<ImageUsage> {

@@ -77,6 +77,11 @@ pub fn security(
     let profile = own
         .and_then(|c| c.seccomp_profile.as_ref())
         .or(pod.and_then(|p| p.seccomp_profile.as_ref()));
+    let app_armor = own
+        .and_then(|c| c.app_armor_profile.as_ref())
+        .or(pod.and_then(|p| p.app_armor_profile.as_ref()))
+        .filter(|profile| profile.type_ == "Localhost")
+        .and_then(|profile| profile.localhost_profile.clone());
     let bare = |list: Option<&Vec<String>>| -> Vec<String> {
         let list = list.into_iter().flatten();
         list.map(|name| name.strip_prefix("CAP_").unwrap_or(name).to_owned())
@@ -90,7 +95,7 @@ pub fn security(
         add_capabilities: bare(capabilities.and_then(|c| c.add.as_ref())),
         drop_capabilities: bare(capabilities.and_then(|c| c.drop.as_ref())),
         seccomp: seccomp(profile, seccomp_root)?,
-        apparmor_profile: None,
+        apparmor_profile: app_armor,
         unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
     })
 }

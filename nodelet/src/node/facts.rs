@@ -194,6 +194,12 @@ fn pretty_name(os_release: &str) -> String {
     line.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
+/// Whether the kernel enforces AppArmor profiles.
+pub fn apparmor() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.starts_with('Y'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

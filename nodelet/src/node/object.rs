@@ -51,8 +51,16 @@ pub fn capacity(facts: &Facts, max_pods: u32) -> Resources {
 }
 
 /// What pods may have of it.
-pub fn allocatable(facts: &Facts, max_pods: u32, reserved: &BTreeMap<String, String>) -> Resources {
+pub fn allocatable(
+    facts: &Facts,
+    max_pods: u32,
+    reserved: &BTreeMap<String, String>,
+    reserved_cpus: usize,
+) -> Resources {
     let mut all = capacity(facts, max_pods);
+    let cpus = usize::try_from(facts.cpus).unwrap_or(0);
+    let cpus = i64::try_from(cpus.saturating_sub(reserved_cpus)).unwrap_or(0);
+    all.insert("cpu".to_owned(), Quantity::from_units(cpus).to_text());
     let memory = facts.memory_bytes.saturating_sub(MEMORY_MARGIN_BYTES);
     all.insert("memory".to_owned(), bytes(memory));
     all.insert(
@@ -123,7 +131,12 @@ fn status(config: &Config, facts: &Facts, runtime: &RuntimeInfo, port: Option<u1
     NodeStatus {
         addresses: Some(ips.chain([name]).collect()),
         capacity: Some(capacity(facts, config.max_pods)),
-        allocatable: Some(allocatable(facts, config.max_pods, &config.reserved)),
+        allocatable: Some(allocatable(
+            facts,
+            config.max_pods,
+            &config.reserved,
+            config.kubelet.reserved_system_cpus.0.len(),
+        )),
         daemon_endpoints: port.map(|port| NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: port.into() }),
         }),
@@ -181,9 +194,9 @@ mod tests {
             ..Facts::default()
         };
         let reserved = BTreeMap::from([("cpu".to_owned(), "500m".to_owned())]);
-        let all = allocatable(&facts, 110, &reserved);
+        let all = allocatable(&facts, 110, &reserved, 1);
         let text = |name: &str| all[name].0.as_str();
-        assert_eq!((text("cpu"), text("pods")), ("3500m", "110"));
+        assert_eq!((text("cpu"), text("pods")), ("2500m", "110"));
         let memory = Quantity::try_from(&all["memory"]).unwrap();
         assert_eq!(memory.units(), (8 << 30) - (100 << 20));
     }

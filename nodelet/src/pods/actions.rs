@@ -147,7 +147,9 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
     references.settled().await.map_err(|e| e.to_string())?;
     let ips = entry.machine.lock().ips().to_vec();
     let place = context.place(&pod, &ips);
+    let views = images::views(context, entry).await?;
     let sources = Sources {
+        images: &views,
         client: &context.client,
         references: &references,
         tokens: &entry.tokens,
@@ -174,6 +176,9 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
     let fresh = !before.as_ref().is_some_and(|sandbox| sandbox.alive);
     if before.is_some() && fresh {
         release_sandbox(context, entry).await?;
+    }
+    if spec_of(&pod).host_users == Some(false) {
+        return Err("hostUsers: false: this node's runtime has no user namespaces".to_owned());
     }
     if fresh {
         spec.runtime_handler = runtime_handler(context, &pod).await?;
@@ -240,6 +245,9 @@ async fn release_sandbox(context: &Context, entry: &Entry) -> Result<(), String>
 async fn tear_down(context: &Context, entry: &Entry, purge: bool) -> Result<(), String> {
     release_sandbox(context, entry).await?;
     context.devices.release(&entry.uid).await;
+    let runtime = context.runtime.as_ref();
+    context.cpus.release(runtime, &entry.uid).await;
+    context.prober.counts.forget(&entry.uid);
     let pod_dir = context.pod_dir(&entry.uid);
     let dirs = match purge {
         true => vec![pod_dir, context.log_dir(&entry.pod())],
@@ -251,7 +259,17 @@ async fn tear_down(context: &Context, entry: &Entry, purge: bool) -> Result<(), 
     removed
         .await
         .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())
+        .map_err(|e| e.to_string())?;
+    if spec_of(&entry.pod())
+        .volumes
+        .iter()
+        .flatten()
+        .any(|v| v.image.is_some())
+    {
+        let closed = context.images.close_views(&entry.uid).await;
+        closed.map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 async fn run_hook(

@@ -16,6 +16,7 @@ use super::notes::Notes;
 use crate::config::Config;
 use crate::core::qos::Amounts;
 use crate::core::{qos, spec_of};
+use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::make::fields::Place;
 use crate::objects::Objects;
@@ -73,6 +74,8 @@ pub struct Context {
     pub node: watch::Receiver<Arc<Node>>,
     /// How many at once.
     pub limits: Limits,
+    /// Who has CPUs for itself.
+    pub cpus: Cpus,
     /// What plugins bring.
     pub devices: Arc<Devices>,
     /// All pods of the node.

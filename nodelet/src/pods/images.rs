@@ -1,5 +1,6 @@
 //! Has the image of a container: by its pull policy, with its pod's credentials.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use base64::Engine;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Context, Entry};
 use crate::core::{Event, ImageFault, ImageRef, Note, Severity, find_container, spec_of};
-use crate::runtime::{self, Credential, Image, ImageError, PullRequest, Quiet};
+use crate::runtime::{self, Credential, FsMount, Image, ImageError, PullRequest, Quiet};
 
 /// The policy of a container: as declared, or by its tag.
 fn policy(declared: Option<&str>, image: &str) -> &'static str {
@@ -61,12 +62,62 @@ async fn try_ensure(
         .as_ref()
         .and_then(|c| c.image.as_deref())
         .unwrap_or_default();
+    let (found, message) = have(context, entry, &pod, Some(name), declared, image).await?;
+    Ok((image_ref(&found, image), message))
+}
+
+/// Views of the images that are volumes of a pod, each with its image present.
+pub async fn views(
+    context: &Context,
+    entry: &Entry,
+) -> Result<BTreeMap<String, Vec<FsMount>>, String> {
+    let pod = entry.pod();
+    let mut views = BTreeMap::new();
+    for volume in spec_of(&pod).volumes.iter().flatten() {
+        let Some(source) = &volume.image else {
+            continue;
+        };
+        // Mounted already: what is pulled again meanwhile is for other pods.
+        if entry.located.lock().contains_key(&volume.name) {
+            views.insert(volume.name.clone(), Vec::new());
+            continue;
+        }
+        let of_volume = |why: &dyn std::fmt::Display| {
+            format!(
+                "MountVolume.SetUp failed for volume \"{}\" : {why}",
+                volume.name
+            )
+        };
+        let reference = source.reference.as_deref().unwrap_or_default();
+        let policy = source.pull_policy.as_deref();
+        let (image, _) = have(context, entry, &pod, None, policy, reference)
+            .await
+            .map_err(|fault| of_volume(&format!("{}: {}", fault.reason, fault.message)))?;
+        let view = context
+            .images
+            .open_view(&image.id, &entry.uid, &volume.name)
+            .await
+            .map_err(|error| of_volume(&error))?;
+        views.insert(volume.name.clone(), view);
+    }
+    Ok(views)
+}
+
+/// Has an image by its pull policy, for a container of a name or for a volume.
+async fn have(
+    context: &Context,
+    entry: &Entry,
+    pod: &Pod,
+    name: Option<&str>,
+    declared: Option<&str>,
+    image: &str,
+) -> Result<(Image, String), ImageFault> {
     let policy = policy(declared, image);
     if policy != "Always" {
         let found = context.images.get(image).await.map_err(|e| fault(&e))?;
         if let Some(found) = found {
             let message = format!("Container image \"{image}\" already present on machine");
-            return Ok((image_ref(&found, image), message));
+            return Ok((found, message));
         }
         if policy == "Never" {
             return Err(ImageFault {
@@ -77,16 +128,16 @@ async fn try_ensure(
             });
         }
     }
-    pull(context, entry, &pod, name, image).await
+    pull(context, entry, pod, name, image).await
 }
 
 async fn pull(
     context: &Context,
     entry: &Entry,
     pod: &Pod,
-    name: &str,
+    name: Option<&str>,
     image: &str,
-) -> Result<(ImageRef, String), ImageFault> {
+) -> Result<(Image, String), ImageFault> {
     let waiting = Instant::now();
     let Ok(_permit) = context.limits.pulls.acquire().await else {
         return Err(ImageFault {
@@ -100,7 +151,7 @@ async fn pull(
             severity: Severity::Normal,
             reason: "Pulling",
             message: format!("Pulling image \"{image}\""),
-            container: Some(name.to_owned()),
+            container: name.map(str::to_owned),
         },
     );
     let request = PullRequest {
@@ -120,7 +171,7 @@ async fn pull(
         waiting.elapsed().as_secs_f64(),
         pulled.size_bytes
     );
-    Ok((image_ref(&pulled, image), message))
+    Ok((pulled, message))
 }
 
 fn fault(error: &runtime::Error) -> ImageFault {

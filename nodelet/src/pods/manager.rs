@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::worker::{INBOX_MAX, Message, Worker};
 use super::{Context, Entry, Table, observe, orphans};
 use crate::core::{Action, Machine, Observed, admit};
+use crate::node::facts;
 use crate::runtime::{self, RuntimeEvent, Sandbox};
 use crate::static_pods::{manifest, mirror, source};
 use crate::volumes::token::Tokens;
@@ -175,6 +176,8 @@ impl Manager {
             let known: HashSet<String> = self.table.all().iter().map(|e| e.uid.clone()).collect();
             orphans::sweep(&self.context, &known).await;
             self.context.devices.retain(&known).await;
+            let runtime = self.context.runtime.as_ref();
+            self.context.cpus.retain(runtime, &known).await;
             self.found = Found::default();
         }
     }
@@ -235,7 +238,8 @@ impl Manager {
         let node = self.context.node.borrow().clone();
         let allowed = &self.context.config.kubelet.allowed_unsafe_sysctls;
         let admitted = admit::admit(pod, &node, occupants.iter().map(Arc::as_ref))
-            .and_then(|()| admit::sysctls(pod, allowed));
+            .and_then(|()| admit::sysctls(pod, allowed))
+            .and_then(|()| admit::apparmor(pod, facts::apparmor()));
         let mut machine = match admitted {
             Ok(()) => Machine::new(pod.clone(), now),
             Err(refusal) => {

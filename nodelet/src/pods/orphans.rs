@@ -58,6 +58,8 @@ async fn remove(context: &Context, uid: &str, pod: Option<PodRef>) -> Result<(),
         .map_err(|e| e.to_string())?;
     let dir = context.pod_dir(uid);
     let removed = tokio::task::spawn_blocking(move || place::remove(&dir)).await;
+    let closed = context.images.close_views(uid).await;
+    closed.map_err(|e| e.to_string())?;
     removed
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())

@@ -10,6 +10,12 @@ use crate::runtime::{ContainerId, Resources};
 
 /// Judges whether the node can give a pod what is desired, and allocates it.
 pub fn judge(context: &Context, entry: &Entry) -> Judgement {
+    if context.cpus.has(&entry.uid) {
+        return Judgement::Infeasible(
+            "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy"
+                .to_owned(),
+        );
+    }
     // One at a time: what is found free must be free when it is allocated.
     let _admission = context.admission.lock();
     let node = context.node.borrow().clone();

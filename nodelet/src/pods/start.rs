@@ -163,7 +163,11 @@ async fn prepare(
         .allocatable()
         .get("memory")
         .map_or(i64::MAX, |memory| memory.units());
-    make::container::container(Parts {
+    let cpus = context
+        .cpus
+        .assign(context.runtime.as_ref(), &pod, &container);
+    let cpus = cpus.await.map_err(StartFault::Config)?;
+    let mut spec = make::container::container(Parts {
         pod: &pod,
         container: &container,
         attempt,
@@ -177,7 +181,9 @@ async fn prepare(
         seccomp_root: &context.config.data_dir.join("seccomp"),
         node_memory_bytes: memory,
     })
-    .map_err(config)
+    .map_err(config)?;
+    spec.resources.cpuset_cpus = cpus;
+    Ok(spec)
 }
 
 /// The container that an ephemeral one targets, which must run.

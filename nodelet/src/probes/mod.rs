@@ -2,6 +2,7 @@
 //!
 //! When to ask, and what a row of answers means, is [`crate::core`]'s affair.
 
+pub mod counts;
 mod grpc;
 mod http;
 mod tcp;
@@ -25,6 +26,8 @@ const MESSAGE_MAX: usize = 1024;
 /// Runs probes and hooks.
 pub struct Prober {
     http: http::Client,
+    /// What came of the probes so far.
+    pub counts: counts::Counts,
 }
 
 impl Prober {
@@ -32,6 +35,7 @@ impl Prober {
     pub fn new() -> Result<Self, reqwest::Error> {
         Ok(Self {
             http: http::client()?,
+            counts: counts::Counts::default(),
         })
     }
 
@@ -57,13 +61,15 @@ impl Prober {
             return Outcome::Success;
         };
         let _permit = context.limits.probes.acquire().await;
-        match self.ask(context, &container, ip, id, probe).await {
+        let outcome = match self.ask(context, &container, ip, id, probe).await {
             Ok(()) => Outcome::Success,
             Err(mut message) => {
                 crop(&mut message);
                 Outcome::Failure(message)
             }
-        }
+        };
+        self.counts.record(pod, &container.name, kind, &outcome);
+        outcome
     }
 
     async fn ask(

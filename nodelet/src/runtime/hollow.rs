@@ -16,9 +16,9 @@ use tokio::sync::broadcast;
 
 use super::{
     Container, ContainerId, ContainerSpec, ContainerState, Error, ExecOutput, ExecSpec, Exit,
-    ExitReason, Image, ImageError, ImageUsage, Images, NamespaceMode, Progress, ProgressEvent,
-    PullRequest, Resources, Result, Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec,
-    Stats, Streams,
+    ExitReason, FsMount, Image, ImageError, ImageUsage, Images, NamespaceMode, Progress,
+    ProgressEvent, PullRequest, Resources, Result, Runtime, RuntimeEvent, RuntimeInfo, Sandbox,
+    SandboxSpec, Stats, Streams,
 };
 
 /// Events that a slow listener may fall behind by before it has to list again.
@@ -387,6 +387,14 @@ impl Images for Hollow {
             .lock()
             .images
             .retain(|name, image| name != reference && image.id != reference);
+        Ok(())
+    }
+
+    async fn open_view(&self, _id: &str, _pod_uid: &str, _volume: &str) -> Result<Vec<FsMount>> {
+        Ok(Vec::new())
+    }
+
+    async fn close_views(&self, _pod_uid: &str) -> Result<()> {
         Ok(())
     }
 

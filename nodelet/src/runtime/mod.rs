@@ -254,6 +254,13 @@ pub trait Images: Send + Sync + 'static {
     /// removed.
     async fn prune(&self, keep: &[String]) -> Result<Vec<Image>>;
 
+    /// What to mount, read-only, so that a pod sees the files of an image (its ID) in a volume. May
+    /// be repeated.
+    async fn open_view(&self, id: &str, pod_uid: &str, volume: &str) -> Result<Vec<FsMount>>;
+
+    /// Lets go of what [`Images::open_view`] gave to a pod; nothing of it may be mounted any more.
+    async fn close_views(&self, pod_uid: &str) -> Result<()>;
+
     /// Bytes that images and snapshots occupy, and inodes when known.
     async fn usage(&self) -> Result<ImageUsage>;
 }

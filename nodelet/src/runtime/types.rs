@@ -205,6 +205,17 @@ pub struct Mount {
     pub propagation: Propagation,
 }
 
+/// A file system to mount: what `mount` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsMount {
+    /// Type of the file system (`overlay`, `bind`).
+    pub kind: String,
+    /// What to mount.
+    pub source: String,
+    /// Options.
+    pub options: Vec<String>,
+}
+
 /// A device of the host inside the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -11,11 +11,14 @@
 //! It listens on the node's InternalIP only, and answers no one but who shows a certificate of
 //! the cluster's CA that is the API server's or an administrator's ([`tls`]).
 
+mod cadvisor;
 pub mod channels;
 pub mod dial;
 pub mod exec;
 pub mod exec_spdy;
 pub mod logs;
+mod metrics;
+mod net_dev;
 pub mod port_forward;
 pub mod stats;
 pub mod tls;
@@ -202,6 +205,8 @@ fn router(shared: Shared) -> Router {
         )
         .route("/stats/summary", get(stats::summary))
         .route("/metrics/resource", get(stats::resource))
+        .route("/metrics/cadvisor", get(stats::cadvisor))
+        .route("/metrics/probes", get(stats::probes))
         .with_state(shared)
 }
 

@@ -1,5 +1,7 @@
-//! What pods and the node use: `/stats/summary` as JSON, `/metrics/resource` for Prometheus.
+//! What pods and the node use: `/stats/summary` as JSON; `/metrics/resource`, `/metrics/cadvisor` and
+//! `/metrics/probes` for Prometheus.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use axum::extract::State;
@@ -8,53 +10,114 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Shared;
-use crate::core::view;
+use super::metrics::Family;
+use super::net_dev::{self, Interface};
+use super::{Shared, cadvisor};
+use crate::core::spec_of;
 use crate::node::facts;
-use crate::runtime::{ContainerId, Stats};
+use crate::runtime::{Container, ContainerState, Stats};
 
 /// What one pod uses.
-struct PodUsage {
-    namespace: String,
-    name: String,
-    uid: String,
-    total: Stats,
-    containers: Vec<(String, Stats)>,
+#[derive(Clone, Debug, Default)]
+pub struct PodUsage {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// When it came to the node.
+    pub started_at: Timestamp,
+    /// The whole pod.
+    pub total: Stats,
+    /// Its running containers.
+    pub containers: Vec<ContainerUsage>,
+    /// Its interfaces; none with the host's network.
+    pub interfaces: Vec<Interface>,
+}
+
+/// What one container uses.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerUsage {
+    /// Name in the pod.
+    pub name: String,
+    /// The runtime's ID.
+    pub id: String,
+    /// What the pod calls its image.
+    pub image: String,
+    /// When its process started.
+    pub started_at: Timestamp,
+    /// What it uses.
+    pub stats: Stats,
 }
 
 async fn usages(shared: &Shared) -> Vec<PodUsage> {
     let runtime = &shared.context.runtime;
+    let mut running: HashMap<String, Vec<(Container, Timestamp, u32)>> = HashMap::new();
+    for container in runtime.containers().await.unwrap_or_default() {
+        if let ContainerState::Running { started_at, pid } = container.state {
+            let of_pod = running.entry(container.pod_uid.clone()).or_default();
+            of_pod.push((container, started_at, pid));
+        }
+    }
     let mut usages = Vec::new();
     for entry in shared.table.all() {
         let pod = entry.pod();
         let Ok(total) = runtime.sandbox_stats(&entry.uid).await else {
             continue;
         };
-        let running: Vec<(String, String)> = {
-            let machine = entry.machine.lock();
-            let names = view(&pod).filter(|view| machine.runs(view.name));
-            names
-                .filter_map(|view| {
-                    let id = machine.container_id(view.name, false)?;
-                    Some((view.name.to_owned(), id.to_owned()))
-                })
-                .collect()
-        };
-        let mut containers = Vec::new();
-        for (name, id) in running {
-            if let Ok(stats) = runtime.container_stats(&ContainerId(id)).await {
-                containers.push((name, stats));
-            }
-        }
-        usages.push(PodUsage {
+        let mut usage = PodUsage {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: entry.uid.clone(),
+            started_at: entry.machine.lock().start_time(),
             total,
-            containers,
-        });
+            ..PodUsage::default()
+        };
+        let of_pod = running.remove(&entry.uid).unwrap_or_default();
+        if spec_of(&pod).host_network != Some(true)
+            && let Some((_, _, pid)) = of_pod.first()
+        {
+            let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev"));
+            usage.interfaces = net_dev::parse(&table.unwrap_or_default());
+        }
+        for (container, started_at, _) in of_pod {
+            if let Ok(stats) = runtime.container_stats(&container.id).await {
+                usage.containers.push(ContainerUsage {
+                    name: container.name,
+                    id: container.id.0,
+                    image: container.image,
+                    started_at,
+                    stats,
+                });
+            }
+        }
+        usages.push(usage);
     }
     usages
+}
+
+/// Usage under cAdvisor's names.
+pub async fn cadvisor(State(shared): State<Shared>) -> Response {
+    let facts = facts::facts(&shared.context.config.data_dir);
+    let machine = cadvisor::Machine {
+        cpus: facts.cpus,
+        memory_bytes: facts.memory_bytes,
+    };
+    text(cadvisor::render(machine, &usages(&shared).await))
+}
+
+/// What came of the probes.
+pub async fn probes(State(shared): State<Shared>) -> Response {
+    let mut family = Family::new("prober_probe_total", "counter");
+    for count in shared.context.prober.counts.all() {
+        family.add(count.labels.into(), count.count as f64);
+    }
+    text(family.render())
+}
+
+fn text(metrics: String) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics).into_response()
 }
 
 fn cpu(now: Timestamp, stats: &Stats) -> Value {
@@ -67,18 +130,37 @@ fn memory(now: Timestamp, stats: &Stats) -> Value {
         "pageFaults": stats.page_faults, "majorPageFaults": stats.major_page_faults})
 }
 
+/// The first interface is the pod's own; the others are told of beside it.
+fn network(now: Timestamp, interfaces: &[Interface]) -> Value {
+    let all: Vec<Value> = interfaces
+        .iter()
+        .map(|interface| {
+            json!({"name": interface.name,
+                "rxBytes": interface.received.bytes, "rxErrors": interface.received.errors,
+                "txBytes": interface.sent.bytes, "txErrors": interface.sent.errors})
+        })
+        .collect();
+    let mut network = all.first().cloned().unwrap_or_else(|| json!({"name": ""}));
+    network["time"] = json!(now.to_string());
+    network["interfaces"] = Value::Array(all);
+    network
+}
+
 /// The summary that `kubectl top` and autoscalers are made from.
 pub async fn summary(State(shared): State<Shared>) -> Response {
     let now = Timestamp::now();
     let node = node_usage();
     let mut pods = Vec::new();
     for usage in usages(&shared).await {
-        let containers = usage.containers.iter().map(|(name, stats)| {
-            json!({"name": name, "cpu": cpu(now, stats), "memory": memory(now, stats)})
+        let containers = usage.containers.iter().map(|container| {
+            json!({"name": container.name, "startTime": container.started_at.to_string(),
+                "cpu": cpu(now, &container.stats), "memory": memory(now, &container.stats)})
         });
         pods.push(json!({
             "podRef": {"name": usage.name, "namespace": usage.namespace, "uid": usage.uid},
+            "startTime": usage.started_at.to_string(),
             "cpu": cpu(now, &usage.total), "memory": memory(now, &usage.total),
+            "network": network(now, &usage.interfaces),
             "process_stats": {"process_count": usage.total.pids},
             "containers": containers.collect::<Vec<_>>(),
         }));
@@ -109,8 +191,7 @@ fn node_usage() -> Stats {
 
 /// Usage under the kubelet's metric names.
 pub async fn resource(State(shared): State<Shared>) -> Response {
-    let text = render(&node_usage(), &usages(&shared).await);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    text(render(&node_usage(), &usages(&shared).await))
 }
 
 fn render(node: &Stats, usages: &[PodUsage]) -> String {
@@ -133,7 +214,8 @@ fn render(node: &Stats, usages: &[PodUsage]) -> String {
     let containers = |value: fn(&Stats) -> f64| -> Vec<(String, f64)> {
         let mut lines = Vec::new();
         for pod in usages {
-            for (name, stats) in &pod.containers {
+            for container in &pod.containers {
+                let (name, stats) = (&container.name, &container.stats);
                 let labels = format!(
                     "{{container=\"{name}\",namespace=\"{}\",pod=\"{}\"}}",
                     pod.namespace, pod.name
@@ -186,8 +268,30 @@ mod tests {
             name: "web".into(),
             uid: "u".into(),
             total: stats,
-            containers: vec![("app".into(), stats)],
+            containers: vec![ContainerUsage {
+                name: "app".into(),
+                id: "c1".into(),
+                image: "img".into(),
+                started_at: Timestamp::UNIX_EPOCH,
+                stats,
+            }],
+            interfaces: net_dev::parse("eth0: 5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0"),
+            started_at: Timestamp::UNIX_EPOCH,
         };
+        let machine = cadvisor::Machine {
+            cpus: 2,
+            memory_bytes: 1 << 30,
+        };
+        let under = cadvisor::render(machine, std::slice::from_ref(&usage));
+        let of_pod = "container=\"\",id=\"/kubepods/podu\",image=\"\",name=\"\",namespace=\"ns\",pod=\"web\"";
+        for line in [
+            format!("container_cpu_usage_seconds_total{{{of_pod}}} 1.5"),
+            "container_memory_working_set_bytes{container=\"app\",id=\"/kubepods/podu/c1\",image=\"img\",name=\"c1\",namespace=\"ns\",pod=\"web\"} 2048".to_owned(),
+            format!("container_network_transmit_bytes_total{{{of_pod},interface=\"eth0\"}} 7"),
+            "machine_cpu_cores 2".to_owned(),
+        ] {
+            assert!(under.lines().any(|found| found == line), "{line}\n{under}");
+        }
         let text = render(&stats, &[usage]);
         for line in [
             "container_cpu_usage_seconds_total{container=\"app\",namespace=\"ns\",pod=\"web\"} 1.5",

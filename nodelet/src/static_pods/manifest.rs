@@ -24,7 +24,7 @@ const UID_LENGTH: usize = 32;
 pub fn parse(text: &str, node: &str) -> Result<Pod, String> {
     let mut pod: Pod = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     let name = pod.metadata.name.clone().unwrap_or_default();
-    if name.is_empty() || !pod.spec.as_ref().is_some_and(|s| !s.containers.is_empty()) {
+    if name.is_empty() || spec_of(&pod).containers.is_empty() {
         return Err("a static pod needs metadata.name and spec.containers".to_owned());
     }
     let foreign = api_reference(&pod);

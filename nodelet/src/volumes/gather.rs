@@ -1,5 +1,7 @@
 //! Asks the API for what a pod's volumes refer to, and resolves it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolume, Pod, ProjectedVolumeSource, ServiceAccountTokenProjection,
@@ -14,6 +16,7 @@ use super::{Content, Error, Volume, claim, empty_dir, host_path};
 use crate::core::spec_of;
 use crate::make::fields::Place;
 use crate::objects::References;
+use crate::runtime::FsMount;
 
 /// Where answers come from.
 #[derive(Clone, Copy)]
@@ -26,6 +29,8 @@ pub struct Sources<'a> {
     pub tokens: &'a Tokens,
     /// The pod's place.
     pub place: &'a Place,
+    /// Views of the images that are volumes, by the volume's name.
+    pub images: &'a BTreeMap<String, Vec<FsMount>>,
 }
 
 /// A pod's volumes, resolved, and when they must be rendered again.
@@ -75,6 +80,11 @@ async fn resolve(
             payload,
             in_memory: true,
         });
+    }
+    if declared.image.is_some() {
+        let view = sources.images.get(&declared.name);
+        let view = view.ok_or("its image is not present")?;
+        return Ok(Content::Image(view.clone()));
     }
     files(pod, declared, sources)
 }

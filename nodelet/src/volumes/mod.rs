@@ -12,6 +12,7 @@ pub mod claim;
 pub mod empty_dir;
 pub mod gather;
 pub mod host_path;
+pub mod image;
 pub mod local_class;
 pub mod mounts;
 pub mod ownership;
@@ -24,6 +25,8 @@ pub mod token;
 use std::path::PathBuf;
 
 use payload::Payload;
+
+use crate::runtime::FsMount;
 
 /// Why a volume is not in place.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,8 @@ pub enum Content {
     },
     /// A directory that a PersistentVolume stands for.
     Claim(claim::Claim),
+    /// The files of an image.
+    Image(Vec<FsMount>),
 }
 
 /// Where a volume is on the node.

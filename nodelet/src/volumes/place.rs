@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 use peapod_api::k8s_openapi;
 
-use super::{Content, Error, Located, Volume, atomic, empty_dir, host_path, mounts, ownership};
+use super::{
+    Content, Error, Located, Volume, atomic, empty_dir, host_path, image, mounts, ownership,
+};
 use crate::core::spec_of;
 
 /// The group that may use the volumes, and when what is there already is given to it.
@@ -86,6 +88,11 @@ fn place_one(pod_dir: &Path, volume: &Volume, group: Group, stamp: &str) -> Resu
                 mounts::tmpfs(&dir, None, 0o755)?;
             }
             atomic::write(&dir, payload, group.id, stamp)?;
+            (dir, true)
+        }
+        Content::Image(view) => {
+            let dir = dir_of(pod_dir, "image", name);
+            image::place(view, &dir)?;
             (dir, true)
         }
         Content::Claim(claim) => {

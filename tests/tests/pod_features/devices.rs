@@ -12,6 +12,7 @@ use peapod_nodelet::devices::api::registration_client::RegistrationClient;
 use peapod_nodelet::devices::api::*;
 use peapod_tests::{Cluster, wait};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
@@ -126,25 +127,37 @@ impl DevicePlugin for Widgets {
     }
 }
 
-/// A plugin that serves and has registered; dropping it ends it.
-struct Running(tokio::task::JoinHandle<()>);
+/// A plugin that serves and has registered, in a runtime of its own; dropping it ends it with all its
+/// connections.
+struct Running(Option<Runtime>);
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Running {
+    fn start(dir: &Path, widgets: Widgets) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        runtime.block_on(start(dir, widgets))?;
+        Ok(Self(Some(runtime)))
     }
 }
 
-async fn start(dir: &Path, widgets: Widgets) -> Result<Running> {
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn start(dir: &Path, widgets: Widgets) -> Result<()> {
     let socket = dir.join("widget.sock");
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListenerStream::new(UnixListener::bind(&socket)?);
     let serve = tonic::transport::Server::builder()
         .add_service(DevicePluginServer::new(widgets))
         .serve_with_incoming(listener);
-    let running = Running(tokio::spawn(async move {
-        let _ = serve.await;
-    }));
+    tokio::spawn(serve);
     let path = dir.join("kubelet.sock");
     let connector = tower::service_fn(move |_: tonic::transport::Uri| {
         let path = path.clone();
@@ -163,7 +176,7 @@ async fn start(dir: &Path, widgets: Widgets) -> Result<Running> {
         options: None,
     };
     RegistrationClient::new(channel).register(request).await?;
-    Ok(running)
+    Ok(())
 }
 
 fn pod(name: &str, count: u32) -> String {
@@ -173,7 +186,7 @@ apiVersion: v1
 kind: Pod
 metadata: {{name: {name}}}
 spec:
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 1
   containers:
   - name: c
     image: busybox:test
@@ -187,10 +200,6 @@ spec:
 
 #[test]
 fn a_plugin_brings_devices() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
     let cluster = Cluster::up()?;
     cluster.load_busybox()?;
     let dir = cluster.data_dir().join("node/device-plugins");
@@ -204,7 +213,7 @@ fn a_plugin_brings_devices() -> Result<()> {
         asked: asked.clone(),
         file: file.clone(),
     };
-    let running = runtime.block_on(start(&dir, widgets()))?;
+    let running = Running::start(&dir, widgets())?;
     let counts = || {
         let path = format!(
             "{{.items[0].status.capacity.{0}}}/{{.items[0].status.allocatable.{0}}}",
@@ -224,7 +233,7 @@ fn a_plugin_brings_devices() -> Result<()> {
     assert_eq!(asked.lock().started, [["w2", "w3"]]);
 
     // The third is left for another, and one that is not well for nobody.
-    let mut sick = all;
+    let mut sick = all.clone();
     sick.insert("w3".into(), false);
     devices.send_replace(sick);
     wait::until("the sick device", || Ok(counts()? == "3/2"))?;
@@ -234,8 +243,10 @@ fn a_plugin_brings_devices() -> Result<()> {
     wait::until("the loss of the plugin", || Ok(counts()? == "3/0"))?;
     cluster.crash()?;
     cluster.start()?;
-    let running = runtime.block_on(start(&dir, widgets()))?;
+    let running = Running::start(&dir, widgets())?;
     wait::until("the plugin again", || Ok(counts()? == "3/2"))?;
+    devices.send_replace(all.clone());
+    wait::until("the device that is well again", || Ok(counts()? == "3/3"))?;
     cluster.apply(&pod("one", 1))?;
     ready(&cluster, "one")?;
     wait::until("the device that is left", || {
@@ -244,9 +255,12 @@ fn a_plugin_brings_devices() -> Result<()> {
 
     // What is given back can be given again.
     cluster.kubectl("delete pod one two")?.ok()?;
-    cluster.apply(&pod("next", 2))?;
+    cluster.apply(&pod("next", 3))?;
     ready(&cluster, "next")?;
-    wait::until("both", || Ok(said("next")?.starts_with("w1,w2\n")))?;
+    wait::until(
+        "all of them",
+        || Ok(said("next")?.starts_with("w1,w2,w3\n")),
+    )?;
     drop(running);
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! What a pod may declare, over the whole system, by kubectl: a file for each field of features.
 
+mod cpus;
 mod declared;
 mod devices;
+mod images;
 mod node;
 mod processes;
 mod resize;
+mod survival;
 
 use anyhow::Result;
 use peapod_tests::Cluster;
