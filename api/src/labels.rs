@@ -13,6 +13,9 @@ pub const REGION: &str = "topology.kubernetes.io/region";
 /// Node label: its rack; blocks of one rack come from one contiguous range.
 pub const RACK: &str = "net.peapod.dev/rack";
 
+/// Node annotation: its BGP Identifier, as `192.0.2.1`, in place of what `BgpConfig` says.
+pub const ROUTER_ID: &str = "net.peapod.dev/router-id";
+
 /// Node annotation: how far the node has left the fabric, see [`DRAIN_GRACEFUL`] and
 /// [`DRAIN_SERVICES`]. Cordoning a node alone changes nothing of what it announces.
 pub const DRAIN: &str = "net.peapod.dev/drain";

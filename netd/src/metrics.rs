@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::fabric::BgpMetrics;
+
 /// Label of DNS replies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Rcode {
@@ -26,6 +28,8 @@ pub(crate) struct Metrics {
     frontends: Gauge,
     pods: Gauge,
     dns_replies: Family<Rcode, Counter>,
+    /// Those of BGP.
+    pub(crate) bgp: BgpMetrics,
 }
 
 impl Default for Metrics {
@@ -40,6 +44,7 @@ impl Default for Metrics {
             frontends: Gauge::default(),
             pods: Gauge::default(),
             dns_replies: Family::default(),
+            bgp: BgpMetrics::default(),
         }
     }
 }
@@ -81,6 +86,7 @@ impl Metrics {
             "DNS replies by their code",
             self.dns_replies.clone(),
         );
+        self.bgp.register(registry);
     }
 
     /// Changes of services reached the kernel.

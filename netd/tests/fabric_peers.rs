@@ -2,9 +2,11 @@
 
 mod support;
 
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use support::leaf::{Leaf, patiently, route};
-use support::{Node, OUTSIDE};
+use support::{NODE_V4, Node, OUTSIDE};
 
 /// The node's block.
 const BLOCK: &str = "10.244.1.0/24";
@@ -173,4 +175,85 @@ fn what_goes_out_and_comes_in_follows_policies() {
     patiently("all goes out and comes in", || {
         leaf.routes(BALANCER) && !route(&node.here, FARTHER).is_empty()
     });
+}
+
+/// What the agent's metrics say, by the beginning of their lines.
+struct Scrape(String);
+
+impl Scrape {
+    fn of(node: &Node) -> Self {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        node.netd().register_metrics(&mut registry);
+        text::encode(&mut text, &registry).unwrap();
+        Scrape(text)
+    }
+
+    fn get(&self, name: &str) -> f64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.trim().parse().ok());
+        number.unwrap_or_else(|| panic!("no {name} in\n{}", self.0))
+    }
+}
+
+#[test]
+fn what_the_kernel_refuses_is_told_and_tried_again() {
+    let node = node();
+    let leaf = Leaf::start(&node.outside, LEAF);
+    peer(&node, json!({}));
+    patiently("all is taken", || {
+        !route(&node.here, BEYOND).is_empty() && !route(&node.here, FARTHER).is_empty()
+    });
+    let condition = || {
+        let told = node.api.get("BgpNode", "/here").unwrap_or_default();
+        told["status"]["conditions"][0].clone()
+    };
+    patiently("the kernel has all", || condition()["status"] == "True");
+    // The leaf may tell the node of its own block, too.
+    for (name, least) in [
+        ("peapod_bgp_sessions{state=\"Established\"}".to_owned(), 1.0),
+        (labelled("received_prefixes"), 2.0),
+        (labelled("accepted_prefixes"), 2.0),
+        (labelled("advertised_prefixes"), 1.0),
+    ] {
+        patiently(&format!("{name} is {least}"), || {
+            Scrape::of(&node).get(&name) >= least
+        });
+    }
+    let converged = Scrape::of(&node).get("peapod_bgp_convergence_seconds_count");
+    assert!(
+        converged >= 1.0,
+        "{converged} batches of routes are in the kernel"
+    );
+    // Routes come from an address that the node does not have any more.
+    node.here.ip(&format!("address del {NODE_V4}/32 dev lo"));
+    patiently("the refusal is told", || {
+        let told = condition();
+        let message = told["message"].as_str().unwrap_or_default().to_owned();
+        told["status"] == "False" && message.contains("198.51.10")
+    });
+    patiently("and counted", || {
+        Scrape::of(&node).get("peapod_bgp_fib_refused_routes") >= 1.0
+    });
+    node.here.ip(&format!("address add {NODE_V4}/32 dev lo"));
+    patiently("the kernel has all again", || {
+        condition()["status"] == "True"
+            && !route(&node.here, BEYOND).is_empty()
+            && !route(&node.here, FARTHER).is_empty()
+    });
+    let scrape = Scrape::of(&node);
+    assert_eq!(scrape.get("peapod_bgp_fib_refused_routes"), 0.0);
+    assert!(scrape.get("peapod_bgp_fib_audits_total") >= 1.0);
+    assert_eq!(
+        scrape.get("peapod_bgp_session_flaps_total{neighbor=\"192.0.2.10\"}"),
+        0.0
+    );
+    drop(leaf);
+    patiently("the lost session is counted", || {
+        let lost = "peapod_bgp_session_flaps_total{neighbor=\"192.0.2.10\"}";
+        Scrape::of(&node).get(lost) == 1.0
+    });
+}
+
+fn labelled(what: &str) -> String {
+    format!("peapod_bgp_{what}{{neighbor=\"{OUTSIDE}\",family=\"ipv4-unicast\"}}")
 }

@@ -34,10 +34,25 @@ pub struct BgpConfigSpec {
     /// Most next hops of a route, 1 to 64; 8 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multipath: Option<u8>,
+    /// Where a node's BGP Identifier comes from; its IPv4 InternalIP without it. A node's annotation
+    /// `net.peapod.dev/router-id` goes before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<BgpRouterId>,
     /// How nodes restart without loss, and help neighbours that do. A change is told to a neighbour
     /// with the next session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<BgpGracefulRestart>,
+}
+
+/// Where a node's BGP Identifier comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BgpRouterId {
+    /// Its first IPv4 InternalIP.
+    #[serde(rename = "NodeIP")]
+    NodeIp,
+    /// A number made of its name, for nodes without IPv4. Of 1,000 nodes two share one with a chance
+    /// of one in 8,600: then one of them needs the annotation.
+    NodeName,
 }
 
 /// Graceful restart (RFC 4724, 8538, 9494).

@@ -1,5 +1,6 @@
 //! `BgpNode`: how one node speaks BGP.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct BgpNodeSpec {}
 
 /// What the node's speaker does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BgpNodeStatus {
     /// The node's AS.
@@ -30,6 +31,12 @@ pub struct BgpNodeStatus {
     /// Prefixes that it originates.
     #[serde(default)]
     pub announced: u32,
+    /// Routes that the kernel refuses; it is asked for them again and again.
+    #[serde(default)]
+    pub refused_routes: u32,
+    /// `Programmed`: whether the kernel has all routes that it should have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// Its sessions, in the order of their neighbours.
     #[serde(default)]
     pub sessions: Vec<BgpSession>,
@@ -75,6 +82,9 @@ pub struct BgpSession {
     /// Paths received.
     #[serde(default)]
     pub received: u32,
+    /// Those of them that no policy or rule refuses.
+    #[serde(default)]
+    pub accepted: u32,
     /// Prefixes announced to it.
     #[serde(default)]
     pub advertised: u32,

@@ -9,8 +9,8 @@ mod ip_pool;
 mod placement;
 
 pub use bgp_config::{
-    Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpGracefulRestart, DEFAULT as DEFAULT_BGP_CONFIG,
-    DEFAULT_ASN, PerNodeAs, PerRackAs, SharedAs,
+    Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpGracefulRestart, BgpRouterId,
+    DEFAULT as DEFAULT_BGP_CONFIG, DEFAULT_ASN, PerNodeAs, PerRackAs, SharedAs,
 };
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
 pub use bgp_peer::{

@@ -158,8 +158,8 @@ fn rows(facts: &Facts) -> Vec<Row> {
                 .filter(|session| session.node == *node)
         };
         rows.push(Row {
-            announced: own().map(|session| session.advertised).max(),
-            received: own().map(|session| session.received).max(),
+            announced: own().map(|session| session.told.advertised.into()).max(),
+            received: own().map(|session| session.told.received.into()).max(),
             ..row("node", node)
         });
     }
@@ -181,7 +181,12 @@ fn rows(facts: &Facts) -> Vec<Row> {
             .sum();
         let others = (all_racks.len() - behind.len()) as u64 * families;
         rows.push(Row {
-            announced: Some(sessions.iter().map(|session| session.advertised).sum()),
+            announced: Some(
+                sessions
+                    .iter()
+                    .map(|session| u64::from(session.told.advertised))
+                    .sum(),
+            ),
             by_rack: summaries.map(|_| own + others + facts.services),
             ..row("leaf", leaf)
         });
@@ -252,14 +257,18 @@ fn table(rows: &[Row]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peapod_api::net::BgpSession;
     use serde_json::json;
 
     fn facts() -> Facts {
         let session = |node: &str, leaf: &str| Session {
             node: node.into(),
-            remote_hostname: Some(leaf.into()),
-            advertised: 3,
-            received: 5,
+            told: BgpSession {
+                remote_hostname: Some(leaf.into()),
+                advertised: 3,
+                received: 5,
+                ..Default::default()
+            },
             ..Default::default()
         };
         let counts = |pairs: &[(&str, u64)]| {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use peapod_api::net::BgpSession;
 use peapod_router::control::{self, FamilyView, ShownPeer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,47 +14,17 @@ use super::show::{Cell, Format, Table, Tone, age, since};
 use super::source::{list_if_served, text};
 
 /// A session of a node, as its network agent reports it in `BgpNode`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Session {
     /// The node.
     pub node: String,
     /// The node's AS number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
-    /// The `BgpPeer` that asks for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// The neighbour's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub neighbor: Option<String>,
-    /// The node's interface towards it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
-    /// The neighbour's AS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_as: Option<u32>,
-    /// Its router id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_router_id: Option<String>,
-    /// The name that it tells of itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_hostname: Option<String>,
-    /// State of the session.
-    pub state: String,
-    /// Since when, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-    /// State of BFD.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bfd: Option<String>,
-    /// Prefixes received.
-    pub received: u64,
-    /// Prefixes announced.
-    pub advertised: u64,
-    /// Why the last session ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
+    /// What the agent says of it.
+    #[serde(flatten)]
+    pub told: BgpSession,
 }
 
 // === impl Session ===
@@ -61,19 +32,15 @@ pub struct Session {
 impl Session {
     /// What the neighbour is called: its hostname, router id or address.
     pub fn remote_name(&self) -> &str {
+        let told = &self.told;
         let known = [
-            &self.remote_hostname,
-            &self.remote_router_id,
-            &self.neighbor,
-            &self.interface,
+            &told.remote_hostname,
+            &told.remote_router_id,
+            &told.neighbor,
+            &told.interface,
         ];
         let known = known.into_iter().flatten().find(|name| !name.is_empty());
         known.map_or("?", String::as_str)
-    }
-
-    /// Whether routes flow.
-    pub fn is_established(&self) -> bool {
-        self.state == "Established"
     }
 }
 
@@ -90,11 +57,11 @@ pub fn read(nodes: &[Value]) -> Vec<Session> {
         let asn = node.pointer("/status/asn").and_then(Value::as_u64);
         for session in super::source::items(node, "/status/sessions") {
             // A field of another type than expected costs that session, not the view.
-            if let Ok(session) = Session::deserialize(session) {
+            if let Ok(told) = BgpSession::deserialize(session) {
                 found.push(Session {
                     node: text(node, "/metadata/name").to_owned(),
                     asn: asn.and_then(|asn| u32::try_from(asn).ok()),
-                    ..session
+                    told: BgpSession { node: None, ..told },
                 });
             }
         }
@@ -133,28 +100,28 @@ fn table(sessions: &[Session], now: Timestamp) -> Table {
         "+ROUTER ID",
     ]);
     let text = |text: &Option<String>| Cell::from(text.clone().unwrap_or_default());
-    for one in sessions {
+    for Session { node, told, .. } in sessions {
         table.row(vec![
-            one.node.as_str().into(),
-            text(&one.neighbor),
-            text(&one.interface),
-            text(&one.remote_hostname),
-            one.remote_as
+            node.as_str().into(),
+            text(&told.neighbor),
+            text(&told.interface),
+            text(&told.remote_hostname),
+            told.remote_as
                 .map(|number| number.to_string())
                 .unwrap_or_default()
                 .into(),
-            Cell::toned(one.state.as_str(), tone(one.is_established())),
-            one.since
+            Cell::toned(told.state.as_str(), tone(told.is_established())),
+            told.since
                 .as_deref()
                 .map(|time| since(time, now))
                 .unwrap_or_default()
                 .into(),
-            text(&one.bfd),
-            one.received.to_string().into(),
-            one.advertised.to_string().into(),
-            text(&one.last_error),
-            text(&one.peer),
-            text(&one.remote_router_id),
+            text(&told.bfd),
+            told.received.to_string().into(),
+            told.advertised.to_string().into(),
+            text(&told.last_error),
+            told.peer.as_str().into(),
+            text(&told.remote_router_id),
         ]);
     }
     table

@@ -188,18 +188,18 @@ fn draw(
             name: name.clone(),
             ..Default::default()
         });
-        leaf.asn = leaf.asn.or(session.remote_as);
+        leaf.asn = leaf.asn.or(session.told.remote_as);
         leaf.router_id = leaf
             .router_id
             .take()
-            .or_else(|| session.remote_router_id.clone());
+            .or_else(|| session.told.remote_router_id.clone());
         let rack = racks.get(&session.node).cloned().unwrap_or_default();
         behind.entry(rack).or_default().insert(name.clone());
         links.push(Link {
             node: session.node.clone(),
-            port: session.interface.clone(),
+            port: session.told.interface.clone(),
             leaf: name,
-            state: session.state.clone(),
+            state: session.told.state.clone(),
         });
     }
     // A leaf of this machine's fabric knows of its links also where no node reports sessions.
@@ -485,16 +485,19 @@ fn dot(topology: &Topology) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peapod_api::net::BgpSession;
 
     fn fabric() -> Topology {
         let session = |node: &str, port: &str, leaf: &str, asn, state: &str| Session {
             node: node.into(),
             asn: Some(if node == "n1" { 65001 } else { 65002 }),
-            interface: Some(port.into()),
-            remote_hostname: Some(leaf.into()),
-            remote_as: Some(asn),
-            state: state.into(),
-            ..Default::default()
+            told: BgpSession {
+                interface: Some(port.into()),
+                remote_hostname: Some(leaf.into()),
+                remote_as: Some(asn),
+                state: state.into(),
+                ..Default::default()
+            },
         };
         let sessions = [
             session("n1", "eth1", "leaf1", 65101, "Established"),

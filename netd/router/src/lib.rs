@@ -19,4 +19,4 @@ mod transport;
 
 pub use config::RouterConfig;
 pub use error::Error;
-pub use router::{Seat, run, run_seated};
+pub use router::{RouterView, Seat, run, run_seated};

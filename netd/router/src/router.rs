@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peapod_bgp::config::Neighbor;
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::{self, Cursor, Page, Question, Request, Server, ShownPeer, ShownRoute};
 use crate::discovery::{self, Heard};
-use crate::kernel::fib::Fib;
+use crate::kernel::fib::{Fib, Meter, NoMeter, Refusals};
 use crate::kernel::links::{Change, Links, Watch};
+use crate::kernel::neighbors;
 use crate::kernel::news::{News, RouteWatch};
 use crate::kernel::routes::{BATCH, Done};
 use crate::transport::{
@@ -48,8 +50,8 @@ struct Router {
     /// Tasks that look for unnumbered neighbours, by interface.
     discoveries: HashMap<String, AbortHandle>,
     tasks: JoinSet<()>,
-    /// Who wants to know how the sessions are, and when they are told next.
-    shown: watch::Sender<Vec<ShownPeer>>,
+    /// Who wants to know how the router is, and when they are told next.
+    shown: watch::Sender<RouterView>,
     show_at: Option<Instant>,
 }
 
@@ -59,8 +61,19 @@ pub struct Seat {
     /// The configuration as it should be. The AS, the BGP Identifier, `listen`, `install`,
     /// `sources` and `controlSocket` are those of the start.
     pub config: watch::Receiver<RouterConfig>,
-    /// Gets the sessions, a moment after they change.
-    pub sessions: watch::Sender<Vec<ShownPeer>>,
+    /// Gets how the router is, a moment after that changes.
+    pub view: watch::Sender<RouterView>,
+    /// Is told what can be measured.
+    pub meter: Arc<dyn Meter>,
+}
+
+/// How a router is.
+#[derive(Clone, Debug, Default)]
+pub struct RouterView {
+    /// Its sessions.
+    pub peers: Vec<ShownPeer>,
+    /// What the kernel refuses.
+    pub refusals: Refusals,
 }
 
 /// What the router's tasks tell it with.
@@ -77,8 +90,13 @@ struct Senders {
 /// If it cannot listen, make its control socket, or talk to the kernel.
 pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<(), Error> {
     let (_keep, config) = watch::channel(config);
-    let (sessions, _) = watch::channel(Vec::new());
-    run_seated(Seat { config, sessions }, shutdown).await
+    let (view, _) = watch::channel(RouterView::default());
+    let seat = Seat {
+        config,
+        view,
+        meter: Arc::new(NoMeter),
+    };
+    run_seated(seat, shutdown).await
 }
 
 /// Runs a router whose configuration follows `seat`, until `shutdown`. Sessions that a change does
@@ -89,7 +107,8 @@ pub async fn run(config: RouterConfig, shutdown: CancellationToken) -> Result<()
 pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), Error> {
     let Seat {
         mut config,
-        sessions,
+        view,
+        meter,
     } = seat;
     let first = config.borrow_and_update().clone();
     let (events, mut happened) = mpsc::channel(EVENTS);
@@ -105,7 +124,7 @@ pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), E
         bfd: bfd_sender,
         heard: heard_sender,
     };
-    let mut router = Router::start(first, senders, sessions)?;
+    let mut router = Router::start(first, senders, (view, meter))?;
     let _bfd = bfd::Watch::start(router.bfd.clone(), bfd_commands, report_sender)?;
     let path = router.config.control_socket.clone();
     let _control = path
@@ -175,11 +194,11 @@ impl Router {
     fn start(
         config: RouterConfig,
         senders: Senders,
-        shown: watch::Sender<Vec<ShownPeer>>,
+        (shown, meter): (watch::Sender<RouterView>, Arc<dyn Meter>),
     ) -> Result<Self, Error> {
         let links = Links::read()?;
         let fib = match config.install {
-            true => Some(Fib::start(config.sources.clone(), senders.done)?),
+            true => Some(Fib::start(config.sources.clone(), senders.done, meter)?),
             false => None,
         };
         let leftover = fib.as_ref().map_or(0, Fib::leftover);
@@ -272,7 +291,7 @@ impl Router {
         if self.show_at.is_some_and(|at| at <= Instant::now()) {
             self.show_at = None;
             // Nobody may want to know.
-            self.shown.send_replace(self.sessions());
+            self.shown.send_replace(self.view());
         }
         if let Some(fib) = &mut self.fib {
             fib.tick(&mut self.speaker, &self.links);
@@ -280,7 +299,7 @@ impl Router {
         self.handle(Input::Tick);
     }
 
-    /// Something of the sessions may look otherwise now.
+    /// Something of the router may look otherwise now.
     fn show_soon(&mut self) {
         if self.shown.receiver_count() > 0 && self.show_at.is_none() {
             self.show_at = Some(Instant::now() + SHOW_AFTER);
@@ -429,6 +448,9 @@ impl Router {
                 self.handle(Input::ConnectFailed { peer });
             }
             Event::Received(connection, bytes) => {
+                if let Some(fib) = &mut self.fib {
+                    fib.heard_something();
+                }
                 self.handle(Input::Received { connection, bytes });
             }
             Event::Sent(connection, bytes) => self.handle(Input::Sent { connection, bytes }),
@@ -519,14 +541,39 @@ impl Router {
     }
 
     fn installed(&mut self, done: Done) {
-        if let Some(fib) = &mut self.fib {
-            fib.done(done, &mut self.speaker, &self.links);
+        let Some(fib) = &mut self.fib else {
+            return;
+        };
+        let before = fib.refusals();
+        fib.done(done, &mut self.speaker, &self.links);
+        if fib.refusals() != before {
+            self.show_soon();
         }
     }
 
     fn touched(&mut self, news: Vec<News>) {
         if let Some(fib) = self.fib.as_mut().filter(|_| !news.is_empty()) {
             fib.heard(news);
+        }
+    }
+
+    /// Has the link-layer addresses of the neighbours on a link asked for that has come up.
+    fn ask_neighbors(&self, name: &str) {
+        let Some(index) = self.links.index(name) else {
+            return;
+        };
+        let reaches = |address| {
+            self.links
+                .get(index)
+                .is_some_and(|link| link.reaches(address))
+        };
+        for peer in self.speaker.locations() {
+            let here = peer
+                .interface
+                .map_or_else(|| reaches(peer.address), |on| on == name);
+            if here && let Err(error) = neighbors::forget(index, peer.address) {
+                tracing::debug!(interface = name, %error, "cannot have a neighbour asked for");
+            }
         }
     }
 
@@ -542,6 +589,7 @@ impl Router {
                 tracing::info!(interface = name, up, "carrier");
                 if up {
                     self.discover();
+                    self.ask_neighbors(&name);
                 }
                 self.handle(Input::Link {
                     interface: name,
@@ -623,6 +671,13 @@ impl Router {
         lines
             .map(|shown| serde_json::to_string(&shown).map_err(|error| error.to_string()))
             .collect()
+    }
+
+    fn view(&self) -> RouterView {
+        RouterView {
+            peers: self.sessions(),
+            refusals: self.fib.as_ref().map(Fib::refusals).unwrap_or_default(),
+        }
     }
 
     /// The neighbours, with what BFD says of them.

@@ -15,6 +15,7 @@
 //! know how paths are chosen: the speaker does.
 
 mod announced;
+mod metrics;
 pub mod plan;
 mod policy;
 mod publish;
@@ -26,14 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peapod_api::net::BgpNodeStatus;
-use peapod_router::control::ShownPeer;
-use peapod_router::{RouterConfig, Seat, run_seated};
+use peapod_router::{RouterConfig, RouterView, Seat, run_seated};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use self::announced::Announced;
+pub(crate) use self::metrics::BgpMetrics;
 
 use self::plan::{Facts, Plan};
 use self::watches::{Known, Watches};
@@ -48,7 +49,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 struct Running {
     plan: Plan,
     config: watch::Sender<RouterConfig>,
-    sessions: watch::Receiver<Vec<ShownPeer>>,
+    view: watch::Receiver<RouterView>,
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), peapod_router::Error>>,
 }
@@ -66,6 +67,7 @@ pub(crate) async fn run(
     let name = shared.config.node_name.clone();
     let publishing = publish::run(shared.client.clone(), name, told, owned);
     let _publishing = AbortOnDropHandle::new(tokio::spawn(publishing));
+    let metrics = &shared.metrics.bgp;
     let mut known = Known::default();
     let mut running: Option<Running> = None;
     loop {
@@ -74,13 +76,16 @@ pub(crate) async fn run(
             Some(input) = inputs.recv() => known.take(input),
             Ok(()) = announced.changed() => {}
             news = news(&mut running) => match news {
-                News::Sessions => {
+                News::Changed => {
+                    let view = running.as_ref().map(|now| now.view.borrow().clone());
+                    metrics.show(view.unwrap_or_default());
                     tell_of(&tell, running.as_ref(), None);
                     continue;
                 }
                 News::Ended(error) => {
                     tracing::error!(error, "the node's BGP speaker ended; starting it again");
                     running = None;
+                    metrics.show(RouterView::default());
                     tell_of(&tell, None, error);
                     tokio::time::sleep(AGAIN).await;
                 }
@@ -100,7 +105,7 @@ pub(crate) async fn run(
         let Some(facts) = facts.and_then(|announced| known.facts(&shared.config, announced)) else {
             continue;
         };
-        follow(&facts, &mut running, &tell).await;
+        follow(&facts, &mut running, &tell, metrics).await;
     }
     if let Some(running) = running {
         leave(running).await;
@@ -108,7 +113,12 @@ pub(crate) async fn run(
 }
 
 /// Makes the router as the facts want it.
-async fn follow(facts: &Facts, running: &mut Option<Running>, tell: &watch::Sender<BgpNodeStatus>) {
+async fn follow(
+    facts: &Facts,
+    running: &mut Option<Running>,
+    tell: &watch::Sender<BgpNodeStatus>,
+    metrics: &BgpMetrics,
+) {
     let plan = match plan::plan(facts) {
         Ok(plan) => plan,
         // The router goes on as it was: a mistake in the API is no reason to go dark.
@@ -140,24 +150,25 @@ async fn follow(facts: &Facts, running: &mut Option<Running>, tell: &watch::Send
             });
             running.plan = plan;
         }
-        None => *running = Some(start(plan)),
+        None => *running = Some(start(plan, metrics)),
     }
     tell_of(tell, running.as_ref(), None);
 }
 
-fn start(plan: Plan) -> Running {
+fn start(plan: Plan, metrics: &BgpMetrics) -> Running {
     let (config, configured) = watch::channel(plan.router.clone());
-    let (show, sessions) = watch::channel(Vec::new());
+    let (show, view) = watch::channel(RouterView::default());
     let stop = CancellationToken::new();
     let seat = Seat {
         config: configured,
-        sessions: show,
+        view: show,
+        meter: Arc::new(metrics.clone()),
     };
     let task = tokio::spawn(run_seated(seat, stop.clone()));
     Running {
         plan,
         config,
-        sessions,
+        view,
         stop,
         task: AbortOnDropHandle::new(task),
     }
@@ -174,8 +185,8 @@ async fn leave(running: Running) {
 
 /// What a router at work has to tell.
 enum News {
-    /// Its sessions have changed.
-    Sessions,
+    /// Something of it has changed.
+    Changed,
     /// It has ended, and why.
     Ended(Option<String>),
 }
@@ -189,17 +200,17 @@ async fn news(running: &mut Option<Running>) -> News {
             Ok(ended) => ended.err().map(|error| error.to_string()),
             Err(error) => Some(error.to_string()),
         }),
-        Ok(()) = running.sessions.changed() => News::Sessions,
+        Ok(()) = running.view.changed() => News::Changed,
     }
 }
 
 fn tell_of(tell: &watch::Sender<BgpNodeStatus>, running: Option<&Running>, error: Option<String>) {
     let plan = running.map(|now| &now.plan);
-    let sessions = running.map(|now| now.sessions.borrow().clone());
-    let sessions = sessions.unwrap_or_default();
+    let view = running.map(|now| now.view.borrow().clone());
+    let view = view.unwrap_or_default();
     let now = jiff::Timestamp::now();
     tell.send_if_modified(|told| {
-        let mut status = status::status(plan, &sessions, told, now);
+        let mut status = status::status(plan, &view, told, now);
         status.last_error = error;
         let differs = *told != status;
         *told = status;

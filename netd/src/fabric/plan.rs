@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use peapod_api::labels::RACK;
 use peapod_api::net::{
-    AsPlan, BgpConfigSpec, BgpGracefulRestart, BgpPeerAs, BgpPeerSpec, DEFAULT_ASN,
+    AsPlan, BgpConfigSpec, BgpGracefulRestart, BgpPeerAs, BgpPeerSpec, BgpRouterId, DEFAULT_ASN,
 };
 use peapod_api::selector::Selector;
 use peapod_bgp::config::{
@@ -52,6 +52,8 @@ pub struct Facts {
     pub ips: Vec<IpAddr>,
     /// How far it has left.
     pub drain: Drain,
+    /// The BGP Identifier that it asks for itself.
+    pub router_id: Option<String>,
     /// The cluster's ranges of pod addresses.
     pub pod_cidrs: Vec<IpNet>,
     /// What holds for all nodes.
@@ -93,8 +95,16 @@ pub enum Fault {
     #[error("no AS for this node: BgpConfig spec.asPlan.perNode.from leaves too little room")]
     TooHigh,
     /// The node has no IPv4 address to be its BGP Identifier.
-    #[error("no BGP Identifier: the node has no IPv4 InternalIP")]
+    #[error(
+        "no BGP Identifier: the node has no IPv4 InternalIP; say BgpConfig spec.routerId: NodeName, or \
+         annotate the node with net.peapod.dev/router-id"
+    )]
     NoIdentifier,
+    /// The node's annotation is none.
+    #[error(
+        "no BGP Identifier: the node's annotation net.peapod.dev/router-id, {0:?}, is no IPv4 address"
+    )]
+    Identifier(String),
     /// What announcements are to carry cannot be read.
     #[error("BgpConfig spec.announce.communities: {0}")]
     Communities(String),
@@ -225,11 +235,26 @@ fn block_index(facts: &Facts) -> Option<u128> {
 }
 
 fn router_id(facts: &Facts) -> Result<Ipv4Addr, Fault> {
+    if let Some(text) = &facts.router_id {
+        let asked: Option<Ipv4Addr> = text.parse().ok();
+        let sound = asked.filter(|id| !id.is_unspecified());
+        return sound.ok_or_else(|| Fault::Identifier(text.clone()));
+    }
     let v4 = facts.ips.iter().find_map(|ip| match ip {
         IpAddr::V4(ip) => Some(*ip),
         IpAddr::V6(_) => None,
     });
-    v4.ok_or(Fault::NoIdentifier)
+    match facts.config.router_id {
+        None | Some(BgpRouterId::NodeIp) => v4.ok_or(Fault::NoIdentifier),
+        Some(BgpRouterId::NodeName) => Ok(made_of(&facts.node)),
+    }
+}
+
+/// An identifier made of a name (32-bit FNV-1a), never 0.
+fn made_of(name: &str) -> Ipv4Addr {
+    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let hash = name.bytes().fold(0x811c_9dc5, mix);
+    Ipv4Addr::from_bits(hash.max(1))
 }
 
 /// Blocks as one route each; addresses of services and of the node as host routes.
@@ -465,6 +490,23 @@ mod tests {
         assert_eq!(a.options.local_as.unwrap().asn, 64999);
         assert!(a.options.add_path.receive);
         assert_eq!(router.graceful_restart.restart_seconds, 30);
+    }
+
+    #[test]
+    fn identifiers() {
+        let mut facts = facts(json!({}), leaf());
+        let id = |facts: &Facts| plan(facts).map(|plan| plan.unwrap().router.router_id.to_string());
+        assert_eq!(id(&facts).unwrap(), "192.0.2.1");
+        facts.ips = vec!["fd00::1".parse().unwrap()];
+        assert_eq!(id(&facts), Err(Fault::NoIdentifier));
+        facts.config = serde_json::from_value(json!({"routerId": "NodeName"})).unwrap();
+        // FNV-1a of "n1".
+        assert_eq!(id(&facts).unwrap(), made_of("n1").to_string());
+        assert_ne!(made_of("n1"), made_of("n2"));
+        facts.router_id = Some("10.0.0.9".to_owned());
+        assert_eq!(id(&facts).unwrap(), "10.0.0.9");
+        facts.router_id = Some("0.0.0.0".to_owned());
+        assert!(id(&facts).unwrap_err().to_string().contains("\"0.0.0.0\""));
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! What the API is told of the node's sessions. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use peapod_api::k8s_openapi;
 use peapod_api::net::{BgpNodeStatus, BgpSession};
+use peapod_router::RouterView;
 use peapod_router::control::{FamilyView, ShownPeer};
+use peapod_router::kernel::fib::Refusals;
 
 use super::plan::Plan;
+
+/// The one condition.
+const PROGRAMMED: &str = "Programmed";
 
 /// A session's beginning is known by its age in whole seconds: it is the same one if it differs by
 /// no more than this.
@@ -13,11 +20,11 @@ const SAME: SignedDuration = SignedDuration::from_secs(2);
 /// The status now. `before` is what was told last: what has not changed is told in the same words.
 pub fn status(
     plan: Option<&Plan>,
-    sessions: &[ShownPeer],
+    view: &RouterView,
     before: &BgpNodeStatus,
     now: Timestamp,
 ) -> BgpNodeStatus {
-    let sessions = sessions.iter().filter_map(|shown| {
+    let sessions = view.peers.iter().filter_map(|shown| {
         let (plan, name) = (plan?, &shown.peer.name);
         let mut session = session(shown, plan.peers.get(name)?, &before.sessions, now);
         if let Some(fault) = plan.faults.get(name) {
@@ -34,8 +41,41 @@ pub fn status(
         asn: router.map(|router| router.asn),
         router_id: router.map(|router| router.router_id.to_string()),
         announced: router.map_or(0, |router| count(router.announce.len())),
+        refused_routes: count(view.refusals.count),
+        conditions: router
+            .map(|_| programmed(&view.refusals, before, now))
+            .into_iter()
+            .collect(),
         sessions,
         last_error: None,
+    }
+}
+
+/// Whether the kernel has all routes that it should have.
+fn programmed(refusals: &Refusals, before: &BgpNodeStatus, now: Timestamp) -> Condition {
+    let (status, reason, message) = match refusals.some.first() {
+        None => ("True", "KernelAgrees", String::new()),
+        Some((prefix, why)) => (
+            "False",
+            "KernelRefuses",
+            format!(
+                "the kernel refuses {} routes and is asked again; {prefix}: {why}",
+                refusals.count
+            ),
+        ),
+    };
+    let same = before
+        .conditions
+        .iter()
+        .find(|one| one.type_ == PROGRAMMED && one.status == status);
+    let since = same.map_or(Time(now), |one| one.last_transition_time.clone());
+    Condition {
+        type_: PROGRAMMED.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since,
+        observed_generation: None,
     }
 }
 
@@ -58,6 +98,7 @@ fn session(shown: &ShownPeer, object: &str, before: &[BgpSession], now: Timestam
         since: None,
         bfd: shown.bfd.clone(),
         received: sum(|family| family.received),
+        accepted: sum(|family| family.accepted),
         advertised: sum(|family| family.advertised),
         last_error: peer.last_error.clone(),
     };
@@ -102,6 +143,37 @@ mod tests {
         }
     }
 
+    fn view(peers: Vec<ShownPeer>) -> RouterView {
+        RouterView {
+            peers,
+            ..RouterView::default()
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (plan, mut view) = (plan(&[]), RouterView::default());
+        let first = status(Some(&plan), &view, &BgpNodeStatus::default(), at(1));
+        let told = |status: &BgpNodeStatus| status.conditions[0].clone();
+        assert_eq!(told(&first).status, "True");
+        view.refusals = Refusals {
+            count: 2,
+            some: vec![("10.0.0.0/8".parse().unwrap(), "no way".to_owned())],
+        };
+        let second = status(Some(&plan), &view, &first, at(2));
+        assert_eq!(second.refused_routes, 2);
+        assert_eq!(
+            told(&second).message,
+            "the kernel refuses 2 routes and is asked again; 10.0.0.0/8: no way"
+        );
+        assert_eq!(told(&second).last_transition_time, Time(at(2)));
+        let third = status(Some(&plan), &view, &second, at(3));
+        assert_eq!(third, second, "nothing new");
+        let none = status(None, &RouterView::default(), &third, at(4));
+        assert!(none.conditions.is_empty(), "no router");
+    }
+
     #[test]
     fn why_a_session_may_not_be_is_told() {
         let mut plan = plan(&["eth1"]);
@@ -110,7 +182,7 @@ mod tests {
         let none = BgpNodeStatus::default();
         let told = status(
             Some(&plan),
-            &[shown("Idle", 0)],
+            &view(vec![shown("Idle", 0)]),
             &none,
             Timestamp::UNIX_EPOCH,
         );
@@ -122,7 +194,12 @@ mod tests {
         let at = |text: &str| -> Timestamp { text.parse().unwrap() };
         let plan = plan(&["eth1"]);
         let tell = |state, seconds, before: &BgpNodeStatus, now| {
-            status(Some(&plan), &[shown(state, seconds)], before, at(now))
+            status(
+                Some(&plan),
+                &view(vec![shown(state, seconds)]),
+                before,
+                at(now),
+            )
         };
         let none = BgpNodeStatus::default();
         let first = tell("Established", 10, &none, "2026-01-01T00:01:00.2Z");
@@ -141,7 +218,7 @@ mod tests {
         // A neighbour that no object asks for any more is none of ours to tell of.
         let gone = status(
             Some(&super::tests::plan(&[])),
-            &[shown("Idle", 0)],
+            &view(vec![shown("Idle", 0)]),
             &first,
             at("2026-01-01T00:02:00Z"),
         );

@@ -9,7 +9,7 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
-use peapod_api::labels::{DRAIN, DRAIN_GRACEFUL, DRAIN_SERVICES};
+use peapod_api::labels::{DRAIN, DRAIN_GRACEFUL, DRAIN_SERVICES, ROUTER_ID};
 use peapod_api::net::{
     BGP_SECRET_NAMESPACE, BgpConfig, BgpConfigSpec, BgpPeer, BgpPeerSpec, DEFAULT_BGP_CONFIG,
 };
@@ -42,6 +42,7 @@ struct Own {
     uid: String,
     labels: BTreeMap<String, String>,
     drain: Drain,
+    router_id: Option<String>,
 }
 
 /// What is known. Nothing follows from it before every first list is complete.
@@ -135,6 +136,7 @@ impl Known {
             labels: own.labels.clone(),
             ips: config.node_ips.clone(),
             drain: own.drain,
+            router_id: own.router_id.clone(),
             pod_cidrs: config.pod_cidrs.clone(),
             config: self.config.clone(),
             peers: self.peers.clone(),
@@ -157,6 +159,7 @@ fn own(node: &Node) -> Option<Own> {
         uid: node.metadata.uid.clone()?,
         labels: node.metadata.labels.clone().unwrap_or_default(),
         drain,
+        router_id: annotations.and_then(|all| all.get(ROUTER_ID)).cloned(),
     })
 }
 

@@ -54,6 +54,10 @@ impl Rules for BgpConfigs {
         let spec = root.at("spec");
         spec.at("multipath").within(errors, 1..=64);
         bgp_policy::communities(&spec.at("announce.communities"), errors);
+        let router_id = spec.at("routerId");
+        if router_id.is_set() {
+            router_id.one_of(errors, &["NodeIP", "NodeName"]);
+        }
         let restart = spec.at("gracefulRestart");
         restart.at("restartSeconds").within(errors, 1..=4095);
         restart

@@ -25,6 +25,7 @@ pub fn kind() -> Kind {
                 format!("{}/{}", sessions.iter().filter(up).count(), sessions.len()).into()
             }),
             Column::path("Announced", "integer", "status.announced"),
+            Column::path("Refused", "integer", "status.refusedRoutes"),
             Column::age(),
             Column::path("Last Error", "string", "status.lastError").wide(),
         ])

@@ -331,9 +331,9 @@ fn beyond(facts: &Facts) -> Vec<Hop> {
 /// The leaf behind a next hop, if it is one.
 fn leaf(hop: &NextHop, facts: &Facts) -> Option<Hop> {
     let session = session(hop, &facts.leaves)?;
-    let mut detail = vec![match session.remote_as {
-        Some(number) => format!("AS {number}, session {}", session.state),
-        None => format!("session {}", session.state),
+    let mut detail = vec![match session.told.remote_as {
+        Some(number) => format!("AS {number}, session {}", session.told.state),
+        None => format!("session {}", session.told.state),
     }];
     detail.push("what it does with the packet, only its own tables tell".to_owned());
     Some(Hop {
@@ -348,9 +348,9 @@ fn leaf(hop: &NextHop, facts: &Facts) -> Option<Hop> {
 
 fn session<'a>(hop: &NextHop, sessions: &'a [Session]) -> Option<&'a Session> {
     sessions.iter().find(|session| {
-        let by_port = session.interface.as_deref() == Some(hop.link.as_str());
+        let by_port = session.told.interface.as_deref() == Some(hop.link.as_str());
         let gateway = hop.gateway.map(|ip| ip.to_string());
-        by_port || (gateway.is_some() && session.neighbor == gateway)
+        by_port || (gateway.is_some() && session.told.neighbor == gateway)
     })
 }
 
@@ -587,6 +587,7 @@ pub fn text(trace: &Trace) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peapod_api::net::BgpSession;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -693,11 +694,14 @@ verdict    reached: the destination answered
     fn fabric() -> Facts {
         let session = |port: &str, name: &str| Session {
             node: "n1".into(),
-            interface: Some(port.into()),
-            remote_hostname: Some(name.into()),
-            remote_as: Some(65100),
-            state: "Established".into(),
-            ..Default::default()
+            asn: None,
+            told: BgpSession {
+                interface: Some(port.into()),
+                remote_hostname: Some(name.into()),
+                remote_as: Some(65100),
+                state: "Established".into(),
+                ..Default::default()
+            },
         };
         let ways = [hop(Some("fe80::1"), "eth1"), hop(Some("fe80::2"), "eth2")];
         Facts {

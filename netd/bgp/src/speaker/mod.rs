@@ -32,7 +32,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 pub use message::{Endpoint, Input, Notice, Output};
 pub use record::{Beginning, Recorded};
-pub use view::{FamilyView, PathView, PeerView, RouteView, Scope};
+pub use view::{FamilyView, Location, PathView, PeerView, RouteView, Scope};
 
 use crate::chance::Chance;
 use crate::fsm::{Action, ConnectionId, Event};

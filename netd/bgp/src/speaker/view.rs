@@ -52,6 +52,9 @@ pub struct PeerView {
     pub hold_seconds: Option<u16>,
     /// Messages received and sent.
     pub messages: [u64; 2],
+    /// UPDATEs received and sent.
+    #[serde(default)]
+    pub updates: [u64; 2],
     /// UPDATEs that were wrong (RFC 7606).
     pub problems: u64,
     /// Its families.
@@ -66,6 +69,9 @@ pub struct FamilyView {
     pub family: String,
     /// Paths received.
     pub received: u32,
+    /// Those of them that were not refused.
+    #[serde(default)]
+    pub accepted: u32,
     /// Prefixes announced to it.
     pub advertised: u32,
     /// It has sent everything.
@@ -121,6 +127,15 @@ pub struct PathView {
     pub communities: Vec<String>,
 }
 
+/// Where a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location<'a> {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface behind which it is, when that is known.
+    pub interface: Option<&'a str>,
+}
+
 /// Which routes to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -151,6 +166,16 @@ impl Speaker {
             .values()
             .map(|peer| self.peer_view(peer))
             .collect()
+    }
+
+    /// Where the peers are whose addresses are known.
+    pub fn locations(&self) -> impl Iterator<Item = Location<'_>> {
+        self.peers.values().filter_map(|peer| {
+            Some(Location {
+                address: peer.address?,
+                interface: peer.interface.as_deref(),
+            })
+        })
     }
 
     /// The peer of a name: its address or its interface.
@@ -295,6 +320,7 @@ impl Speaker {
             last_error: peer.fsm.last_end().map(ToString::to_string),
             hold_seconds: agreement.map(|agreement| agreement.hold_seconds),
             messages: [peer.counters.messages_in, peer.counters.messages_out],
+            updates: [peer.counters.updates_in, peer.counters.updates_out],
             problems: peer.counters.problems,
             families: families
                 .into_iter()
@@ -302,6 +328,15 @@ impl Speaker {
                 .map(|family| self.family_view(peer, family.family))
                 .collect(),
         }
+    }
+
+    /// How many paths of a peer were not refused.
+    fn paths_taken(&self, peer: PeerId, family: Family, bound: Slot) -> usize {
+        let table = &self.tables[at(family)];
+        let paths = (0..bound).flat_map(|slot| table.paths(slot));
+        paths
+            .filter(|path| path.route.source.peer == peer && path.route.accepted.is_ok())
+            .count()
     }
 
     fn family_view(&self, peer: &Peer, family: Family) -> FamilyView {
@@ -317,9 +352,14 @@ impl Speaker {
                 .filter(|slot| group.target(family, *slot).tells(peer.id))
                 .count()
         });
+        let accepted = match state.paths {
+            0 => 0,
+            _ => self.paths_taken(peer.id, family, bound),
+        };
         FamilyView {
             family: family.to_string(),
             received: state.paths,
+            accepted: u32::try_from(accepted).unwrap_or(u32::MAX),
             advertised: u32::try_from(told).unwrap_or(u32::MAX),
             end_of_rib: state.end_of_rib,
         }

@@ -4,9 +4,10 @@
 //! after somebody else touched our routes, after the kernel refused some, and when an operator
 //! asks. Nothing is believed to be installed because it was written once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -25,9 +26,9 @@ use super::routes::{
 
 /// Wait after something that makes an audit necessary, so that one serves for several.
 const AUDIT_DELAY: Duration = Duration::from_millis(200);
-/// First and longest wait before routes are repaired that somebody else touches, or tried again
 /// How long routes of before stay after the speaker has made its choice.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
+/// First and longest wait before routes are repaired that somebody else touches, or tried again
 /// that the kernel refuses.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(30)];
 /// Without trouble for so long, the first wait holds again.
@@ -35,6 +36,34 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Routes of which it is remembered that others touched them, or that the kernel refused them;
 /// when there are more, everything is looked at.
 const REMEMBERED: usize = 4096;
+/// Refusals that are shown, at most.
+const SHOWN: usize = 4;
+
+/// Is told what can be measured of the kernel's routes.
+pub trait Meter: std::fmt::Debug + Send + Sync {
+    /// Routes are in the kernel that a neighbour's message has changed, so long after it came.
+    fn converged(&self, took: Duration);
+    /// The kernel's routes were compared with those that should be there.
+    fn audited(&self, audit: &Audit);
+}
+
+/// Measures nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn converged(&self, _: Duration) {}
+    fn audited(&self, _: &Audit) {}
+}
+
+/// What the kernel refused and is asked for again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// So many routes, 4,096 at most.
+    pub count: usize,
+    /// Some of them, with why.
+    pub some: Vec<(IpNet, String)>,
+}
 
 /// What the kernel has against what it should have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +93,13 @@ pub struct Fib {
     leftover_until: Option<Instant>,
     /// What the kernel refused, and why.
     refused: BTreeMap<IpNet, io::Error>,
+    /// What it is asked for once more; refused until it says otherwise.
+    retried: BTreeMap<IpNet, io::Error>,
+    /// Since when a change is known of which the kernel was not told yet.
+    heard_at: Option<Instant>,
+    /// The same of each batch that is being written.
+    batches: VecDeque<Option<Instant>>,
+    meter: Arc<dyn Meter>,
     /// What others touched.
     touched: BTreeSet<IpNet>,
     /// Everything is to be looked at.
@@ -115,8 +151,16 @@ impl Fib {
     ///
     /// # Errors
     /// If the kernel's routes cannot be read.
-    pub fn start(sources: Vec<IpAddr>, done: UnboundedSender<Done>) -> io::Result<Self> {
+    pub fn start(
+        sources: Vec<IpAddr>,
+        done: UnboundedSender<Done>,
+        meter: Arc<dyn Meter>,
+    ) -> io::Result<Self> {
         Ok(Fib {
+            retried: BTreeMap::new(),
+            heard_at: None,
+            batches: VecDeque::new(),
+            meter,
             leftover: installed()?.into_iter().map(|route| route.prefix).collect(),
             leftover_until: None,
             installer: Installer::start(sources, done)?,
@@ -145,7 +189,26 @@ impl Fib {
 
     /// Why the kernel does not have a route.
     pub fn refusal(&self, prefix: &IpNet) -> Option<&io::Error> {
-        self.refused.get(prefix)
+        self.refused
+            .get(prefix)
+            .or_else(|| self.retried.get(prefix))
+    }
+
+    /// What the kernel refuses.
+    pub fn refusals(&self) -> Refusals {
+        let all = self.refused.iter().chain(&self.retried);
+        Refusals {
+            count: self.refused.len() + self.retried.len(),
+            some: all
+                .take(SHOWN)
+                .map(|(prefix, error)| (*prefix, error.to_string()))
+                .collect(),
+        }
+    }
+
+    /// A neighbour's message is about to be looked at.
+    pub fn heard_something(&mut self) {
+        self.heard_at.get_or_insert_with(Instant::now);
     }
 
     /// What the last audit found.
@@ -168,8 +231,8 @@ impl Fib {
                 if !self.leftover.is_empty() {
                     self.leftover.remove(&change.prefix);
                 }
-                if !self.refused.is_empty() {
-                    self.refused.remove(&change.prefix);
+                if let Some(error) = self.refused.remove(&change.prefix) {
+                    self.retried.insert(change.prefix, error);
                 }
                 let hops = change
                     .next_hops
@@ -181,6 +244,10 @@ impl Fib {
                 });
             }
             self.installer.install(jobs);
+            self.batches.push_back(self.heard_at);
+        }
+        if !speaker.has_changes() {
+            self.heard_at = None;
         }
         self.remove_leftover(speaker);
     }
@@ -204,6 +271,7 @@ impl Fib {
         );
         let jobs = gone.into_iter().map(|prefix| Job { prefix, hops: None });
         self.installer.install(jobs.collect());
+        self.batches.push_back(None);
         self.look_soon();
     }
 
@@ -211,7 +279,15 @@ impl Fib {
     pub fn done(&mut self, done: Done, speaker: &mut Speaker, links: &Links) {
         self.installer.finished();
         match done {
-            Done::Written { refused } => self.note_refused(refused),
+            Done::Written { refused } => {
+                if let Some(heard_at) = self.batches.pop_front().flatten() {
+                    self.meter.converged(heard_at.elapsed());
+                }
+                if self.batches.is_empty() {
+                    self.retried.clear();
+                }
+                self.note_refused(refused);
+            }
             Done::Read(Ok(kernel)) => self.compare(&kernel, speaker, links),
             Done::Read(Err(error)) => {
                 tracing::warn!(%error, "cannot read the kernel's routes");
@@ -303,8 +379,9 @@ impl Fib {
         self.due = None;
         let again: Vec<IpNet> = std::mem::take(&mut self.touched)
             .into_iter()
-            .chain(std::mem::take(&mut self.refused).into_keys())
+            .chain(self.refused.keys().copied())
             .collect();
+        self.retried.append(&mut self.refused);
         for prefix in again {
             speaker.change_again(&prefix);
         }
@@ -322,7 +399,7 @@ impl Fib {
             .collect();
         let mut audit = Audit {
             installed: kernel.len(),
-            refused: self.refused.len(),
+            refused: self.refused.len() + self.retried.len(),
             ..Audit::default()
         };
         let mut wrong = Vec::new();
@@ -353,6 +430,7 @@ impl Fib {
             speaker.change_again(&prefix);
         }
         self.last = Some(audit);
+        self.meter.audited(&audit);
         for asked in self.asked.drain(..) {
             // Who asked may be gone.
             let _ = asked.send(audit);

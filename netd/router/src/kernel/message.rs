@@ -18,6 +18,7 @@ pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_DELNEIGH: u16 = 29;
 pub(super) const RTM_NEWNEXTHOP: u16 = 104;
 pub(super) const RTM_DELNEXTHOP: u16 = 105;
 pub(super) const RTM_GETNEXTHOP: u16 = 106;
@@ -44,6 +45,7 @@ const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const RTN_UNICAST: u8 = 1;
 
+const NDA_DST: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -205,6 +207,20 @@ pub(super) fn dump(kind: u16, family: u8, body: usize) -> Vec<u8> {
     begin(&mut out, kind, NLM_F_REQUEST | NLM_F_DUMP, 1);
     out.push(family);
     out.resize(HEADER + body, 0);
+    finish(&mut out, 0);
+    out
+}
+
+/// A request to forget the link-layer address of a neighbour.
+pub(super) fn forget_neighbor(link: u32, address: IpAddr) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(&mut out, RTM_DELNEIGH, NLM_F_REQUEST, 1);
+    out.push(if address.is_ipv4() { AF_INET } else { AF_INET6 });
+    out.extend([0; 3]);
+    out.extend(link.to_ne_bytes());
+    // State, flags, type.
+    out.extend([0; 4]);
+    attribute(&mut out, NDA_DST, &octets(address));
     finish(&mut out, 0);
     out
 }

@@ -3,11 +3,12 @@
 //! [`message`] is the encoding, by hand, because half a million routes are written with it;
 //! [`routes`] installs, in batches with one acknowledgement, pointing to the objects of
 //! [`nexthops`]; [`links`] knows the interfaces and hears of changes; [`news`] hears what others do
-//! to our routes; [`fib`] sees to it that the kernel has what it should.
+//! to our routes; [`neighbors`] has link-layer addresses asked for; [`fib`] sees to it that the kernel has what it should.
 
 pub mod fib;
 pub mod links;
 mod message;
+pub mod neighbors;
 pub mod news;
 mod nexthops;
 pub mod routes;
