@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::leaf::{Leaf, patiently, route};
-use support::{NODE_V4, Node, OUTSIDE, Pod};
+use support::{NODE_V4, Node, OUTSIDE, Pod, UPLINK};
 
 /// The node's block.
 const BLOCK: &str = "10.244.1.0/24";
@@ -82,6 +82,27 @@ fn what_is_announced_follows_the_api() {
     node.api.delete("BgpPeer", "/leaf");
     patiently("the leaf forgets", || !leaf.routes(BLOCK));
     patiently("the node forgets", || route(&node.here, BEYOND).is_empty());
+}
+
+/// With a policy of `Local` others are to be preferred as soon as the last endpoint here is about
+/// to end; who comes meanwhile is served.
+#[test]
+fn a_service_is_withdrawn_before_its_last_endpoint_is_gone() {
+    let (node, leaf, server) = connected();
+    node.service(json!({"type": "LoadBalancer", "externalIPs": [BALANCER],
+        "externalTrafficPolicy": "Local"}));
+    let ending = json!({"ready": false, "serving": true, "terminating": true});
+    node.endpoints_that("here", &[&server], &ending);
+    patiently("the service is withdrawn", || !leaf.routes(BALANCER));
+    // Somebody who has not heard of it yet.
+    node.outside
+        .ip(&format!("route add {BALANCER} via {UPLINK}"));
+    let answer = node.outside.ask_tcp(&format!("{BALANCER}:80")).unwrap();
+    assert_eq!(answer.0, "server");
+    node.outside
+        .ip(&format!("route del {BALANCER} via {UPLINK}"));
+    node.endpoints_that("here", &[&server], &json!({"ready": true}));
+    patiently("it is announced again", || leaf.routes(BALANCER));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::core::services::{Dispatch, Frontend};
+use crate::core::services::{Dispatch, Frontend, ServiceTable};
 
 /// What the node could announce.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,11 +22,22 @@ pub struct Announced {
 
 impl Announced {
     /// Reads them off the service map. An address counts while one of its ports leads, from
-    /// outside of the cluster, to an endpoint: by `externalTrafficPolicy: Local` one of this node.
-    pub fn of(
+    /// outside of the cluster, to an endpoint: by `externalTrafficPolicy: Local` one of this node,
+    /// and one that stays, so that nobody is led here any more when the last one ends.
+    pub fn of(blocks: &[IpNet], service_cidrs: &[IpNet], services: &ServiceTable) -> Self {
+        Self::told(
+            blocks,
+            service_cidrs,
+            services.current(),
+            services.leaving(),
+        )
+    }
+
+    fn told(
         blocks: &[IpNet],
         service_cidrs: &[IpNet],
         map: &BTreeMap<Frontend, Dispatch>,
+        leaving: &BTreeSet<Frontend>,
     ) -> Self {
         let mut announced = Self {
             blocks: blocks.to_vec(),
@@ -36,7 +47,7 @@ impl Announced {
             let Frontend::Address { ip, .. } = frontend else {
                 continue;
             };
-            if !answers_outside(dispatch) {
+            if leaving.contains(frontend) || !answers_outside(dispatch) {
                 continue;
             }
             let cluster = service_cidrs.iter().any(|range| range.contains(ip));
@@ -86,11 +97,13 @@ mod tests {
             (at("192.0.2.2"), balance(Some(&[]))),
             (at("192.0.2.3"), balance(Some(&["10.244.0.1:80"]))),
             (at("192.0.2.4"), Dispatch::Refuse),
+            (at("192.0.2.5"), balance(Some(&["10.244.0.1:80"]))),
             (at("10.96.0.7"), balance(None)),
             (at("10.96.0.10"), Dispatch::Here),
         ]);
         let range = "10.96.0.0/16".parse().unwrap();
-        let announced = Announced::of(&[], &[range], &map);
+        let leaving = BTreeSet::from([at("192.0.2.5")]);
+        let announced = Announced::told(&[], &[range], &map, &leaving);
         let text = |ips: &BTreeSet<IpAddr>| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>();
         assert_eq!(text(&announced.external), ["192.0.2.1", "192.0.2.3"]);
         assert_eq!(text(&announced.cluster), ["10.96.0.7"]);

@@ -113,7 +113,7 @@ fn announce(shared: &Shared, world: &World, told: &Told) {
         return;
     }
     let (blocks, ranges) = (&told.addresses.blocks, &shared.config.service_cidrs);
-    let announced = Announced::of(blocks, ranges, world.services.current());
+    let announced = Announced::of(blocks, ranges, &world.services);
     shared.announced.send_if_modified(|now| {
         let differs = now.as_ref() != Some(&announced);
         *now = Some(announced);

@@ -278,7 +278,7 @@ impl Rack {
 }
 
 /// The file of the calling thread's network namespace.
-fn this_thread() -> std::path::PathBuf {
+pub fn this_thread() -> std::path::PathBuf {
     let (process, thread) = (std::process::id(), nix::unistd::gettid());
     format!("/proc/{process}/task/{thread}/ns/net").into()
 }

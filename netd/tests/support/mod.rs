@@ -407,10 +407,18 @@ impl Node {
     }
 
     pub fn endpoints_on(&self, node: &str, pods: &[&Pod]) {
+        self.endpoints_that(node, pods, &json!({}));
+    }
+
+    /// The same with what their conditions say.
+    pub fn endpoints_that(&self, node: &str, pods: &[&Pod], conditions: &serde_json::Value) {
         for (family, at) in [("IPv4", 0), ("IPv6", 1)] {
             let endpoints: Vec<_> = pods
                 .iter()
-                .map(|pod| json!({"addresses": [pod.reply.ips[at]], "nodeName": node}))
+                .map(|pod| {
+                    json!({"addresses": [pod.reply.ips[at]], "nodeName": node,
+                        "conditions": conditions})
+                })
                 .collect();
             self.api.put(json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

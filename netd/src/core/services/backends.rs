@@ -12,6 +12,8 @@ pub struct Backends {
     pub cluster: BTreeSet<SocketAddr>,
     /// Those of this node.
     pub local: BTreeSet<SocketAddr>,
+    /// Whether those of this node are all about to end: they serve who comes, but nobody should.
+    pub local_leaving: bool,
 }
 
 /// Both kinds of endpoints that may be chosen; the second only for want of the first.
@@ -61,6 +63,7 @@ impl Backends {
             }
         }
         Backends {
+            local_leaving: local.ready.is_empty(),
             cluster: cluster.choose(),
             local: local.choose(),
         }

@@ -40,6 +40,15 @@ pub struct ServiceTable {
     claimed: BTreeMap<ServiceKey, Vec<Frontend>>,
     /// The map as it is, or will be when the last changes are applied.
     current: BTreeMap<Frontend, Dispatch>,
+    /// See [`ServiceTable::leaving`].
+    leaving: BTreeSet<Frontend>,
+}
+
+/// What a frontend shall be.
+#[derive(Clone, Debug)]
+struct Wanted {
+    dispatch: Dispatch,
+    leaving: bool,
 }
 
 impl ServiceTable {
@@ -127,6 +136,13 @@ impl ServiceTable {
         &self.current
     }
 
+    /// Those which lead clients outside of the cluster to endpoints of this node that are about
+    /// to end, or to none. They should come to another node: here they are served as long as
+    /// there is somebody to serve them, and that is not said any more.
+    pub fn leaving(&self) -> &BTreeSet<Frontend> {
+        &self.leaving
+    }
+
     /// How many services there are.
     pub fn services(&self) -> usize {
         self.services.len()
@@ -181,7 +197,7 @@ impl ServiceTable {
     fn settle(
         &mut self,
         affected: BTreeSet<Frontend>,
-        wanted: &BTreeMap<ServiceKey, BTreeMap<Frontend, Dispatch>>,
+        wanted: &BTreeMap<ServiceKey, BTreeMap<Frontend, Wanted>>,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         for frontend in affected {
@@ -190,6 +206,11 @@ impl ServiceTable {
                 Some(frontends) => frontends.get(&frontend).cloned(),
                 None => self.frontends(winner).remove(&frontend),
             });
+            match to.as_ref().is_some_and(|wanted| wanted.leaving) {
+                true => self.leaving.insert(frontend),
+                false => self.leaving.remove(&frontend),
+            };
+            let to = to.map(|wanted| wanted.dispatch);
             let from = self.current.get(&frontend).cloned();
             if from == to {
                 continue;
@@ -204,7 +225,7 @@ impl ServiceTable {
     }
 
     /// All frontends of a service.
-    fn frontends(&self, key: &ServiceKey) -> BTreeMap<Frontend, Dispatch> {
+    fn frontends(&self, key: &ServiceKey) -> BTreeMap<Frontend, Wanted> {
         let mut frontends = BTreeMap::new();
         let Some(service) = self.services.get(key) else {
             return frontends;
@@ -223,7 +244,7 @@ impl ServiceTable {
         service: &ServiceFacts,
         port: &PortFacts,
         v4: bool,
-        frontends: &mut BTreeMap<Frontend, Dispatch>,
+        frontends: &mut BTreeMap<Frontend, Wanted>,
     ) {
         if !service.has_family(v4) {
             return;
@@ -239,7 +260,8 @@ impl ServiceTable {
         for ip in service.cluster_ips.iter().filter(of_family) {
             let frontend = at(ip);
             let dispatch = self.internal(frontend, *ip, service, &backends);
-            frontends.insert(frontend, dispatch);
+            let leaving = false;
+            frontends.insert(frontend, Wanted { dispatch, leaving });
         }
         let node_port = port.node_port.map(|port_number| Frontend::NodePort {
             v4,
@@ -249,7 +271,8 @@ impl ServiceTable {
         let external = service.external_ips.iter().filter(of_family).map(at);
         for frontend in external.chain(node_port) {
             let dispatch = self.external(frontend, service, &backends);
-            frontends.insert(frontend, dispatch);
+            let leaving = service.external_local && backends.local_leaving;
+            frontends.insert(frontend, Wanted { dispatch, leaving });
         }
     }
 
