@@ -399,5 +399,7 @@ mod tests {
         );
         assert!(is_for_people("true", &headers));
         assert!(!is_for_people("", &headers));
+        headers.insert(USER_AGENT, "curl/8.5.0".parse().unwrap());
+        assert!(is_for_people("", &headers) && !is_for_people("false", &headers));
     }
 }
