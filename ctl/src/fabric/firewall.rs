@@ -1,11 +1,13 @@
 //! The rules of the machine's own namespace for nodes in namespaces: what leaves the machine is
 //! masqueraded, and nothing outside reaches the nodes. In tables of our own; the user's stay as
-//! they are.
+//! they are, but for rules that let the nodes' packets pass where a firewall drops what it does not
+//! know: what a bridge carries may be shown to it as well (`br_netfilter`).
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
+use peapod_netd::host_firewall::{self, Passage};
 use peapod_nft::{
     Base, BaseChain, ChainKind, CmpOp, Expr, Family, Hook, MetaKey, Nft, Policy, Reg, Rule, Table,
     Transaction, Verdict,
@@ -28,11 +30,25 @@ pub fn ensure(table: &str, bridge: &str, networks: &[IpNet]) -> Result<()> {
         nft.commit(transaction)
             .with_context(|| format!("cannot write the nftables table {table}"))?;
     }
+    let passage = Passage {
+        tag: tag(table),
+        links: vec![(bridge.to_owned(), "nodes")],
+        ..Passage::default()
+    };
+    host_firewall::ensure(&mut nft, &passage)
+        .context("cannot let the nodes' packets pass the firewall of this machine")?;
     Ok(())
 }
 
-/// Removes the tables.
+/// How the comments of rules in others' tables begin.
+fn tag(table: &str) -> String {
+    format!("{table}:")
+}
+
+/// Removes the tables, and the rules in others'.
 pub fn remove(table: &str) -> Result<()> {
+    host_firewall::remove(&tag(table))
+        .context("cannot take the nodes' rules out of the firewall of this machine")?;
     let mut nft = Nft::open().context("cannot speak to nftables")?;
     for family in [Family::Ip, Family::Ip6] {
         let table = Table::new(family, table);
@@ -123,5 +139,44 @@ fn bytes(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn nft(command: &str) -> String {
+        let output = Command::new("nft").arg(command).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn a_firewall_that_drops_lets_nodes_pass_until_they_are_gone() {
+        let alone = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let own =
+                "table inet own { chain f { type filter hook forward priority 0; policy drop; }; }";
+            nft(own);
+            let before = nft("list ruleset");
+            ensure(
+                "peapod-nodes-0a",
+                "pd0abr",
+                &["10.9.0.0/24".parse().unwrap()],
+            )
+            .unwrap();
+            let with = nft("list table inet own");
+            for rule in [r#"iifname "pd0abr*""#, r#"oifname "pd0abr*""#] {
+                assert!(with.contains(rule), "{with}");
+            }
+            remove("peapod-nodes-0a").unwrap();
+            assert_eq!(nft("list ruleset"), before);
+        };
+        std::thread::spawn(alone).join().unwrap();
     }
 }
