@@ -5,12 +5,13 @@
 //! ```
 //!
 //! A revision is etcd's. [`layout`] says what lies where, [`assemble`] makes changes of etcd's events,
-//! [`members`] finds a member that answers, [`load`] reads what is there, [`follow`] is the watch, [`compaction`] has one server
+//! [`members`] finds a member that answers, [`load`] reads what is there, [`fences`] up to when, [`follow`] is the watch, [`compaction`] has one server
 //! give up the past for all, [`migrate`] brings the layout of an older release up to date, [`restore`]
 //! makes a store of a backup.
 
 mod assemble;
 mod compaction;
+mod fences;
 mod follow;
 mod layout;
 mod load;
@@ -38,6 +39,7 @@ use crate::engine::{
 use crate::revision::Revision;
 use crate::txn::{Action, Compare, Txn};
 use assemble::{Assembly, decimal};
+use fences::Fences;
 use layout::{Clock, Names, Place, RESTORING, VERSION};
 use members::{Failure, Members};
 pub use restore::RestoreEtcdError;
@@ -115,6 +117,7 @@ pub struct EtcdEngine {
     members: Arc<Members>,
     place: Place,
     room: Semaphore,
+    fences: Fences,
     /// Up to where the past may be given up.
     floor: watch::Sender<Revision>,
     compact_every: Duration,
@@ -195,6 +198,7 @@ impl EtcdEngine {
             members: Arc::new(members),
             place: Place { names, clock },
             room: Semaphore::new(IN_FLIGHT),
+            fences: Fences::default(),
             floor: watch::channel(Revision::ZERO).0,
             compact_every: config.compact_every,
             taken: Mutex::new(false),
@@ -304,9 +308,12 @@ impl Engine for EtcdEngine {
     }
 
     async fn fence(&self) -> Result<Revision, EngineError> {
-        let head = load::head(&self.members, &self.place).await;
-        head.map(|(_, newest)| newest)
-            .map_err(|failure| EngineError::Failed(failure.to_string()))
+        let read = async {
+            let head = load::head(&self.members, &self.place).await;
+            head.map(|(_, newest)| newest)
+        };
+        let newest = self.fences.ask(read).await;
+        newest.map_err(|failure| EngineError::Failed(failure.to_string()))
     }
 
     fn compact(&self, floor: Revision) {
