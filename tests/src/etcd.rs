@@ -1,13 +1,15 @@
 //! An etcd cluster of a test's own, on loopback: plain, or over TLS with certificates on both sides.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
+
+use crate::wait;
 
 /// A running etcd cluster; dropping it ends its members.
 pub struct Etcd {
@@ -20,6 +22,15 @@ struct Member {
     client: String,
     peer: String,
     process: Option<Child>,
+}
+
+// === impl Member ===
+
+impl Member {
+    /// The client URL without its scheme.
+    fn address(&self) -> &str {
+        self.client.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 // === impl Etcd ===
@@ -62,6 +73,11 @@ impl Etcd {
         for at in 0..members {
             etcd.run(at)?;
         }
+        // A member listens once the cluster has a leader.
+        wait::until("etcd to listen", || {
+            let listens = |one: &Member| TcpStream::connect(one.address()).is_ok();
+            Ok(etcd.members.iter().all(listens))
+        })?;
         Ok(etcd)
     }
 

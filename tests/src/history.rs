@@ -46,6 +46,8 @@ pub enum Outcome {
     Other,
     /// Nobody knows.
     Unknown,
+    /// It was never sent: it is no part of a history.
+    Unsent,
 }
 
 /// One operation. Times are of one clock, that only tells what was before what.
@@ -105,8 +107,8 @@ impl Recorder {
         let begin = self.tick();
         let (result, outcome, version) = work.await;
         let end = self.tick();
-        // A read without an answer says nothing.
-        if (call, outcome) != (Call::Get, Outcome::Unknown) {
+        // Nor does a read without an answer say anything.
+        if outcome != Outcome::Unsent && (call, outcome) != (Call::Get, Outcome::Unknown) {
             let operation = Operation {
                 key: key.to_owned(),
                 call,

@@ -73,7 +73,7 @@ fn object(name: &str, value: u64, version: Option<String>) -> ConfigMap {
 /// What is known of a request after its answer, or without one.
 type Known<T> = (Option<T>, Outcome, Option<u64>);
 
-/// What an answer means; `conflict` is what 409 stands for.
+/// What an answer means.
 fn judge<T>(
     answer: Result<kube::Result<T>, tokio::time::error::Elapsed>,
     done: impl FnOnce(&T) -> (Outcome, Option<u64>),
@@ -85,9 +85,23 @@ fn judge<T>(
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => (None, Outcome::Other, None),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => (None, Outcome::Absent, None),
+        Ok(Err(error)) if is_unsent(&error) => (None, Outcome::Unsent, None),
         // No answer, or one that does not say what happened.
         _ => (None, Outcome::Unknown, None),
     }
+}
+
+/// Whether there was no connection to send a request over.
+fn is_unsent(error: &kube::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let client = error.downcast_ref::<hyper_util::client::legacy::Error>();
+        if client.is_some_and(|error| error.is_connect()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 // === impl Worker ===
@@ -97,7 +111,7 @@ impl Worker {
         while !self.load.enough.load(Ordering::Acquire) {
             let key = self.rng.random_range(0..KEYS);
             let outcome = self.step(key).await;
-            if outcome == Outcome::Unknown {
+            if matches!(outcome, Outcome::Unknown | Outcome::Unsent) {
                 self.at += 1;
                 tokio::time::sleep(PAUSE).await;
             } else {
