@@ -3,7 +3,7 @@
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
 //! [`disruption`], [`horizontal`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
-//! and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`]), their certificates and tokens ([`certificates`],
+//! and addresses ([`node`], [`ipblock`]), the addresses of load balancers ([`load_balancer`]), how they speak BGP ([`bgp_peer`]), their certificates and tokens ([`certificates`],
 //! [`bootstrap_token`], [`bootstrap_signer`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
 //! every namespace has ([`service_account`]) and may use ([`quota`]), roles made of others
 //! ([`cluster_role_aggregation`]), and volumes and claims ([`volume`]). It owns nothing that is
@@ -45,6 +45,7 @@ pub mod gc;
 pub mod horizontal;
 pub mod ipblock;
 pub mod job;
+pub mod load_balancer;
 pub mod namespace;
 pub mod node;
 pub mod pod_gc;
@@ -83,6 +84,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     service_account::start(&ctx, &mut tasks);
     ipblock::start(&ctx, &mut tasks);
     bgp_peer::start(&ctx, &mut tasks);
+    load_balancer::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);
     node::start(&ctx, &mut tasks);

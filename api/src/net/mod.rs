@@ -6,6 +6,8 @@ mod bgp_peer;
 mod bgp_policy;
 mod ip_block;
 mod ip_pool;
+mod load_balancer_address;
+mod load_balancer_pool;
 mod placement;
 
 pub use bgp_config::{
@@ -23,6 +25,14 @@ pub use bgp_policy::{
 };
 pub use ip_block::{ADDRESSES_IN_USE, IpBlock, IpBlockSpec, block_name};
 pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};
+pub use load_balancer_address::{
+    LoadBalancerAddress, LoadBalancerAddressService, LoadBalancerAddressSpec, address_name,
+};
+pub use load_balancer_pool::{
+    ALLOW_SHARED_IP, AddressRange, LOAD_BALANCER_CLASS, LOAD_BALANCER_IPS, LOAD_BALANCER_POOL,
+    LoadBalancerPool, LoadBalancerPoolAddresses, LoadBalancerPoolSpec, LoadBalancerPoolStatus,
+    NoAddressRange,
+};
 pub use placement::{Arrival, Departure, Placement, PlacementLeaf, PlacementSpec};
 
 /// The group's name.

@@ -1,10 +1,9 @@
-//! Pools of addresses: their ranges do not overlap, and none goes while something of it is held.
+//! Pools of addresses: their ranges do not overlap, and nothing that is held goes from one.
 
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use ipnet::IpNet;
-use peapod_api::net::GROUP;
+use peapod_api::net::{AddressRange, GROUP};
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin, all};
@@ -17,71 +16,136 @@ const NAMED_MAX: usize = 5;
 
 pub struct AddressPools;
 
+/// What a kind of pools is called, and what is claimed of them.
+struct Family {
+    kind: &'static str,
+    plural: &'static str,
+    claims: &'static str,
+}
+
+/// Pods' addresses.
+const PODS: Family = Family {
+    kind: "IpPool",
+    plural: "ippools",
+    claims: "ipblocks",
+};
+/// Load balancers' addresses.
+const BALANCERS: Family = Family {
+    kind: "LoadBalancerPool",
+    plural: "loadbalancerpools",
+    claims: "loadbalanceraddresses",
+};
+
 #[async_trait]
 impl Plugin for AddressPools {
     async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
-        if !write.is_on(GROUP, "ippools") {
+        let of_kind = |family: &&Family| write.is_on(GROUP, family.plural);
+        let Some(family) = [&PODS, &BALANCERS].into_iter().find(of_kind) else {
             return Ok(());
-        }
-        let checked = match write.operation {
-            Operation::Create => apart(object, &all(api, GROUP, "ippools")),
-            Operation::Delete => unheld(object, &all(api, GROUP, "ipblocks")),
-            // Ranges are immutable.
-            Operation::Update | Operation::Connect => Ok(()),
         };
-        checked.map_err(|why| write.forbid(why))
+        let remaining = match write.operation {
+            Operation::Create => Vec::new(),
+            Operation::Update => ranges(object),
+            Operation::Delete => Vec::new(),
+            Operation::Connect => return Ok(()),
+        };
+        let checked = match write.old {
+            Some(old) => unheld(old, &remaining, &all(api, GROUP, family.claims)),
+            None => Ok(()),
+        };
+        let apart = || match write.operation {
+            Operation::Delete => Ok(()),
+            _ => [PODS, BALANCERS].iter().try_for_each(|other| {
+                let others = all(api, GROUP, other.plural);
+                let own = if other.plural == family.plural {
+                    write.name
+                } else {
+                    ""
+                };
+                apart(object, own, other.kind, &others)
+            }),
+        };
+        checked
+            .and_then(|()| apart())
+            .map_err(|why| write.forbid(why))
     }
 }
 
-fn cidr_of(object: &Value) -> Option<IpNet> {
-    value::text(object, "spec.cidr").parse().ok()
+/// The ranges of a pool, or of a claim of one.
+fn ranges(object: &Value) -> Vec<AddressRange> {
+    let spec = &object["spec"];
+    let one = [&spec["cidr"], &spec["address"]].into_iter();
+    let many = value::list(object, "spec.addresses").iter();
+    let texts = one.chain(many).filter_map(Value::as_str);
+    texts.filter_map(|text| text.parse().ok()).collect()
 }
 
-/// Refuses a pool that overlaps with another one.
-fn apart(pool: &Value, others: &[Value]) -> Result<(), String> {
-    let Some(cidr) = cidr_of(pool) else {
-        return Ok(());
-    };
-    let overlaps = |other: &&Value| {
-        cidr_of(other).is_some_and(|other| other.contains(&cidr) || cidr.contains(&other))
-    };
-    match others.iter().find(overlaps) {
-        None => Ok(()),
-        Some(other) => {
-            let (name, range) = (
-                value::text(other, "metadata.name"),
-                value::text(other, "spec.cidr"),
-            );
-            Err(format!(
-                "spec.cidr: Invalid value: \"{cidr}\": overlaps with the IpPool {name:?} ({range})"
-            ))
+/// Refuses a pool that overlaps with another one of a kind; `own` is its name if it is of that kind.
+fn apart(pool: &Value, own: &str, kind: &str, others: &[Value]) -> Result<(), String> {
+    for range in ranges(pool) {
+        for other in others
+            .iter()
+            .filter(|other| value::text(other, "metadata.name") != own)
+        {
+            if ranges(other).iter().any(|other| other.overlaps(&range)) {
+                return Err(format!(
+                    "the addresses {}-{} overlap with the {kind} {:?}",
+                    range.first(),
+                    range.last(),
+                    value::text(other, "metadata.name"),
+                ));
+            }
         }
     }
+    Ok(())
 }
 
-/// Refuses to let go of a pool of which nodes hold blocks.
-fn unheld(pool: &Value, blocks: &[Value]) -> Result<(), String> {
-    let Some(range) = cidr_of(pool) else {
-        return Ok(());
+/// Refuses to take from a pool what somebody holds; `remaining` is what stays.
+fn unheld(pool: &Value, remaining: &[AddressRange], claims: &[Value]) -> Result<(), String> {
+    let before = ranges(pool);
+    let lost = |claim: &&Value| {
+        let within = |all: &[AddressRange], held: &AddressRange| {
+            all.iter().any(|range| range.contains(held.first()))
+        };
+        let held = ranges(claim);
+        held.iter()
+            .any(|held| within(&before, held) && !within(remaining, held))
     };
-    let of_pool = |block: &&Value| cidr_of(block).is_some_and(|block| range.contains(&block));
-    let held: Vec<&Value> = blocks.iter().filter(of_pool).collect();
+    let held: Vec<&Value> = claims.iter().filter(lost).collect();
     if held.is_empty() {
         return Ok(());
     }
-    let holders = held.iter().map(|block| value::text(block, "spec.node"));
-    let holders: BTreeSet<&str> = holders.collect();
+    let holders: BTreeSet<String> = held.iter().flat_map(|claim| holders(claim)).collect();
     let more = if holders.len() > NAMED_MAX {
         ", ..."
     } else {
         ""
     };
-    let named: Vec<&str> = holders.into_iter().take(NAMED_MAX).collect();
-    Err(format!(
-        "{} of its blocks are held by nodes ({}{more}); set spec.disabled, and delete it when these nodes are gone",
-        held.len(),
-        named.join(", "),
-    ))
+    let named: Vec<String> = holders.into_iter().take(NAMED_MAX).collect();
+    let named = named.join(", ");
+    Err(match value::text(&pool["spec"], "cidr") {
+        "" => format!(
+            "{} of its addresses are held by services ({named}{more})",
+            held.len()
+        ),
+        _ => format!(
+            "{} of its blocks are held by nodes ({named}{more}); set spec.disabled, and delete it when these nodes are gone",
+            held.len(),
+        ),
+    })
+}
+
+fn holders(claim: &Value) -> Vec<String> {
+    let node = value::text(claim, "spec.node");
+    let services = value::list(claim, "spec.services").iter().map(|one| {
+        format!(
+            "{}/{}",
+            value::text(one, "namespace"),
+            value::text(one, "name")
+        )
+    });
+    let node = (!node.is_empty()).then(|| node.to_owned());
+    node.into_iter().chain(services).collect()
 }
 
 #[cfg(test)]
@@ -93,16 +157,23 @@ mod tests {
         json!({"metadata": {"name": name}, "spec": {"cidr": cidr}})
     }
 
+    fn balancers(addresses: &[&str]) -> Value {
+        json!({"metadata": {"name": "lb"}, "spec": {"addresses": addresses}})
+    }
+
     #[test]
     fn pools_do_not_overlap() {
         let others = [pool("a", "10.0.0.0/16"), pool("b", "fd00::/56")];
-        assert_eq!(apart(&pool("c", "10.1.0.0/16"), &others), Ok(()));
-        let why = apart(&pool("c", "10.0.0.0/8"), &others).unwrap_err();
+        let apart = |pool: &Value, own: &str| apart(pool, own, "IpPool", &others);
+        assert_eq!(apart(&pool("c", "10.1.0.0/16"), "c"), Ok(()));
+        let why = apart(&pool("c", "10.0.0.0/8"), "c").unwrap_err();
         assert_eq!(
             why,
-            "spec.cidr: Invalid value: \"10.0.0.0/8\": overlaps with the IpPool \"a\" (10.0.0.0/16)"
+            "the addresses 10.0.0.0-10.255.255.255 overlap with the IpPool \"a\""
         );
-        assert!(apart(&pool("c", "fd00:0:0:1::/64"), &others).is_err());
+        assert!(apart(&pool("c", "fd00:0:0:1::/64"), "c").is_err());
+        assert_eq!(apart(&pool("a", "10.0.0.0/16"), "a"), Ok(()), "itself");
+        assert!(apart(&balancers(&["10.1.0.0/24", "10.0.0.9"]), "").is_err());
     }
 
     #[test]
@@ -113,11 +184,22 @@ mod tests {
             block("10.0.2.0/24"),
             block("10.1.0.0/24"),
         ];
-        assert_eq!(unheld(&pool("a", "10.2.0.0/16"), &blocks), Ok(()));
-        let why = unheld(&pool("a", "10.0.0.0/16"), &blocks).unwrap_err();
+        assert_eq!(unheld(&pool("a", "10.2.0.0/16"), &[], &blocks), Ok(()));
+        let why = unheld(&pool("a", "10.0.0.0/16"), &[], &blocks).unwrap_err();
         assert!(
             why.starts_with("2 of its blocks are held by nodes (n1);"),
             "{why}"
         );
+    }
+
+    #[test]
+    fn what_a_service_has_stays_in_its_pool() {
+        let claim = json!({"spec": {"address": "192.0.2.7", "services": [{"namespace": "ns", "name": "web"}]}});
+        let pool = balancers(&["192.0.2.0/24"]);
+        let claims = [claim];
+        let remains = |text: &str| unheld(&pool, &[text.parse().unwrap()], &claims);
+        assert_eq!(remains("192.0.2.4-192.0.2.8"), Ok(()));
+        let why = remains("192.0.2.8-192.0.2.255").unwrap_err();
+        assert_eq!(why, "1 of its addresses are held by services (ns/web)");
     }
 }

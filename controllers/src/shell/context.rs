@@ -18,7 +18,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use peapod_api::net::{BgpNode, BgpPeer, IpBlock, IpPool};
+use peapod_api::net::{BgpNode, BgpPeer, IpBlock, IpPool, LoadBalancerAddress, LoadBalancerPool};
 
 use super::events::{self, Events, Writer};
 use super::informer::{Informer, Keep};
@@ -102,6 +102,10 @@ informers! {
     ip_blocks: IpBlock = Keep { index: index_block, ..Keep::default() }, Api::all;
     /// What they are cut from.
     ip_pools: IpPool = Keep::default(), Api::all;
+    /// Addresses for load balancers.
+    load_balancer_pools: LoadBalancerPool = Keep::default(), Api::all;
+    /// Who has which of them, by service: see [`term`].
+    load_balancer_addresses: LoadBalancerAddress = Keep { index: index_address, ..Keep::default() }, Api::all;
     /// Neighbours that nodes speak BGP with.
     bgp_peers: BgpPeer = Keep::default(), Api::all;
     /// How nodes speak BGP.
@@ -175,7 +179,7 @@ pub mod term {
         format!("claim/{claim}")
     }
 
-    /// EndpointSlices of a service.
+    /// EndpointSlices of a service; addresses of a load balancer of it.
     pub fn of_service(service: &Key) -> String {
         format!("service/{service}")
     }
@@ -215,6 +219,13 @@ fn index_owned<K: kube::Resource>(object: &K) -> Vec<String> {
 
 fn index_block(block: &IpBlock) -> Vec<String> {
     vec![term::on_node(&block.spec.node)]
+}
+
+fn index_address(address: &LoadBalancerAddress) -> Vec<String> {
+    let services = address.spec.services.iter();
+    services
+        .map(|one| term::of_service(&Key::new(&one.namespace, &one.name)))
+        .collect()
 }
 
 fn index_slice(slice: &EndpointSlice) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 mod autoscaler;
 mod endpoints;
+mod load_balancer;
 mod quota;
 mod workloads;
 
@@ -436,7 +437,7 @@ async fn a_node_grows_a_block_and_gives_it_back() {
         refused
             .unwrap_err()
             .to_string()
-            .contains("overlaps with the IpPool \"small\"")
+            .contains("overlap with the IpPool \"small\"")
     );
     create(&nodes, json!({"metadata": {"name": "n1"}})).await;
     let pod = |name: &str| {

@@ -15,6 +15,17 @@ const ENCAPSULATIONS: [&str; 4] = ["Direct", "Routed", "VXLAN", "VXLANCrossSubne
 /// Bits that the number of a block may have: pools of at most 2^32 blocks.
 const BLOCK_BITS_MAX: u8 = 32;
 
+/// Addresses that neither pods nor services may have: what is not unicast, loopback, link-local.
+pub const NOT_UNICAST: [&str; 7] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "::/64",
+    "fe80::/10",
+    "ff00::/8",
+];
+
 /// The declaration.
 pub fn kind() -> Kind {
     Kind::cluster(GROUP, "v1", "IpPool", "ippools")
@@ -102,18 +113,9 @@ fn block_size(size: &At<'_>, cidr: IpNet, errors: &mut FieldErrors) {
 
 /// Whether pods may have the addresses of a range.
 fn is_for_pods(range: IpNet) -> bool {
-    let unfit = [
-        "0.0.0.0/8",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "224.0.0.0/3",
-        "::/64",
-        "fe80::/10",
-        "ff00::/8",
-    ];
     let overlaps =
         |unfit: IpNet| unfit.contains(&range.network()) || range.contains(&unfit.network());
-    !unfit
+    !NOT_UNICAST
         .iter()
         .filter_map(|text| text.parse().ok())
         .any(overlaps)

@@ -26,6 +26,7 @@ mod job;
 mod job_policies;
 mod lease;
 mod limits;
+mod load_balancer;
 mod metrics;
 mod namespace;
 mod networking;
@@ -103,6 +104,7 @@ pub fn all() -> Vec<Kind> {
         flow_control::kinds(),
         admission_registration::kinds(),
         limits::kinds(),
+        load_balancer::kinds(),
         metrics::kinds(),
         templates::kinds(),
         networking::kinds(),
@@ -143,6 +145,7 @@ fn read_graph() -> Arc<Graph> {
     bgp_peer::add_shape(&mut graph);
     ip_block::add_shape(&mut graph);
     ip_pool::add_shape(&mut graph);
+    load_balancer::add_shapes(&mut graph);
     placement::add_shape(&mut graph);
     metrics::add_shapes(&mut graph);
     Arc::new(graph)
