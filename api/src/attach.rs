@@ -70,7 +70,7 @@ pub struct AttachReply {
     pub ips: Vec<IpAddr>,
     /// Name of the link inside the pod, usually `eth0`.
     pub interface: String,
-    /// MTU of that link in bytes.
+    /// MTU of that link in bytes; 0 where the network does not say.
     pub mtu: u32,
 }
 

@@ -30,6 +30,9 @@ pub struct Config {
     /// Where other processes of this node ask for attachments (see [`crate::seam`]); `None`
     /// leaves that to callers in this process.
     pub attach_socket: Option<PathBuf>,
+    /// Whether somebody else links the pods (CNI plugins): then this agent keeps services and
+    /// names only, and takes no part in pods' addresses, links and routes.
+    pub foreign_links: bool,
     /// Where the values of kernel settings are kept that [`crate::cleanup`] restores.
     pub state_dir: PathBuf,
 }

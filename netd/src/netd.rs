@@ -235,6 +235,7 @@ pub(crate) fn nat_config(config: &Config) -> NatConfig {
     NatConfig {
         service_cidrs: config.service_cidrs.clone(),
         private_ips: config.private_ips.clone(),
+        foreign_links: config.foreign_links,
         ipv6: sysctl::has_ipv6(),
     }
 }

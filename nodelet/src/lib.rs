@@ -6,12 +6,14 @@
 //! ([`runtime`], [`images`], [`logs`]), how it is asked ([`probes`]), the Node object ([`node`])
 //! and the kubelet's HTTPS API ([`server`]). [`run`] wires them.
 //!
-//! It must not know how the network connects a pod (it asks [`PodNetwork`]), nor who wrote a Pod
+//! It must not know how the network connects a pod (it asks [`PodNetwork`], which runs [`cni`]
+//! plugins where the network is somebody else's), nor who wrote a Pod
 //! or why: it meets the other parts only over the API.
 //!
 //! [`PodNetwork`]: peapod_api::attach::PodNetwork
 
 mod cleanup;
+pub mod cni;
 pub mod config;
 pub mod core;
 pub mod cpus;

@@ -290,6 +290,7 @@ fn own_node(settings: &Settings, layout: &Layout, ip: IpAddr) -> Result<NodeSett
         cluster,
         server: control_plane::local_url(settings),
         containerd: None,
+        cni: settings.cni.clone(),
         netns: None,
     })
 }

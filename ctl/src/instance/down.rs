@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use peapod_nodelet::cni::CniNetwork;
 use peapod_nodelet::runtime::containerd::launch::{self, SYSTEM_SOCKET};
 use peapod_nodelet::runtime::containerd::purge;
 
@@ -49,6 +50,8 @@ pub fn down(args: &DownArgs) -> Result<()> {
     let _netd_lock = stop_netd(&layout)?;
     let socket = containerd_socket(&layout)?;
     steps.begin("stopping containers");
+    // While the namespaces are there: else plugins leave what they made for them on the node.
+    single_threaded()?.block_on(release_by_plugins(&layout))?;
     single_threaded()?.block_on(stop_containers(&layout, socket, args.purge))?;
     steps.begin("restoring the network");
     restore_network(&layout)?;
@@ -115,6 +118,21 @@ fn containerd_socket(layout: &Layout) -> Result<Option<PathBuf>> {
     let private = launch::private_socket(&layout.containerd());
     let system = PathBuf::from(SYSTEM_SOCKET);
     Ok([private, system].into_iter().find(|socket| socket.exists()))
+}
+
+/// Has CNI plugins release what they attached, if they did.
+async fn release_by_plugins(layout: &Layout) -> Result<()> {
+    let settings = settings::read_json::<Settings>(&layout.settings())?;
+    let node = settings::read_json::<NodeSettings>(&layout.node_settings())?;
+    let own = settings.and_then(|settings| settings.cni);
+    let Some(cni) = node.and_then(|node| node.cni).or(own) else {
+        return Ok(());
+    };
+    let plugins = CniNetwork::new(cni.dirs(), &layout.cni(), None)?;
+    for fault in plugins.release_all().await {
+        println!("warning: {fault}");
+    }
+    Ok(())
 }
 
 async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: bool) -> Result<()> {

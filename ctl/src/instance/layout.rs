@@ -48,6 +48,11 @@ impl Layout {
         self.root.join("node")
     }
 
+    /// What pods are attached by, where CNI plugins link them.
+    pub fn cni(&self) -> PathBuf {
+        self.node().join("cni")
+    }
+
     /// Logs of containers.
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")

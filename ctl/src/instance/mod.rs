@@ -1,6 +1,7 @@
 //! An instance: the cluster on this machine that `up` starts, `status` shows and `down` stops.
 
 pub mod api_flags;
+pub mod cni_flags;
 mod daemon;
 mod down;
 pub mod handshake;

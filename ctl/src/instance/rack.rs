@@ -114,6 +114,7 @@ fn prepare(seat: &Seat<'_>, plan: &Plan, node: &NodePlan, server: &ApiServer) ->
         cluster: seat.cluster.clone(),
         server: seat.server.clone(),
         containerd: Some(seat.containerd.clone()),
+        cni: None,
         netns: Some(fabric::netns_path(plan, &node.name)),
     };
     settings::write_json(&layout.node_settings(), &settings)?;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::plan::Fabric;
+use crate::roles::node::CniSettings;
 
 /// The settings of one cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Settings {
     /// How many nodes there are, where it was said.
     #[serde(default)]
     pub nodes: Option<u32>,
+    /// Somebody else's CNI plugins that link the pods, if that was chosen.
+    #[serde(default)]
+    pub cni: Option<CniSettings>,
     /// The fabric between them, if there is one.
     #[serde(default)]
     pub fabric: Option<Fabric>,

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
 use super::api_flags::ApiFlags;
+use super::cni_flags::CniFlags;
 use super::settings::{self, Settings};
 use super::state::InstanceLock;
 use super::{Layout, State, daemon, handshake, layout, preflight, unit};
@@ -74,6 +75,8 @@ pub struct UpArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     pub node_monitor_grace_period: u64,
     #[command(flatten)]
+    pub cni: CniFlags,
+    #[command(flatten)]
     pub api: ApiFlags,
 }
 
@@ -133,6 +136,13 @@ fn foreground(args: &UpArgs, layout: &Layout) -> Result<()> {
             );
         };
         let settings = choose_settings(args, layout)?;
+        if settings.cni.is_some() && (settings.nodes.unwrap_or(1) > 1 || settings.fabric.is_some())
+        {
+            bail!(
+                "one CNI configuration cannot serve several nodes on one machine; leave out \
+                 --cni-conf-dir, or --nodes and --fabric"
+            );
+        }
         daemon::run(
             daemon::Inputs {
                 args,
@@ -166,6 +176,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         cluster_domain: "cluster.local".to_owned(),
         nodes: args.nodes,
         fabric: args.fabric,
+        cni: args.cni.settings(),
         network: None,
         store: Some(args.api.store.describe()),
     };
@@ -209,6 +220,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         node_ip: args.node_ip.or(kept.node_ip),
         nodes: kept.nodes,
         fabric: kept.fabric,
+        cni: wanted.cni.clone().or(kept.cni),
         network: kept.network,
         ..wanted
     })

@@ -16,6 +16,7 @@ use super::identity::{self, Files};
 use super::node::{ClusterSettings, NodeSettings};
 use super::server::address_towards;
 use crate::cli::single_threaded;
+use crate::instance::cni_flags::CniFlags;
 use crate::instance::settings::{node_name, read_json, write_json, write_private};
 use crate::instance::{self, Layout, State, layout, preflight};
 use crate::terminal::Steps;
@@ -52,6 +53,8 @@ pub struct JoinArgs {
     /// Use the containerd that listens on this socket
     #[arg(long, value_name = "SOCKET")]
     containerd: Option<PathBuf>,
+    #[command(flatten)]
+    cni: CniFlags,
 }
 
 /// Runs `peapod join`.
@@ -153,6 +156,7 @@ async fn settings(args: &JoinArgs, client: &Client, server: &str) -> Result<Node
         cluster,
         server: server.to_owned(),
         containerd: args.containerd.clone(),
+        cni: args.cni.settings(),
         netns: None,
     })
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use peapod_api::attach::PodNetwork;
 use peapod_netd::{DnsConfig, Netd};
 use peapod_nodelet::KubeletConfiguration;
+use peapod_nodelet::cni::{self, CniNetwork};
 use peapod_nodelet::make::etc::ClusterDns;
 use peapod_nodelet::runtime::containerd::Containerd;
 use serde::{Deserialize, Serialize};
@@ -48,9 +49,32 @@ pub struct NodeSettings {
     /// containerd's socket, where it was chosen.
     #[serde(default)]
     pub containerd: Option<PathBuf>,
+    /// Somebody else's CNI plugins that link the pods, if that was chosen.
+    #[serde(default)]
+    pub cni: Option<CniSettings>,
     /// Where the node's network namespace is pinned, when it is not the machine's.
     #[serde(default)]
     pub netns: Option<PathBuf>,
+}
+
+/// Somebody else's CNI plugins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CniSettings {
+    /// Configurations; the first by name counts.
+    pub conf_dir: PathBuf,
+    /// Plugins, searched in order.
+    pub bin_dirs: Vec<PathBuf>,
+}
+
+impl CniSettings {
+    /// As the node agent takes them.
+    pub fn dirs(&self) -> cni::Dirs {
+        cni::Dirs {
+            conf: self.conf_dir.clone(),
+            bin: self.bin_dirs.clone(),
+        }
+    }
 }
 
 /// What every node must know of its cluster.
@@ -90,6 +114,7 @@ pub fn netd_config(node: &NodeSettings, layout: &Layout) -> peapod_netd::Config 
         mtu: None,
         bgp_socket: Some(layout.bgp_socket()),
         attach_socket: Some(layout.netd_socket()),
+        foreign_links: node.cni.is_some(),
         state_dir: layout.network(),
     }
 }
@@ -136,6 +161,13 @@ pub async fn spawn_nodelet(
 ) -> Result<()> {
     let mut runtime = layout.runtime(socket);
     runtime.host_netns = node.netns.clone();
+    let network: Arc<dyn PodNetwork> = match &node.cni {
+        None => network,
+        Some(cni) => {
+            let plugins = CniNetwork::new(cni.dirs(), &layout.cni(), Some(network));
+            Arc::new(plugins.context("cannot keep records of pods' attachments")?)
+        }
+    };
     let config = peapod_nodelet::Config {
         node_name: node.name.clone(),
         node_ips: node.ips.clone(),

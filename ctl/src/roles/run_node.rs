@@ -21,8 +21,9 @@ use super::csr::{self, Wanted};
 use super::identity::{Files, Identity, Pair, sleep_until};
 use super::node::{self, NodeSettings};
 use super::tasks::{self, Tasks};
+use crate::instance::cni_flags::CniFlags;
 use crate::instance::handshake::Reporter;
-use crate::instance::settings::read_json;
+use crate::instance::settings::{read_json, write_json};
 use crate::instance::state::InstanceLock;
 use crate::instance::{Layout, State, layout, preflight, ready};
 
@@ -41,6 +42,8 @@ pub struct NodeArgs {
     /// Leave these to processes of their own
     #[arg(long, value_name = "ROLE,...", value_delimiter = ',')]
     without: Vec<Part>,
+    #[command(flatten)]
+    cni: CniFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,13 +58,17 @@ pub fn run(args: &NodeArgs) -> Result<()> {
     let layout = Layout::new(&args.data_dir)?;
     let mut reporter = Reporter::from_env();
     let outcome = (|| {
-        let node = settings(&layout)?;
+        let mut node = settings(&layout)?;
         let Some(_lock) = InstanceLock::take(&layout)? else {
             bail!(
                 "another peapod runs from {}; see `peapod status`",
                 layout.root().display()
             );
         };
+        if let Some(cni) = args.cni.settings() {
+            node.cni = Some(cni);
+            write_json(&layout.node_settings(), &node)?;
+        }
         let apart = args.without.contains(&Part::Netd);
         tasks::run(live(&layout, &node, apart, &mut reporter))
     })();

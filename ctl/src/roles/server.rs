@@ -195,6 +195,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         cluster_domain: "cluster.local".to_owned(),
         nodes: None,
         fabric: None,
+        cni: None,
         network: None,
         store: Some(args.api.store.describe()),
     };

@@ -167,7 +167,7 @@ pub(crate) fn sets(ip: Ip) -> Vec<Set> {
 }
 
 /// Base chains, each with the hook it is attached to and its rules.
-pub(crate) fn hooks(ip: Ip, private_ips: &[IpAddr]) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
+pub(crate) fn hooks(ip: Ip, config: &NatConfig) -> Vec<(&'static str, BaseChain, Vec<Rule>)> {
     let nat = |hook, priority| BaseChain {
         kind: ChainKind::Nat,
         hook,
@@ -191,10 +191,11 @@ pub(crate) fn hooks(ip: Ip, private_ips: &[IpAddr]) -> Vec<(&'static str, BaseCh
         };
         hooks.push(("guard", before_conntrack, vec![no_loopback_from_pods(ip)]));
     }
-    let private: Vec<Rule> = private_ips
+    let private: Vec<Rule> = config
+        .private_ips
         .iter()
         .filter(|private| private.is_ipv4() == ip.v4)
-        .map(|&private| this_machine_only(ip, private))
+        .map(|&private| this_machine_only(ip, private, config.foreign_links))
         .collect();
     if !private.is_empty() {
         let filter = BaseChain {
@@ -210,7 +211,7 @@ pub(crate) fn hooks(ip: Ip, private_ips: &[IpAddr]) -> Vec<(&'static str, BaseCh
 /// to a private address of this node would be answered. Behind the translation of services'
 /// addresses: what was sent to one of them is seen here as it arrives at the node. Answers to
 /// what the node asked for itself pass.
-fn this_machine_only(ip: Ip, private: IpAddr) -> Rule {
+fn this_machine_only(ip: Ip, private: IpAddr, foreign_links: bool) -> Rule {
     let mut exprs = vec![
         load_destination(ip, Reg::R0),
         Expr::Cmp {
@@ -229,6 +230,11 @@ fn this_machine_only(ip: Ip, private: IpAddr) -> Rule {
             sreg: Reg::R0,
             data: link.to_vec(),
         });
+    }
+    if foreign_links {
+        // Pods' links have any name, so pods are told by their addresses: a neighbour that sends
+        // from one of those gets no answer, which is the pod's.
+        exprs.extend(if_address_in_set(load_source(ip, Reg::R0), CLUSTER, true));
     }
     exprs.extend([
         Expr::Ct {
@@ -385,7 +391,7 @@ pub(crate) fn write(transaction: &mut Transaction, ip: Ip, config: &NatConfig, f
             transaction.append_rule(&table, name, &rule);
         }
     }
-    for (name, base, rules) in hooks(ip, &config.private_ips) {
+    for (name, base, rules) in hooks(ip, config) {
         transaction.add_base_chain(&table, name, base);
         for rule in rules {
             transaction.append_rule(&table, name, &rule);
@@ -399,7 +405,7 @@ pub(crate) fn fingerprint(ip: Ip, config: &NatConfig) -> Vec<u8> {
         "{:?} {:?} {:?}",
         sets(ip),
         chains(ip, &config.service_cidrs),
-        hooks(ip, &config.private_ips)
+        hooks(ip, config)
     );
     let hash = crate::links::alias::fnv1a(text.as_bytes());
     format!("peapod {hash:016x}").into_bytes()

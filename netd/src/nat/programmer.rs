@@ -21,6 +21,8 @@ pub struct NatConfig {
     pub service_cidrs: Vec<IpNet>,
     /// Addresses of this node that answer nobody but this machine and its pods.
     pub private_ips: Vec<IpAddr>,
+    /// Whether pods' links are somebody else's, by any name.
+    pub foreign_links: bool,
     /// Whether there is a table for IPv6.
     pub ipv6: bool,
 }

@@ -38,6 +38,16 @@ struct Told {
     failed: bool,
 }
 
+impl Told {
+    /// Whether pods can have addresses; they need none of ours where somebody else gives them.
+    fn can_attach(&self, foreign: bool) -> bool {
+        match foreign {
+            true => !self.addresses.cluster.is_empty(),
+            false => !self.addresses.blocks.is_empty(),
+        }
+    }
+}
+
 /// Takes inputs until there are no more.
 pub(crate) async fn run(shared: Arc<Shared>, mut world: World, mut inputs: mpsc::Receiver<Input>) {
     let mut told = Told::default();
@@ -72,11 +82,14 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         reread(shared, world).await?;
         *told = Told::default();
     }
-    if let Some(addresses) = world
-        .addresses()
-        .filter(|new| **new != told.addresses)
-        .cloned()
-    {
+    let foreign = shared.config.foreign_links;
+    let known = world.addresses().cloned();
+    // Addresses that somebody else gives to pods are not looked for in our blocks.
+    let wanted = known.map(|known| match foreign {
+        true => known.without_blocks(),
+        false => known,
+    });
+    if let Some(addresses) = wanted.filter(|new| *new != told.addresses) {
         tell_addresses(shared, addresses.clone()).await?;
         told.addresses = addresses;
     }
@@ -90,7 +103,7 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         told.services = true;
     }
     announce(shared, world, told);
-    if let Some(facts) = world.changed_ways() {
+    if let Some(facts) = world.changed_ways().filter(|_| !foreign) {
         let facts = Some(Arc::new(facts));
         shared.ways.send_if_modified(|now| {
             let differs = *now != facts;
@@ -100,7 +113,8 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
     }
     shared.readiness.send_if_modified(|now| {
         let before = *now;
-        now.block = !told.addresses.blocks.is_empty();
+        now.block = told.can_attach(foreign);
+        now.ways |= foreign;
         now.services |= told.services;
         *now != before
     });
@@ -109,7 +123,7 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
 
 /// What the kernel answers may be announced: never before it does.
 fn announce(shared: &Shared, world: &World, told: &Told) {
-    if !told.services || told.addresses.blocks.is_empty() {
+    if !told.services || !told.can_attach(shared.config.foreign_links) {
         return;
     }
     let (blocks, ranges) = (&told.addresses.blocks, &shared.config.service_cidrs);

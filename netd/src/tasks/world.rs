@@ -74,6 +74,16 @@ pub(crate) struct Addresses {
     pub(crate) cluster: Vec<IpNet>,
 }
 
+impl Addresses {
+    /// The same, of a node whose pods have addresses of somebody else.
+    pub(crate) fn without_blocks(self) -> Self {
+        Self {
+            blocks: Vec::new(),
+            ..self
+        }
+    }
+}
+
 /// What is known.
 pub(crate) struct World {
     node_name: String,

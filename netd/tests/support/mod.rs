@@ -293,6 +293,7 @@ impl Node {
             mtu: None,
             bgp_socket: None,
             attach_socket: None,
+            foreign_links: false,
             state_dir: self.state.path().to_owned(),
         }
     }

@@ -235,6 +235,7 @@ impl Member {
             mtu: None,
             bgp_socket: None,
             attach_socket: None,
+            foreign_links: false,
             state_dir: self.state.path().to_owned(),
         }
     }

@@ -87,8 +87,8 @@ impl Keeper {
         }
         let runtime = self.config.runtime.clone();
         let mut events = runtime.events();
-        let network = self.network.clone();
-        let mut network = std::pin::pin!(network_ready(network));
+        let (tell, mut network) = watch::channel(self.network_fault.clone());
+        let mut watching = std::pin::pin!(network_ready(self.network.clone(), tell));
         let mut network_known = false;
         let mut watched = self.watch();
         let mut beat = interval(BEAT);
@@ -99,11 +99,14 @@ impl Keeper {
                     self.check_runtime().await;
                     self.renew().await;
                 }
-                () = &mut network, if !network_known => {
+                () = &mut watching, if !network_known => {
                     network_known = true;
                     self.network_fault = None;
                 }
                 Ok(()) = self.devices.changed() => {}
+                Ok(()) = network.changed() => {
+                    self.network_fault = network.borrow_and_update().clone();
+                }
                 () = runtime_changed(&mut events) => self.check_runtime().await,
                 event = watched.try_next() => {
                     if let Ok(Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) = event {
@@ -282,9 +285,18 @@ fn differs(before: &NodeStatus, now: &NodeStatus) -> bool {
     timeless(before) != timeless(now)
 }
 
-async fn network_ready(network: Arc<dyn PodNetwork>) {
+/// Waits for the network, and tells why it is not ready.
+async fn network_ready(network: Arc<dyn PodNetwork>, tell: watch::Sender<Option<String>>) {
     while let Err(error) = network.ready().await {
-        tracing::warn!(%error, "the pod network is not ready");
+        let fault = Some(format!("network plugin is not ready: {error}"));
+        let news = tell.send_if_modified(|told| {
+            let news = *told != fault;
+            *told = fault;
+            news
+        });
+        if news {
+            tracing::warn!(%error, "the pod network is not ready");
+        }
         tokio::time::sleep(REGISTER_AGAIN).await;
     }
 }
