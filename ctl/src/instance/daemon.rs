@@ -13,9 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use peapod_apiserver::ApiServer;
-use peapod_apiserver::pki::Subject;
 use peapod_netd::Netd;
-use peapod_nodelet::Serving;
 use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 
 use super::handshake::Reporter;
@@ -156,7 +154,7 @@ impl Parts {
             first = (plan.nodes[0].name.clone(), plan.nodes[0].ips[0]);
         } else {
             let node = own_node(&settings, layout, advertise)?;
-            netd = Some(start_node(&server, &node, layout, socket.clone(), &mut tasks).await?);
+            netd = Some(node::start_in(&server, &node, layout, socket.clone(), &mut tasks).await?);
             reporter.step("waiting for the node to be ready");
             let dns = SocketAddr::new(node.cluster.dns, 53);
             tasks
@@ -293,40 +291,4 @@ fn own_node(settings: &Settings, layout: &Layout, ip: IpAddr) -> Result<NodeSett
         cni: settings.cni.clone(),
         netns: None,
     })
-}
-
-/// Starts the agents of the node in this process.
-async fn start_node(
-    server: &ApiServer,
-    node: &NodeSettings,
-    layout: &Layout,
-    socket: PathBuf,
-    tasks: &mut Tasks,
-) -> Result<Arc<Netd>> {
-    let name = format!("system:node:{}", node.name);
-    let client = server.client(&name, &["system:nodes"]);
-    let netd = node::start_netd(client.clone(), node, layout, tasks).await?;
-    server.register_metrics(|registry| netd.register_metrics(registry));
-    let mut sans = vec![node.name.clone()];
-    sans.extend(node.ips.iter().map(ToString::to_string));
-    let subject = Subject {
-        name: &name,
-        groups: &["system:nodes"],
-        sans: &sans,
-    };
-    let serving = server
-        .pki()
-        .credential("kubelet", &subject, Timestamp::now())?;
-    let serving = Serving {
-        cert_pem: serving.certificate,
-        key_pem: serving.key,
-    };
-    let kubelet = peapod_nodelet::ServerConfig {
-        port: node::KUBELET_PORT,
-        // Renewed at the next start.
-        serving: tokio::sync::watch::channel(serving).1,
-        client_ca_pem: server.pki().ca_certificate().to_owned(),
-    };
-    node::spawn_nodelet(client, node, layout, socket, kubelet, netd.clone(), tasks).await?;
-    Ok(netd)
 }

@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use peapod_api::attach::PodNetwork;
+use peapod_apiserver::ApiServer;
+use peapod_apiserver::pki::Subject;
 use peapod_netd::{DnsConfig, Netd};
 use peapod_nodelet::KubeletConfiguration;
+use peapod_nodelet::Serving;
 use peapod_nodelet::cni::{self, CniNetwork};
 use peapod_nodelet::make::etc::ClusterDns;
 use peapod_nodelet::runtime::containerd::Containerd;
@@ -193,4 +197,40 @@ pub async fn spawn_nodelet(
         peapod_nodelet::run(client, config, network, stop),
     );
     Ok(())
+}
+
+/// Starts the agents of a node in the API server's own process.
+pub async fn start_in(
+    server: &ApiServer,
+    node: &NodeSettings,
+    layout: &Layout,
+    socket: PathBuf,
+    tasks: &mut Tasks,
+) -> Result<Arc<Netd>> {
+    let name = format!("system:node:{}", node.name);
+    let client = server.client(&name, &["system:nodes"]);
+    let netd = start_netd(client.clone(), node, layout, tasks).await?;
+    server.register_metrics(|registry| netd.register_metrics(registry));
+    let mut sans = vec![node.name.clone()];
+    sans.extend(node.ips.iter().map(ToString::to_string));
+    let subject = Subject {
+        name: &name,
+        groups: &["system:nodes"],
+        sans: &sans,
+    };
+    let serving = server
+        .pki()
+        .credential("kubelet", &subject, Timestamp::now())?;
+    let serving = Serving {
+        cert_pem: serving.certificate,
+        key_pem: serving.key,
+    };
+    let kubelet = peapod_nodelet::ServerConfig {
+        port: KUBELET_PORT,
+        // Renewed at the next start.
+        serving: tokio::sync::watch::channel(serving).1,
+        client_ca_pem: server.pki().ca_certificate().to_owned(),
+    };
+    spawn_nodelet(client, node, layout, socket, kubelet, netd.clone(), tasks).await?;
+    Ok(netd)
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,16 +13,20 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use peapod_api::bootstrap::{CLUSTER_INFO, KUBECONFIG, NODE_SETTINGS, PUBLIC, SETTINGS, SYSTEM};
+use peapod_apiserver::ApiServer;
+use peapod_netd::Netd;
+use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 use serde_json::json;
 
 use super::control_plane;
-use super::node::ClusterSettings;
+use super::node::{self, ClusterSettings, NodeSettings};
 use super::tasks::{self, Tasks};
 use super::{discovery, token};
 use crate::instance::api_flags::ApiFlags;
+use crate::instance::cni_flags::CniFlags;
 use crate::instance::settings::{self, Settings};
 use crate::instance::state::InstanceLock;
-use crate::instance::{Layout, State, layout};
+use crate::instance::{Layout, State, layout, preflight, ready};
 
 /// How long the token of the printed command holds.
 const TOKEN_HOURS: i64 = 24;
@@ -66,6 +71,17 @@ pub struct ServerArgs {
     /// Lead only in turns with others, by Leases
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
+    /// Be a node of the cluster, too
+    #[arg(long)]
+    node: bool,
+    /// Name of that node [default: the host name]
+    #[arg(long, value_name = "NAME", requires = "node")]
+    node_name: Option<String>,
+    /// Use the containerd that listens on this socket
+    #[arg(long, value_name = "SOCKET", requires = "node")]
+    containerd: Option<PathBuf>,
+    #[command(flatten)]
+    cni: CniFlags,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -80,6 +96,9 @@ enum Part {
 
 /// Runs `peapod server`.
 pub fn run(args: &ServerArgs) -> Result<()> {
+    if args.node {
+        preflight::root()?;
+    }
     let layout = Layout::new(&args.data_dir)?;
     std::fs::create_dir_all(layout.root())
         .with_context(|| format!("cannot create {}", layout.root().display()))?;
@@ -170,7 +189,17 @@ async fn live(
     }
     let ttl = Some(SignedDuration::from_hours(TOKEN_HOURS));
     let token = token::create(&admin, ttl, "made at the start of the server").await?;
-    state(&settings, layout, advertise).write(layout)?;
+    let mut state = state(&settings, layout, advertise);
+    let netd = match args.node {
+        true => Some(
+            start_node(
+                args, &server, &url, &mut state, &settings, layout, &mut tasks,
+            )
+            .await?,
+        ),
+        false => None,
+    };
+    state.write(layout)?;
     println!(
         "The cluster is at {url}; export KUBECONFIG={}",
         layout.kubeconfig().display()
@@ -179,6 +208,9 @@ async fn live(
     println!("  {}\n", token::join_command(&url, &token, ca)?);
     let outcome = tasks.ended().await;
     tasks.stop().await;
+    if let Some(netd) = netd {
+        netd.stop().await;
+    }
     server.close().await;
     outcome
 }
@@ -186,7 +218,11 @@ async fn live(
 /// The settings of an earlier start; what contradicts them is refused, since objects follow them.
 fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
     let wanted = Settings {
-        node: String::new(),
+        node: match (args.node, &args.node_name) {
+            (false, _) => String::new(),
+            (true, Some(name)) => name.clone(),
+            (true, None) => settings::node_name()?,
+        },
         node_ip: None,
         listen: args.listen,
         pod_cidrs: args.pod_cidr.clone(),
@@ -195,7 +231,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         cluster_domain: "cluster.local".to_owned(),
         nodes: None,
         fabric: None,
-        cni: None,
+        cni: args.cni.settings(),
         network: None,
         store: Some(args.api.store.describe()),
     };
@@ -203,6 +239,15 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         return Ok(wanted);
     };
     args.api.store.check_kept(kept.store.as_deref())?;
+    // A server that is no node any longer has a node's things to put back all the same.
+    let wanted = Settings {
+        node: match args.node {
+            true => wanted.node,
+            false => kept.node,
+        },
+        cni: wanted.cni.or(kept.cni),
+        ..wanted
+    };
     if kept.pod_cidrs != wanted.pod_cidrs || kept.service_cidrs != wanted.service_cidrs {
         bail!(
             "--pod-cidr or --service-cidr differs from what this cluster was made with (see {}); \
@@ -228,6 +273,53 @@ fn state(settings: &Settings, layout: &Layout, advertise: IpAddr) -> State {
     }
 }
 
+/// What every node must know.
+fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSettings> {
+    Ok(ClusterSettings {
+        pod_cidrs: settings.pod_cidrs.clone(),
+        service_cidrs: settings.service_cidrs.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        dns: settings.dns_address()?,
+        local_volumes_dir: layout.volumes(),
+    })
+}
+
+/// Starts the agents of this machine's own node, and waits until it is ready.
+async fn start_node(
+    args: &ServerArgs,
+    server: &ApiServer,
+    url: &str,
+    state: &mut State,
+    settings: &Settings,
+    layout: &Layout,
+    tasks: &mut Tasks,
+) -> Result<Arc<Netd>> {
+    node::check_kubelet_port(state.node_ip)?;
+    let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
+    let socket = launch::find_or_start(&choice, &layout.containerd()).await?;
+    let own = NodeSettings {
+        name: settings.node.clone(),
+        ips: vec![state.node_ip],
+        private_ips: Vec::new(),
+        labels: Default::default(),
+        taints: Vec::new(),
+        cluster: cluster_settings(settings, layout)?,
+        server: url.to_owned(),
+        containerd: None,
+        cni: settings.cni.clone(),
+        netns: None,
+    };
+    let netd = node::start_in(server, &own, layout, socket.clone(), tasks).await?;
+    let admin = server.client("kubernetes-admin", &["system:masters"]);
+    tasks
+        .while_starting(ready::nodes(admin, std::slice::from_ref(&own.name)))
+        .await?;
+    state.node = own.name;
+    state.private_containerd = socket == launch::private_socket(&layout.containerd());
+    state.containerd = socket;
+    Ok(netd)
+}
+
 /// What machines that join must find: which cluster this is, and what every node must know.
 async fn publish(
     client: &Client,
@@ -236,13 +328,7 @@ async fn publish(
     settings: &Settings,
     layout: &Layout,
 ) -> Result<()> {
-    let cluster = ClusterSettings {
-        pod_cidrs: settings.pod_cidrs.clone(),
-        service_cidrs: settings.service_cidrs.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        dns: settings.dns_address()?,
-        local_volumes_dir: layout.volumes(),
-    };
+    let cluster = cluster_settings(settings, layout)?;
     let cluster = serde_json::to_string_pretty(&cluster)?;
     for (namespace, name, key, text) in [
         (
