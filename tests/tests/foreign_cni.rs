@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use peapod_tests::{Cluster, command, wait};
+use peapod_tests::{Cluster, command, process, wait};
 use serde_json::{Value, json};
 
 const PLUGINS: &str = "/usr/lib/cni";
@@ -112,10 +112,15 @@ fn pods_are_linked_by_the_plugins_of_others() -> Result<()> {
             .request("web", "/")
             .is_ok_and(|said| said.trim() == "hello"))
     })?;
-    wait::until("the pod reaches itself by name", || {
-        let said =
-            cluster.kubectl("exec web -- wget -q -O - http://web.default.svc.cluster.local/")?;
-        Ok(said.ok().is_ok_and(|said| said.trim() == "hello"))
+    let address = cluster.field("service/web", "{.spec.clusterIP}")?;
+    let pid = process::of_pod("web")?.to_string();
+    let url = format!("http://{address}/");
+    let inside = ["-t", &pid, "-n", "curl", "-sS", "--max-time", "5", &url];
+    let own = command::run("nsenter", inside)?.ok()?;
+    assert_eq!(own.trim(), "hello", "the pod reaches itself");
+    let name = "exec web -- /bin/busybox nslookup web.default.svc.cluster.local";
+    wait::until("the service's name", || {
+        Ok(cluster.kubectl(name)?.stdout.contains(&address))
     })?;
 
     // What plugins cannot do is said.

@@ -7,7 +7,6 @@
 //! as they are.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
