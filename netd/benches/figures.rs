@@ -49,6 +49,7 @@ fn filled(
         private_ips: Vec::new(),
         service_cidrs: vec!["10.96.0.0/12".parse().expect("a range")],
         ipv6: false,
+        foreign_links: false,
     };
     let (nat, empty) = Nat::open(&config).expect("nftables");
     let mut table = ServiceTable::new("here", &[], empty);

@@ -14,6 +14,7 @@ fn sets_of_addresses_follow_nodes_that_come_and_go() {
             service_cidrs: Vec::new(),
             private_ips: Vec::new(),
             ipv6: true,
+            foreign_links: false,
         };
         let (mut nat, _) = Nat::open(&config).unwrap();
         let block: IpNet = "10.244.1.0/24".parse().unwrap();
