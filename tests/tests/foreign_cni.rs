@@ -100,7 +100,7 @@ fn pods_are_linked_by_the_plugins_of_others() -> Result<()> {
         .kubectl("wait --for=condition=Ready pod/web --timeout=60s")?
         .ok()?;
     let ip = cluster.field("pod/web", "{.status.podIP}")?;
-    assert_eq!(given(dir)?, [ip.clone()]);
+    assert_eq!(given(dir)?, std::slice::from_ref(&ip));
     assert_eq!(get(&format!("http://{ip}/"))?.trim(), "hello");
     let node = cluster.node_ip()?;
     assert_eq!(get(&format!("http://{node}:{PORT}/"))?.trim(), "hello");
