@@ -120,7 +120,7 @@ mod tests {
         };
         cache.write(&entry).unwrap();
         std::fs::write(dir.path().join("cni/torn.json"), "{").unwrap();
-        assert_eq!(cache.all().unwrap(), [entry.clone()]);
+        assert_eq!(cache.all().unwrap(), std::slice::from_ref(&entry));
         assert_eq!(cache.read("u-1").unwrap(), Some(entry));
         assert!(cache.read("../u-1").is_err());
         cache.remove("u-1").unwrap();
