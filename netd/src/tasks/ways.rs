@@ -103,6 +103,10 @@ async fn keep(
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(kept) => kept,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
