@@ -16,6 +16,7 @@ mod router;
 mod snapshot;
 mod terminal;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", terminal::sentence(&error));
+            // Where this goes may be full, too.
+            let _ = writeln!(std::io::stderr(), "error: {}", terminal::sentence(&error));
             ExitCode::FAILURE
         }
     }

@@ -24,6 +24,7 @@ pub fn run(args: &RouterArgs) -> Result<()> {
     let config = RouterConfig::read(&args.config)?;
     let filter = EnvFilter::try_from_env("PEAPOD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)

@@ -39,7 +39,7 @@ fn a_firewall_that_comes_and_goes_is_told_of() -> Result<()> {
         "nft",
         ["list", "chain", "inet", "peapod-test", "forwarding"],
     )?;
-    assert!(rules.ok()?.contains("peapod: what pods send"));
+    assert!(rules.ok()?.contains("peapod: from pods"));
     drop(firewall);
     wait::until("the warning to go", || Ok(cluster.warnings()?.is_empty()))
 }

@@ -123,7 +123,9 @@ pub fn run(role: impl Future<Output = Result<()>>) -> Result<()> {
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PEAPOD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_client=warn"));
+    // A log on a full disk must not end what it tells of: complaints would go to the same disk.
     tracing_subscriber::fmt()
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
