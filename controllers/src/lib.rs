@@ -2,10 +2,12 @@
 //!
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
-//! [`disruption`], [`horizontal`]), what services point to ([`endpointslice`], [`endpoints`]), nodes, their health
-//! and addresses ([`node`], [`ipblock`]), the addresses of load balancers ([`load_balancer`]), how they speak BGP ([`bgp_peer`]), their certificates and tokens ([`certificates`],
-//! [`bootstrap_token`], [`bootstrap_signer`]), the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what
-//! every namespace has ([`service_account`]) and may use ([`quota`]), roles made of others
+//! [`disruption`]) and how many pods they need ([`horizontal`]), what services point to
+//! ([`endpointslice`], [`endpoints`]) and the addresses of load balancers ([`load_balancer`]),
+//! nodes, their health and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`]),
+//! their certificates and tokens ([`certificates`], [`bootstrap_token`], [`bootstrap_signer`]),
+//! the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what every namespace has
+//! ([`service_account`]) and may use ([`quota`]), roles made of others
 //! ([`cluster_role_aggregation`]), and volumes and claims ([`volume`]). It owns nothing that is
 //! not in the API, and must not know the other parts: it meets them over a `kube::Client`.
 //!
