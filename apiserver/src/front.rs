@@ -157,7 +157,7 @@ impl Front {
         *route = self.api.flow.route(who.user(), &action);
         let admitted = self.admit(route.clone(), who.user(), &action, (verb, &query));
         let allowed = admitted.await.and_then(|seats| {
-            let decision = self.api.authorizer.decide(who.user(), &action);
+            let decision = self.decide(who.user(), &action, &target);
             trail.decided(&decision);
             settle(who.user(), &action, decision).map(|()| seats)
         });
@@ -409,6 +409,19 @@ impl Front {
             ),
         };
         Ok((resource.clone(), subresource))
+    }
+
+    /// Whether it is allowed: as what it is, or as the finer thing that it is a case of.
+    fn decide(&self, user: &User, action: &Action<'_>, target: &Target) -> Decision {
+        let decision = self.api.authorizer.decide(user, action);
+        match (&decision, action, target) {
+            (Decision::NoOpinion(_), Action::Resource(access), Target::Resource(target)) => {
+                let finer = access.finer(target).map(Action::Resource);
+                let finer = finer.map(|finer| self.api.authorizer.decide(user, &finer));
+                finer.filter(Decision::is_allowed).unwrap_or(decision)
+            }
+            _ => decision,
+        }
     }
 
     /// Who asks, and as whom.

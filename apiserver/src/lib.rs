@@ -24,6 +24,7 @@ mod expiry;
 mod flow;
 mod front;
 mod identity;
+mod inside;
 mod linger;
 mod metrics;
 mod openapi;

@@ -35,6 +35,7 @@ use crate::expiry;
 use crate::flow::{self, Flow};
 use crate::front::{Front, Peer};
 use crate::identity::Identity;
+use crate::inside::Inside;
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
@@ -229,7 +230,7 @@ impl ApiServer {
     pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
         let user = User::authenticated(user, groups.iter().copied());
         let service = self.front.for_peer(Peer::Inside(user));
-        kube::Client::new(service, "default")
+        kube::Client::new(Inside::new(service), "default")
     }
 
     /// What had to be done to open a store that was damaged: which file, where it is now, what was

@@ -17,6 +17,7 @@ pub mod cni;
 pub mod config;
 pub mod core;
 pub mod cpus;
+pub mod csi;
 pub mod devices;
 mod dir_watch;
 pub mod error;

@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::cpus::Cpus;
+use crate::csi::layout::Layout;
+use crate::csi::{self, Drivers};
 use crate::devices::{Devices, registration};
 use crate::error::Error;
 use crate::eviction;
@@ -66,6 +68,7 @@ pub async fn run(
     let (node, watched) = watch::channel(Arc::new(keeper::describe(&config, port).await));
     let table = Table::default();
     let devices = Arc::new(Devices::open(config.data_dir.join("device-plugins")));
+    let drivers = Arc::new(Drivers::new(Layout::new(config.data_dir.clone())));
     let context = Arc::new(Context {
         client: client.clone(),
         runtime: config.runtime.clone(),
@@ -78,6 +81,7 @@ pub async fn run(
         limits: Limits::default(),
         cpus: Cpus::open(&config.kubelet, config.data_dir.join("cpus.json")),
         devices: devices.clone(),
+        drivers: drivers.clone(),
         table: table.clone(),
         admission: Mutex::default(),
         room: watch::Sender::new(()),
@@ -90,7 +94,16 @@ pub async fn run(
         config.node_name.clone(),
         folder,
     ));
+    // A node that is not to be asked (a hollow one) has no drivers either.
     if let Some(server) = server {
+        let told = (client.clone(), config.node_name.clone());
+        tasks.spawn(csi::registration::run(drivers.clone()));
+        tasks.spawn(csi::csi_node::run(
+            told.0,
+            told.1,
+            drivers,
+            node.subscribe(),
+        ));
         tasks.spawn(server.run(context.clone(), table.clone()));
     }
     let counts = devices.counts();

@@ -95,6 +95,20 @@ impl<'a> Access<'a> {
         access
     }
 
+    /// What a proxied request asks of a node, where permissions tell it apart from all else that
+    /// a node serves: `get` of `nodes/csi`, the tunnel to a storage driver (`proxy/csi/DRIVER`).
+    pub fn finer(&self, target: &ResourceTarget) -> Option<Self> {
+        let proxied = self.is_on("", "nodes") && self.subresource == "proxy" && self.verb == "get";
+        let driver = target.rest.strip_prefix("csi/")?;
+        let plain = !driver.is_empty() && !driver.contains('/') && !driver.starts_with('.');
+        // `NAME:PORT` is another server on the node.
+        let agent = !self.name.contains(':');
+        (proxied && plain && agent).then_some(Self {
+            subresource: "csi",
+            ..*self
+        })
+    }
+
     /// Whether it is about a resource or one of its subresources.
     pub fn is_on(&self, group: &str, resource: &str) -> bool {
         self.group == group && self.resource == resource
@@ -131,6 +145,33 @@ mod tests {
     use super::*;
     use crate::rest::target::Target;
     use http::Method;
+
+    #[test]
+    fn the_tunnel_to_a_driver_is_told_apart() {
+        let query = Query::of(None);
+        let finer = |path: &str| {
+            let Target::Resource(target) = Target::of_path(path).unwrap() else {
+                panic!("{path} is no resource");
+            };
+            let access = Access::of(Verb::Get, &target, &query);
+            access
+                .finer(&target)
+                .map(|finer| finer.full_resource().to_string())
+        };
+        let tunnel = "/api/v1/nodes/n1/proxy/csi/disk.example.com";
+        assert_eq!(finer(tunnel).as_deref(), Some("nodes/csi"));
+        for other in [
+            "/api/v1/nodes/n1/proxy/exec/a/b/c",
+            "/api/v1/nodes/n1/proxy/csi/",
+            "/api/v1/nodes/n1/proxy/csi/..",
+            "/api/v1/nodes/n1/proxy/csi/../exec/a/b/c",
+            "/api/v1/nodes/n1/proxy/csi/a%2Fb",
+            "/api/v1/nodes/n1:8080/proxy/csi/a",
+            "/api/v1/namespaces/a/pods/p/proxy/csi/a",
+        ] {
+            assert_eq!(finer(other), None, "{other}");
+        }
+    }
 
     fn refusal(method: Method, path: &str, query: &str) -> String {
         let query = Query::of(Some(query));

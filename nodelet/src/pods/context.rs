@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::core::qos::Amounts;
 use crate::core::{qos, spec_of};
 use crate::cpus::Cpus;
+use crate::csi::Drivers;
 use crate::devices::Devices;
 use crate::make::fields::Place;
 use crate::objects::Objects;
@@ -78,6 +79,8 @@ pub struct Context {
     pub cpus: Cpus,
     /// What plugins bring.
     pub devices: Arc<Devices>,
+    /// The storage drivers that have registered.
+    pub drivers: Arc<Drivers>,
     /// All pods of the node.
     pub table: Table,
     /// Held while a pod is admitted or its allocation changes.

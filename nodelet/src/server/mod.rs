@@ -5,6 +5,7 @@
 //! | `/containerLogs/NAMESPACE/POD/CONTAINER` | [`logs`] |
 //! | `/exec/...`, `/attach/...` | [`exec`], over WebSocket ([`channels`]) or SPDY ([`exec_spdy`]) |
 //! | `/portForward/NAMESPACE/POD` | [`port_forward`], over WebSocket or SPDY |
+//! | `/csi/DRIVER` | [`csi`]: a storage driver's own gRPC |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
 //! | `/pods`, `/healthz` | here |
 //!
@@ -13,6 +14,7 @@
 
 mod cadvisor;
 pub mod channels;
+pub mod csi;
 pub mod dial;
 pub mod exec;
 pub mod exec_spdy;
@@ -203,6 +205,7 @@ fn router(shared: Shared) -> Router {
             "/portForward/{namespace}/{pod}",
             any(port_forward::port_forward),
         )
+        .route("/csi/{driver}", get(csi::csi))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics/resource", get(stats::resource))
         .route("/metrics/cadvisor", get(stats::cadvisor))
