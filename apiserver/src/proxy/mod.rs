@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::UPGRADE;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls_pki_types::ServerName;
@@ -88,7 +88,7 @@ pub async fn stream(api: &Api, call: &Call, parts: Parts) -> Result<Response<Bod
     }
     let response = exchange::run(api, sender, &address, &path, parts, Bytes::new()).await?;
     match subresource {
-        Some(Subresource::Log) if !response.status().is_success() => Err(told(response).await),
+        Some(Subresource::Log) if refused(response.status()) => Err(told(response).await),
         _ => Ok(response),
     }
 }
@@ -118,6 +118,11 @@ pub async fn fetch(api: &Api, node: &str, path: &str) -> Result<Bytes> {
     limited
         .map(|body| body.to_bytes())
         .map_err(|fault| failed(&fault))
+}
+
+/// Whether an answer is neither what was asked for nor the way to it (a WebSocket).
+fn refused(status: StatusCode) -> bool {
+    !status.is_success() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// What a node says of logs that it cannot give, as a status: it answers in plain text.

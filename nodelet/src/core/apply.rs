@@ -31,12 +31,14 @@ impl Machine {
             Event::VolumesReady { refresh_at } => {
                 self.volumes.succeeded();
                 self.refresh_at = refresh_at;
+                self.sync_again();
             }
             Event::VolumesFailed(message) => {
                 self.volumes.failed(now);
                 if self.volumes.ready {
                     // What is in place stays usable; what must be renewed is tried again.
                     self.refresh_at = Some(later(now, REFRESH_AGAIN_S));
+                    self.sync_again();
                 }
                 self.warn("FailedMount", message, None);
             }
@@ -171,6 +173,7 @@ impl Machine {
         let Some(container) = self.container(name) else {
             return;
         };
+        let attempt = container.attempt();
         let State::Starting(before) = std::mem::replace(&mut container.state, State::Idle) else {
             return;
         };
@@ -183,6 +186,7 @@ impl Machine {
                 let Some(container) = self.container(name) else {
                     return;
                 };
+                container.restarts = attempt;
                 container.last = before.or(container.last.take());
                 container.end(Exit {
                     id,
@@ -203,8 +207,6 @@ impl Machine {
         };
         if let Some(exit) = before {
             container.state = State::Exited(exit);
-            // The count belongs to the run that did not come about.
-            container.restarts = container.restarts.saturating_sub(1);
         }
         container.create.fail(now);
         container.waiting = Some(Waiting {
@@ -309,14 +311,23 @@ impl Machine {
     }
 
     /// What waited for something that may have appeared tries again at once.
+    /// Brings the volumes up to date if something has changed since they were last begun with;
+    /// what changes meanwhile may have come too late for them.
+    fn sync_again(&mut self) {
+        if std::mem::take(&mut self.outdated) {
+            self.volumes.busy = true;
+            self.actions.push(Action::SyncVolumes);
+        }
+    }
+
     fn dependency_changed(&mut self) {
         if self.ending.is_some() {
             return;
         }
         self.volumes.retry.clear();
+        self.outdated = true;
         if self.volumes.ready && !self.volumes.busy {
-            self.volumes.busy = true;
-            self.actions.push(Action::SyncVolumes);
+            self.sync_again();
         }
         for container in &mut self.containers {
             container.create.clear();

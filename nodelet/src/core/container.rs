@@ -167,10 +167,19 @@ impl Container {
         matches!(&self.state, State::Exited(exit) if exit.code == 0)
     }
 
-    /// The restart count of its next run.
+    /// The restart count of the run that comes next, or is being started.
     pub fn next_attempt(&self) -> u32 {
-        match (&self.state, &self.last) {
-            (State::Exited(_), _) | (State::Idle, Some(_)) => self.restarts.saturating_add(1),
+        match self.exit().or(self.last.as_ref()) {
+            Some(_) => self.restarts.saturating_add(1),
+            None => self.restarts,
+        }
+    }
+
+    /// The restart count of the run that stands or is being started. A restart counts for the
+    /// API once it runs: until then the status is that of the run before.
+    pub fn attempt(&self) -> u32 {
+        match self.state {
+            State::Starting(_) => self.next_attempt(),
             _ => self.restarts,
         }
     }
@@ -178,6 +187,7 @@ impl Container {
     /// Notes the start of a run; the id of the container that nobody needs any more, if there
     /// is one.
     pub fn begin(&mut self, pod: &Pod, id: String, at: Timestamp) -> Option<String> {
+        self.restarts = self.attempt();
         let before = match std::mem::replace(&mut self.state, State::Idle) {
             State::Starting(exit) => exit,
             State::Exited(exit) => Some(exit),

@@ -73,6 +73,8 @@ pub struct Machine {
     pub(super) containers: Vec<Container>,
     pub(super) volumes: Part,
     pub(super) refresh_at: Option<Timestamp>,
+    /// What the volumes show has changed since they were last begun with.
+    pub(super) outdated: bool,
     pub(super) sandbox: Part,
     pub(super) release: Part,
     /// What the release that is done covered.
@@ -107,6 +109,7 @@ impl Machine {
             resize: Resize::default(),
             volumes: Part::default(),
             refresh_at: None,
+            outdated: false,
             sandbox: Part::default(),
             release: Part::default(),
             purged: false,
@@ -194,10 +197,10 @@ impl Machine {
         found.filter(|id| !id.is_empty())
     }
 
-    /// The restart count of a container.
+    /// The restart count of a container's run that stands or is being started.
     pub fn attempt_of(&self, name: &str) -> u32 {
         let container = self.containers.iter().find(|c| c.name == name);
-        container.map_or(0, |c| c.restarts)
+        container.map_or(0, Container::attempt)
     }
 
     /// The restart count of the run whose log is meant, or why there is none.
@@ -211,13 +214,16 @@ impl Machine {
         let restarts = container.restarts;
         let before = restarts.saturating_sub(1);
         match (&container.state, previous) {
-            (State::Starting(Some(_)), _) => Ok(before),
             (_, true) if container.last.is_some() => Ok(before),
             (_, true) => Err(format!(
                 "previous terminated container \"{name}\" in pod \"{pod}\" not found"
             )),
-            (State::Running(_) | State::Exited(_), false) => Ok(restarts),
-            (State::Idle, false) if container.last.is_some() => Ok(restarts),
+            (State::Running(_) | State::Exited(_) | State::Starting(Some(_)), false) => {
+                Ok(restarts)
+            }
+            (State::Idle | State::Starting(None), false) if container.last.is_some() => {
+                Ok(restarts)
+            }
             (State::Idle | State::Starting(None), false) => {
                 let reason = container
                     .waiting

@@ -60,6 +60,7 @@ impl Machine {
 
     fn step_run(&mut self, now: Timestamp) {
         if self.volumes.begin(now) {
+            self.outdated = false;
             self.actions.push(Action::SyncVolumes);
         }
         if self.sandbox.begin(now) {
@@ -68,6 +69,7 @@ impl Machine {
         if let Some(at) = self.refresh_at.filter(|_| self.volumes.ready) {
             if now >= at && !self.volumes.busy {
                 self.refresh_at = None;
+                self.outdated = false;
                 self.volumes.busy = true;
                 self.actions.push(Action::SyncVolumes);
             } else {
@@ -219,7 +221,6 @@ impl Machine {
                     State::Exited(exit) => Some(exit),
                     _ => None,
                 };
-                container.restarts = attempt;
                 container.given = resources;
                 container.image = Some(image.clone());
                 if container

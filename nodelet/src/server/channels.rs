@@ -1,11 +1,16 @@
 //! Several streams over one WebSocket: the first byte of each message names the stream
-//! (`v4.channel.k8s.io`, and `v5.channel.k8s.io`, which can also close one).
+//! (`channel.k8s.io`; `v4.channel.k8s.io`, which ends with a Status; `v5.channel.k8s.io`, which
+//! can also close a stream). The `base64` ones are the same in text, for clients that have no
+//! bytes. One stream alone needs no names (`binary.k8s.io`).
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
+use axum::http::HeaderValue;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -27,8 +32,16 @@ pub const RESIZE: u8 = 4;
 /// Closes the stream that its second byte names (v5).
 const CLOSE: u8 = 255;
 
-/// The protocols, the preferred one first.
-pub const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// The protocols of a process's streams, the preferred one first.
+pub const PROTOCOLS: [&str; 5] = [
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+];
+/// The protocols of one stream alone.
+pub const READER_PROTOCOLS: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
 /// Largest message that is written, bytes.
 const CHUNK: usize = 32 * 1024;
 /// Messages that wait to be sent.
@@ -43,22 +56,108 @@ pub enum Incoming {
     Close(u8),
 }
 
-/// Reads a message; `None` for one that says nothing.
-pub fn parse(mut message: Bytes) -> Option<Incoming> {
-    let channel = *message.first()?;
-    bytes::Buf::advance(&mut message, 1);
-    match channel {
-        CLOSE => Some(Incoming::Close(*message.first()?)),
-        _ => Some(Incoming::Data(channel, message)),
+/// How bytes stand in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// As they are; a stream's number is a byte.
+    #[default]
+    Binary,
+    /// In base64; a stream's number is a digit.
+    Base64,
+}
+
+/// What a client and the node have agreed on for a process's streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// How bytes stand in messages.
+    pub framing: Framing,
+    /// Whether how it ended is told as a Status; the oldest protocols tell only failures, in
+    /// plain text.
+    pub status: bool,
+}
+
+// === impl Framing ===
+
+impl Framing {
+    /// That of a protocol's name.
+    pub fn of(protocol: Option<&HeaderValue>) -> Self {
+        let name = protocol.and_then(|name| name.to_str().ok());
+        match name.is_some_and(|name| name.contains("base64")) {
+            true => Self::Base64,
+            false => Self::Binary,
+        }
+    }
+
+    /// Reads a message; `None` for one that says nothing.
+    pub fn parse(self, mut message: Bytes) -> Option<Incoming> {
+        let first = *message.first()?;
+        bytes::Buf::advance(&mut message, 1);
+        match (self, first) {
+            (Self::Binary, CLOSE) => Some(Incoming::Close(*message.first()?)),
+            (Self::Binary, channel) => Some(Incoming::Data(channel, message)),
+            (Self::Base64, digit) => {
+                let channel = digit.checked_sub(b'0')?;
+                let data = BASE64.decode(&message).ok()?;
+                Some(Incoming::Data(channel, data.into()))
+            }
+        }
+    }
+
+    /// A message of a stream.
+    pub fn message(self, channel: u8, data: &[u8]) -> Message {
+        match self {
+            Self::Binary => {
+                let mut bytes = BytesMut::with_capacity(data.len() + 1);
+                bytes.put_u8(channel);
+                bytes.put_slice(data);
+                Message::Binary(bytes.freeze())
+            }
+            Self::Base64 => {
+                let mut text = String::from(char::from(b'0' + channel));
+                BASE64.encode_string(data, &mut text);
+                Message::Text(text.into())
+            }
+        }
+    }
+
+    /// A message where there is but one stream.
+    pub fn raw(self, data: &[u8]) -> Message {
+        match self {
+            Self::Binary => Message::Binary(Bytes::copy_from_slice(data)),
+            Self::Base64 => Message::Text(BASE64.encode(data).into()),
+        }
     }
 }
 
-/// A message of a stream.
-pub fn message(channel: u8, data: &[u8]) -> Message {
-    let mut bytes = BytesMut::with_capacity(data.len() + 1);
-    bytes.put_u8(channel);
-    bytes.put_slice(data);
-    Message::Binary(bytes.freeze())
+// === impl Protocol ===
+
+impl Protocol {
+    /// The agreed one; the oldest where the client names none.
+    pub fn of(agreed: Option<&HeaderValue>) -> Self {
+        let name = agreed.and_then(|name| name.to_str().ok());
+        Self {
+            framing: Framing::of(agreed),
+            status: name.is_some_and(|name| name.starts_with('v')),
+        }
+    }
+
+    /// What is said at the end, given the Status of it.
+    pub fn end(self, status: &Value) -> Option<Message> {
+        let text = match (self.status, status["status"] == "Success") {
+            (true, _) => status.to_string(),
+            (false, true) => return None,
+            (false, false) => status["message"].as_str().unwrap_or_default().to_owned(),
+        };
+        Some(self.framing.message(ERROR, text.as_bytes()))
+    }
+}
+
+/// A close with a code: without one it reads as a broken connection.
+pub fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: close_code::NORMAL,
+        reason: Utf8Bytes::default(),
+    }))
 }
 
 /// The Status of a command that came to its end.
@@ -107,14 +206,16 @@ impl Outgoing {
 
 /// Writes into a stream of a WebSocket.
 pub struct Writer {
+    framing: Framing,
     channel: Option<u8>,
     queue: PollSender<Message>,
 }
 
 impl Writer {
     /// Writes into the stream of a number; without one, raw.
-    pub fn new(channel: Option<u8>, queue: mpsc::Sender<Message>) -> Self {
+    pub fn new(framing: Framing, channel: Option<u8>, queue: mpsc::Sender<Message>) -> Self {
         Self {
+            framing,
             channel,
             queue: PollSender::new(queue),
         }
@@ -131,8 +232,8 @@ impl AsyncWrite for Writer {
         ready!(self.queue.poll_reserve(cx)).map_err(gone)?;
         let part = &data[..data.len().min(CHUNK)];
         let message = match self.channel {
-            Some(channel) => message(channel, part),
-            None => Message::Binary(Bytes::copy_from_slice(part)),
+            Some(channel) => self.framing.message(channel, part),
+            None => self.framing.raw(part),
         };
         self.queue.send_item(message).map_err(gone)?;
         Poll::Ready(Ok(part.len()))
@@ -154,7 +255,7 @@ mod tests {
 
     #[test]
     fn messages() {
-        let parse = |bytes: &'static [u8]| super::parse(Bytes::from_static(bytes));
+        let parse = |bytes: &'static [u8]| Framing::Binary.parse(Bytes::from_static(bytes));
         assert_eq!(parse(b""), None);
         assert_eq!(
             parse(b"\0hi"),
@@ -163,9 +264,45 @@ mod tests {
         assert_eq!(parse(b"\xff\0"), Some(Incoming::Close(STDIN)));
         assert_eq!(parse(b"\xff"), None);
         assert_eq!(
-            message(STDOUT, b"x"),
+            Framing::Binary.message(STDOUT, b"x"),
             Message::Binary(Bytes::from_static(b"\x01x"))
         );
+    }
+
+    #[test]
+    fn messages_in_text() {
+        let parse = |text: &'static str| Framing::Base64.parse(Bytes::from_static(text.as_bytes()));
+        let hi = Some(Incoming::Data(STDIN, Bytes::from_static(b"hi")));
+        assert_eq!(parse("0aGk="), hi);
+        assert_eq!(parse("0%"), None);
+        assert_eq!(parse("!aGk="), None);
+        let said = Framing::Base64.message(STDERR, b"hi");
+        assert_eq!(said, Message::Text("2aGk=".into()));
+        assert_eq!(Framing::Base64.raw(b"hi"), Message::Text("aGk=".into()));
+    }
+
+    #[test]
+    fn each_protocol_ends_in_its_own_way() {
+        let end = |name: &'static str, code| {
+            let agreed = HeaderValue::from_static(name);
+            Protocol::of(Some(&agreed)).end(&exit_status(code))
+        };
+        let text = |message: Option<Message>| match message {
+            Some(Message::Binary(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
+            other => format!("{other:?}"),
+        };
+        assert!(text(end("v5.channel.k8s.io", 0)).contains("Success"));
+        assert!(text(end("v4.channel.k8s.io", 3)).contains("NonZeroExitCode"));
+        assert_eq!(end("channel.k8s.io", 0), None);
+        assert_eq!(
+            text(end("channel.k8s.io", 3)),
+            "\u{3}command terminated with non-zero exit code: exit status 3"
+        );
+        assert!(matches!(
+            end("v4.base64.channel.k8s.io", 0),
+            Some(Message::Text(_))
+        ));
+        assert_eq!(Protocol::of(None).end(&exit_status(0)), None);
     }
 
     #[test]

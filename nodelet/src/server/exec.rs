@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
-use super::channels::{self, Incoming, Writer};
+use super::channels::{self, Framing, Incoming, Protocol, Writer};
 use super::{Refusal, Shared, exec_spdy, flag, values};
 use crate::runtime::{self, ContainerId, ExecSpec, Runtime, Streams, TerminalSize};
 
@@ -117,21 +117,23 @@ where
         Err(refusal) => return Ok(refusal.into_response()),
     };
     let upgrade = upgrade.protocols(channels::PROTOCOLS);
-    Ok(upgrade.on_upgrade(move |socket| converse(socket, wanted, process)))
+    let protocol = Protocol::of(upgrade.selected_protocol());
+    Ok(upgrade.on_upgrade(move |socket| converse(socket, protocol, wanted, process)))
 }
 
 /// Connects a WebSocket with a process until either is done.
-async fn converse<F, R>(socket: WebSocket, wanted: Wanted, process: F)
+async fn converse<F, R>(socket: WebSocket, protocol: Protocol, wanted: Wanted, process: F)
 where
     F: FnOnce(Streams) -> R,
     R: Future<Output = runtime::Result<Option<i32>>>,
 {
+    let framing = protocol.framing;
     let (mut incoming, queue, outgoing) = channels::open(socket);
     let (stdin, process_stdin) = tokio::io::duplex(STDIN_BUFFER);
     let (resizes, process_resizes) = mpsc::channel(RESIZES_MAX);
     let writer =
         |wanted: bool, channel: u8| -> Option<Box<dyn tokio::io::AsyncWrite + Send + Unpin>> {
-            wanted.then(|| Box::new(Writer::new(Some(channel), queue.clone())) as _)
+            wanted.then(|| Box::new(Writer::new(framing, Some(channel), queue.clone())) as _)
         };
     let streams = Streams {
         stdin: wanted.stdin.then(|| Box::new(process_stdin) as _),
@@ -140,26 +142,24 @@ where
         resize: wanted.tty.then_some(process_resizes),
     };
     let mut input = Input {
+        framing,
         stdin: wanted.stdin.then_some(stdin),
         resizes,
     };
     let process = async move {
         // Tells the client that the streams stand.
-        let _ = queue.send(channels::message(channels::STDOUT, b"")).await;
+        let _ = queue.send(framing.message(channels::STDOUT, b"")).await;
         let status: Value = match process(streams).await {
             Ok(code) => channels::exit_status(code.unwrap_or(0)),
             Err(error) => channels::error_status(&error.to_string()),
         };
-        let text = status.to_string();
-        let _ = queue
-            .send(channels::message(channels::ERROR, text.as_bytes()))
-            .await;
-        // A close without a code reads as a broken connection.
-        let normal = CloseFrame {
-            code: close_code::NORMAL,
-            reason: Utf8Bytes::default(),
-        };
-        let _ = queue.send(Message::Close(Some(normal))).await;
+        for last in protocol
+            .end(&status)
+            .into_iter()
+            .chain([channels::goodbye()])
+        {
+            let _ = queue.send(last).await;
+        }
     };
     let reading = async {
         while let Some(Ok(message)) = incoming.next().await {
@@ -180,6 +180,7 @@ where
 
 /// What a client sends to a process.
 struct Input {
+    framing: Framing,
     stdin: Option<DuplexStream>,
     resizes: mpsc::Sender<TerminalSize>,
 }
@@ -198,7 +199,7 @@ pub fn terminal_size(message: &[u8]) -> Option<TerminalSize> {
 
 impl Input {
     async fn take(&mut self, message: Bytes) {
-        match channels::parse(message) {
+        match self.framing.parse(message) {
             Some(Incoming::Data(channels::STDIN, data)) => {
                 // A process that reads no more misses nothing.
                 if let Some(stdin) = &mut self.stdin

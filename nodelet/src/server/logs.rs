@@ -1,13 +1,16 @@
 //! `containerLogs`: what a container wrote.
 
-use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::body::{Body, Bytes};
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, UPGRADE};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::channels::{self, Framing};
 use super::{Refusal, Shared, flag, values};
 use crate::logs::format::Stream;
 use crate::logs::reader::{Options, Reader};
@@ -61,9 +64,9 @@ fn options(query: Option<&str>, now: Timestamp) -> Result<Options, Refusal> {
 pub async fn logs(
     State(shared): State<Shared>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let query = query.as_deref();
+    let query = request.uri().query();
     let entry = shared.pod(&namespace, &pod)?;
     let mut options = options(query, Timestamp::now())?;
     let previous = flag(query, "previous");
@@ -105,10 +108,55 @@ pub async fn logs(
             ))
         })?;
     // The watch for the container's end lives as long as the answer does.
-    let pieces = futures::StreamExt::inspect(reader.into_stream(), move |_| {
+    let pieces = reader.into_stream().inspect(move |_| {
         let _ = &watching;
     });
+    if request.headers().contains_key(UPGRADE) {
+        return Ok(over_websocket(request, pieces).await);
+    }
     Ok(([(CONTENT_TYPE, "text/plain")], Body::from_stream(pieces)).into_response())
+}
+
+/// The log in messages of a WebSocket, for clients that ask for one (`binary.k8s.io`).
+async fn over_websocket<E: std::fmt::Display + Send + 'static>(
+    request: Request,
+    pieces: impl futures::Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> Response {
+    let (mut parts, _body) = request.into_parts();
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade.protocols(channels::READER_PROTOCOLS),
+        Err(refusal) => return refusal.into_response(),
+    };
+    let framing = Framing::of(upgrade.selected_protocol());
+    upgrade.on_upgrade(move |socket| send(socket, framing, pieces))
+}
+
+/// Sends all pieces, until the client goes or the log ends.
+async fn send<E: std::fmt::Display>(
+    socket: WebSocket,
+    framing: Framing,
+    pieces: impl futures::Stream<Item = Result<Bytes, E>>,
+) {
+    let (incoming, queue, outgoing) = channels::open(socket);
+    let sending = async move {
+        let mut pieces = std::pin::pin!(pieces);
+        while let Some(piece) = pieces.next().await {
+            let Ok(data) = piece.inspect_err(|error| tracing::debug!(%error, "a log broke off"))
+            else {
+                break;
+            };
+            if queue.send(framing.raw(&data)).await.is_err() {
+                return;
+            }
+        }
+        let _ = queue.send(channels::goodbye()).await;
+    };
+    // What a client says is of no matter, but that it goes is.
+    let gone = incoming.take_while(|message| std::future::ready(message.is_ok()));
+    tokio::select! {
+        ((), ()) = async { tokio::join!(sending, outgoing.run()) } => {}
+        () = gone.for_each(|_| std::future::ready(())) => {}
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::io::StreamReader;
 
-use super::channels::{self, Incoming, Writer};
+use super::channels::{self, Framing, Incoming, Writer};
 use super::dial::dial;
 use super::{Refusal, Shared, values};
 use crate::core::spec_of;
@@ -139,7 +139,7 @@ async fn tunnel(target: Target, socket: WebSocket) {
         Err(error) => Some(Err(io::Error::other(error))),
     });
     let read = StreamReader::new(Box::pin(bytes));
-    let session = Session::accepting(read, Writer::new(None, queue));
+    let session = Session::accepting(read, Writer::new(Framing::Binary, None, queue));
     tokio::join!(forward(target, session), outgoing.run());
 }
 
@@ -255,7 +255,7 @@ async fn by_channels(target: Target, ports: Vec<u16>, socket: WebSocket) {
             let Message::Binary(data) = message else {
                 continue;
             };
-            let Some(Incoming::Data(channel, data)) = channels::parse(data) else {
+            let Some(Incoming::Data(channel, data)) = Framing::Binary.parse(data) else {
                 continue;
             };
             let slot = inputs.get_mut(usize::from(channel / 2));
@@ -281,7 +281,7 @@ async fn channel_pair(
     queue: mpsc::Sender<Message>,
 ) {
     for channel in [channel, channel + 1] {
-        let hello = channels::message(channel, &port.to_le_bytes());
+        let hello = Framing::Binary.message(channel, &port.to_le_bytes());
         if queue.send(hello).await.is_err() {
             return;
         }
@@ -290,14 +290,14 @@ async fn channel_pair(
         Ok(stream) => stream,
         Err(message) => {
             let _ = queue
-                .send(channels::message(channel + 1, message.as_bytes()))
+                .send(Framing::Binary.message(channel + 1, message.as_bytes()))
                 .await;
             return;
         }
     };
     let (mut read, mut write) = stream.into_split();
     let (mut from_client, _) = tokio::io::split(local);
-    let mut to_client = Writer::new(Some(channel), queue);
+    let mut to_client = Writer::new(Framing::Binary, Some(channel), queue);
     // The end of the pod's side ends the connection: channels cannot be half closed.
     tokio::select! {
         _ = tokio::io::copy(&mut read, &mut to_client) => {}

@@ -178,7 +178,14 @@ fn validate_security(spec: &At<'_>, errors: &mut FieldErrors) {
     let mut seen = BTreeSet::new();
     for sysctl in context.at("sysctls").items() {
         let name = sysctl.at("name");
-        if name.required(errors) && !seen.insert(name.text().to_owned()) {
+        if !name.required(errors) {
+            continue;
+        }
+        if !is_sysctl_name(name.text()) {
+            let why =
+                format!("must have at most {SYSCTL_MAX} characters and match regex {SYSCTL_FORM}");
+            name.invalid(errors, why);
+        } else if !seen.insert(name.text().to_owned()) {
             name.duplicate(errors);
         }
     }
@@ -187,6 +194,22 @@ fn validate_security(spec: &At<'_>, errors: &mut FieldErrors) {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         spec.at("shareProcessNamespace").invalid(errors, why);
     }
+}
+
+/// Longest name of a sysctl, in bytes.
+const SYSCTL_MAX: usize = 253;
+/// What a name of a sysctl looks like: parts between dots or slashes.
+const SYSCTL_FORM: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+fn is_sysctl_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_part = |part: &str| {
+        let bytes = part.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        ends.into_iter().all(|end| end.is_some_and(|&b| plain(b)))
+            && bytes.iter().all(|&b| plain(b) || b == b'-' || b == b'_')
+    };
+    name.len() <= SYSCTL_MAX && name.split(['.', '/']).all(is_part)
 }
 
 /// Checks a seccomp profile, if there is one.
@@ -207,5 +230,26 @@ fn validate_profile(profile: &At<'_>, errors: &mut FieldErrors) {
             file.invalid(errors, why);
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_sysctls() {
+        for name in [
+            "kernel.shmmax",
+            "net/ipv4/conf.d/x",
+            "safe-and-unsafe",
+            "a.b_c.d1",
+        ] {
+            assert!(is_sysctl_name(name), "{name}");
+        }
+        for name in ["", "foo-", "bar..", ".a", "a.", "A.b", "a b", "a._b"] {
+            assert!(!is_sysctl_name(name), "{name}");
+        }
+        assert!(!is_sysctl_name(&"a".repeat(254)));
     }
 }

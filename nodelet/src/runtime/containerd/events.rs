@@ -149,8 +149,13 @@ impl Shared {
     fn settle_soon(self: &Arc<Self>, id: ContainerId, settling: &mut JoinSet<()>) {
         let shared = Arc::clone(self);
         settling.spawn(async move {
-            if let Err(error) = shared.settle(&id).await {
+            let mut pause = RETRY_MIN;
+            // No other event tells of it again: it is tried until it is done, or until the
+            // stream breaks, after which every container is looked at.
+            while let Err(error) = shared.settle(&id).await {
                 tracing::warn!(container.id = %id, %error, "its end is not settled yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
             }
         });
     }

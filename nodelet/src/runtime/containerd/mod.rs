@@ -152,6 +152,8 @@ pub(crate) struct Shared {
     locks: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
     /// Containers in which the kernel has killed something for memory.
     oom: Mutex<HashSet<ContainerId>>,
+    /// Whose end is written down but not announced yet.
+    untold: Mutex<HashSet<ContainerId>>,
     /// Clean-up after calls that were dropped half way.
     chores: Mutex<JoinSet<()>>,
 }
@@ -183,6 +185,7 @@ impl Containerd {
             events,
             locks: Mutex::default(),
             oom: Mutex::default(),
+            untold: Mutex::default(),
             chores: Mutex::default(),
         });
         let mut tasks = JoinSet::new();

@@ -148,8 +148,8 @@ impl Shared {
         let task = self.find_task(id).await?;
         let settled = state.exit()?;
         let exit = match (&settled, &task) {
-            (Some(_), None) => return Ok(()),
-            (Some(exit), Some(_)) => exit.clone(),
+            (Some(_), None) if !self.untold.lock().contains(id) => return Ok(()),
+            (Some(exit), _) => exit.clone(),
             (None, Some(task)) if task.status() == Status::Stopped => {
                 exit_of(task, state.started()?, self.reason(id, &record, task))
             }
@@ -159,6 +159,10 @@ impl Shared {
                 None => return Ok(()),
             },
         };
+        if settled.is_none() {
+            // Until it is announced, however often what follows fails.
+            self.untold.lock().insert(id.clone());
+        }
         state.set_exit(&exit)?;
         // Deleting waits for the shim to pass on the last output; then the log can be closed.
         self.delete_task(id).await?;
@@ -166,7 +170,7 @@ impl Shared {
             tracing::warn!(container.id = %id, %error, "the end of its log may be missing");
         }
         self.oom.lock().remove(id);
-        if settled.is_none() {
+        if self.untold.lock().remove(id) {
             let pod_uid = record.spec.pod_uid;
             self.announce(RuntimeEvent::Exited {
                 id: id.clone(),
@@ -208,6 +212,7 @@ impl Shared {
         }
         state.remove()?;
         self.oom.lock().remove(id);
+        self.untold.lock().remove(id);
         drop(lock);
         self.locks.lock().remove(id);
         Ok(())
