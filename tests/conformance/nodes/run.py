@@ -9,6 +9,7 @@ storage.md there.
 import argparse
 import concurrent.futures
 import importlib
+import pathlib
 import pkgutil
 import re
 import secrets
@@ -61,22 +62,34 @@ TABLE = """# [{sig}]
 
 Upstream's conformance tests of this part, by the names that they have there (without tags), asked by
 `tests/conformance/nodes`: the same objects and checks, with images of busybox in the place of
-upstream's, on `peapod up --nodes 2`. Written by `run.py --tables`; last on {date}.
+upstream's, on `peapod up --nodes 2`. Written by `run.py --tables`.
 
-| test | asked by | result |
-| --- | --- | --- |
+| test | asked by | result | on |
+| --- | --- | --- | --- |
 """
 
 
+def written(path):
+    """The results of a table that was written before, by the test's name."""
+    if not path.exists():
+        return {}
+    rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines()]
+    return {row[0]: (row[2], row[3]) for row in rows if len(row) == 4}
+
+
 def write_tables(directory, results):
-    """A table for each part: every test, where it asks less than upstream's, how it ended."""
+    """A table for each part: every test, where it asks less than upstream's, how it ended last."""
+    today = time.strftime("%Y-%m-%d")
     for sig in sorted({t.sig for t in case.CASES}):
-        text = TABLE.format(sig=sig, date=time.strftime("%Y-%m-%d"))
+        path = pathlib.Path(directory, sig.removeprefix("sig-") + ".md")
+        before, text = written(path), TABLE.format(sig=sig)
         for test in sorted((t for t in case.CASES if t.sig == sig), key=lambda t: t.name):
             asked = "equal steps" + (f"; {test.note}" if test.note else "")
-            text += f"| {test.name.replace('|', chr(92) + '|')} | {asked} | {results.get(test.name, 'not run')} |\n"
-        with open(f"{directory}/{sig.removeprefix('sig-')}.md", "w") as file:
-            file.write(text)
+            result, on = before.get(test.name, ("not run", "-"))
+            if test.name in results:
+                result, on = results[test.name], today
+            text += f"| {test.name} | {asked} | {result} | {on} |\n"
+        path.write_text(text)
 
 
 def main():

@@ -219,8 +219,7 @@ def class_operations(world):
 
 
 def recreate(world, path, body):
-    world.api.create(path, body)
-    return f"{path}/{body['metadata']['name']}"
+    return world.api.create(path, body, fieldValidation="Strict")
 
 
 def removed(world, one):
@@ -230,8 +229,9 @@ def removed(world, one):
 
 def resource(world, path, body, change, patches, status=None, status_patches=()):
     """Upstream's `TestResource`: each kind of write on a fresh object, then a collection."""
-    body["metadata"] = {"name": f"test-{world.ns}"}
-    one = recreate(world, path, body)
+    body["metadata"] = {"name": f"test-{world.ns}", "labels": {"e2e-test.kubernetes.io": world.ns}}
+    one = f"{path}/{body['metadata']['name']}"
+    recreate(world, path, body)
     refused(409, lambda: world.api.create(path, body))
     seen = world.api.get(one)
     change(seen)
@@ -243,26 +243,26 @@ def resource(world, path, body, change, patches, status=None, status_patches=())
     check(one.rsplit("/", 1)[-1] in [o["metadata"]["name"] for o in world.api.get(path)["items"]])
     removed(world, one)
     for kind, data in patches:
-        recreate(world, path, body)
-        seen = send(world, one, kind, data, body)
+        made = recreate(world, path, body)
+        seen = send(world, one, kind, data, made)
         for status_kind, status_data in status_patches:
             if status_kind == kind:
                 seen = send(world, one + "/status", kind, status_data, seen)
                 check("allocation" in seen["status"], seen)
         removed(world, one)
     recreate(world, path, body)
-    world.api.delete(path, fieldSelector=f"metadata.name={body['metadata']['name']}")
+    world.api.delete(path, labelSelector=f"e2e-test.kubernetes.io={world.ns}")
     world.gone(one, 30)
 
 
 def send(world, one, kind, data, like):
-    query = {}
+    query = {"fieldValidation": "Strict"}
     if kind != JSON:
         data = {**data, "apiVersion": like["apiVersion"], "kind": like["kind"]}
-        meta = {"name": like["metadata"]["name"], **data.get("metadata", {})}
-        data["metadata"] = meta
+        known = {k: v for k, v in like["metadata"].items() if k in ("name", "namespace", "uid")}
+        data["metadata"] = {**known, **data.get("metadata", {})}
     if kind == APPLY:
-        query = {"fieldManager": "e2e", "force": "true"}
+        query |= {"fieldManager": "test-apply", "force": "true"}
     return world.api.patch(one, data, kind, **query)
 
 
@@ -289,8 +289,7 @@ def device_class(world):
 def resource_claim(world):
     body = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "spec": CLAIM}
     nothing = {"status": {"allocation": {}}}
-    # Upstream adds a label by JSON patch to what a server made: the labels are there by then.
-    json_label = [{"op": "add", "path": "/metadata/labels", "value": {"test.dra.example.com": "test"}}]
+    json_label = [{"op": "add", "path": "/metadata/labels/test.dra.example.com", "value": "test"}]
     json_status = [{"op": "add", "path": "/status/allocation", "value": {}}]
     resource(
         world, world.path("resource.k8s.io/v1/resourceclaims"), body, labelled,
