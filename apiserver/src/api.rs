@@ -51,6 +51,8 @@ pub struct Api {
     pub placements: Placements,
     /// What nodes and pods use.
     pub usage: Usage,
+    /// The objects' protobuf forms.
+    pub messages: crate::storage::Messages,
     /// Objects of watch events, in forms that several watches show.
     pub watched: Arc<crate::rest::shared::Shared>,
     /// Counters and histograms.

@@ -165,6 +165,7 @@ impl ApiServer {
         });
         let api = Arc::new(Api {
             watched: Arc::default(),
+            messages: Default::default(),
             flow,
             usage: Default::default(),
             registry,

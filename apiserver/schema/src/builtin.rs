@@ -15,6 +15,7 @@ use crate::graph::{
     CanonicalQuantity, Field, Graph, List, ListKind, Map, Name, Object, PatchStrategy, Scalar,
     Type, TypeId,
 };
+use crate::numbers;
 
 const FIELDS: &str = include_str!("../data/fields.tsv");
 const OVERRIDES: &str = include_str!("../data/overrides.tsv");
@@ -141,6 +142,7 @@ impl Reader {
                 retain_keys: has("retainKeys"),
                 merge_key: (!row.merge_key.is_empty()).then_some(Name::Borrowed(row.merge_key)),
             },
+            way: numbers::of(row.owner).and_then(|numbers| numbers.way(row.field)),
         }
     }
 

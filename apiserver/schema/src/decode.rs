@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map as JsonMap, Number, Value};
 use thiserror::Error;
 
@@ -186,10 +187,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 depth: self.depth + 1,
             };
             let value = entries.next_value_seed(seed)?;
-            if map.contains_key(&key) {
-                self.faults.duplicate(&path);
+            match map.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    let path = self.path.then(Step::Field(place.key()));
+                    self.faults.duplicate(&path);
+                    place.insert(value);
+                }
             }
-            map.insert(key, value);
         }
         Ok(Value::Object(map))
     }

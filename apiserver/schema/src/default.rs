@@ -13,6 +13,26 @@ pub fn default(value: &mut Value, schema: &Schema) {
     }
 }
 
+/// What [`default`] puts in the place of a field of an object that has none of its fields.
+pub fn of_field(name: &str, schema: &Schema) -> Option<Value> {
+    match (schema.custom(), schema.root().ty()) {
+        (None, Type::Object(object)) => {
+            let field = object.field(name)?;
+            if field.default.is_none() && !field.required {
+                return None;
+            }
+            let mut value = missing(field, schema.root())?;
+            fill(&mut value, schema.root().to(field.ty));
+            Some(value)
+        }
+        _ => {
+            let mut bare = Value::Object(JsonMap::new());
+            default(&mut bare, schema);
+            bare.as_object_mut()?.remove(name)
+        }
+    }
+}
+
 fn fill(value: &mut Value, node: Node<'_>) {
     match (node.ty(), value) {
         (Type::Object(object), Value::Object(fields)) => fill_object(fields, object, node),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::custom::Structural;
+use crate::numbers::Way;
 
 /// A name in a schema; those of built-in kinds live in the binary.
 pub type Name = Cow<'static, str>;
@@ -118,6 +119,8 @@ pub struct Field {
     pub default: Option<Value>,
     /// How a strategic merge patch treats it.
     pub patch: PatchStrategy,
+    /// How it is written in protobuf; `None` where it has no number.
+    pub way: Option<&'static Way>,
 }
 
 /// `x-kubernetes-patch-strategy` and `x-kubernetes-patch-merge-key` of a field.

@@ -25,6 +25,7 @@ pub mod custom;
 pub mod decode;
 pub mod default;
 pub mod graph;
+pub mod numbers;
 pub mod openapi;
 pub mod patch;
 mod path;

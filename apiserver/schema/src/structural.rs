@@ -29,6 +29,7 @@ pub fn add_kind(graph: &mut Graph, name: &str, schema: &Value) -> TypeId {
             required: false,
             default: None,
             patch: PatchStrategy::default(),
+            way: None,
         });
     }
     fields.sort_by(|a, b| a.name.cmp(&b.name));
@@ -138,6 +139,7 @@ fn object_of(graph: &mut Graph, schema: &Value, depth: usize) -> Object {
         required: false,
         default: schema.get("default").cloned(),
         patch: PatchStrategy::default(),
+        way: None,
     });
     let mut fields: Vec<Field> = fields.collect();
     fields.sort_by(|a, b| a.name.cmp(&b.name));

@@ -4,10 +4,10 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, find};
+use super::{Attributes, Operation, Plugin, entry};
 use crate::api::Api;
-use crate::registry::value;
 use crate::status::{GroupResource, Result, Status};
+use crate::storage;
 
 /// Namespaces that are not deleted.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
@@ -29,10 +29,11 @@ impl Plugin for NamespaceLifecycle {
         if write.resource.kind.group == "authorization.k8s.io" {
             return Ok(());
         }
-        let Some(namespace) = find(api, "", "namespaces", "", write.namespace) else {
+        let Some(namespace) = entry(api, "", "namespaces", "", write.namespace) else {
             return Err(Status::not_found(NAMESPACES, write.namespace));
         };
-        let terminating = value::at(&namespace, "metadata.deletionTimestamp").is_some();
+        let deleted = storage::field(&namespace.value, "metadata.deletionTimestamp");
+        let terminating = !deleted.is_empty();
         if terminating && write.subresource.is_empty() {
             let resource = write.resource.kind.group_resource();
             return Err(Status::namespace_terminating(

@@ -180,11 +180,22 @@ impl Chain {
     }
 }
 
-/// An object of the store, decoded: what plugins look up.
-fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+/// An object of the store: what plugins look up.
+fn entry(
+    api: &Api,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Option<storage::Entry> {
     let resource = api.registry.find(group, "v1", plural)?;
     let key = storage::key(&resource.kind, namespace, name).ok()?;
-    let entry = api.store.get(&key)?;
+    api.store.get(&key)
+}
+
+/// The same, decoded.
+fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    let entry = entry(api, group, plural, namespace, name)?;
     serde_json::from_slice(&entry.value).ok()
 }
 
@@ -203,12 +214,28 @@ fn in_namespace(api: &Api, group: &str, plural: &str, namespace: &str) -> Vec<Va
     )
 }
 
+/// Those of all objects of a resource of which a field is `true`, decoded.
+fn all_true(api: &Api, group: &str, plural: &str, field: &str) -> Vec<Value> {
+    let wanted = |entry: &storage::Entry| storage::field(&entry.value, field) == "true";
+    decoded_if(api, group, plural, peapod_store::Scope::All, wanted)
+}
+
 fn decoded(api: &Api, group: &str, plural: &str, scope: peapod_store::Scope<'_>) -> Vec<Value> {
+    decoded_if(api, group, plural, scope, |_| true)
+}
+
+fn decoded_if(
+    api: &Api,
+    group: &str,
+    plural: &str,
+    scope: peapod_store::Scope<'_>,
+    wanted: impl Fn(&storage::Entry) -> bool,
+) -> Vec<Value> {
     let Some(resource) = api.registry.find(group, "v1", plural) else {
         return Vec::new();
     };
     let snapshot = api.store.snapshot(&storage::range(&resource.kind));
-    let entries = snapshot.range(scope, None);
+    let entries = snapshot.range(scope, None).filter(|entry| wanted(entry));
     entries
         .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
         .collect()

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Plugin, all, find};
+use super::{Attributes, Plugin, all_true, find};
 use crate::api::Api;
 use crate::registry::value;
 use crate::status::Result;
@@ -56,9 +56,8 @@ impl Plugin for Priority {
 
 /// The class for pods that name none: of those marked as default, the one of the lowest value.
 fn default_class(api: &Api) -> Option<Value> {
-    let classes = all(api, "scheduling.k8s.io", "priorityclasses");
-    let defaults = classes
+    let defaults = all_true(api, "scheduling.k8s.io", "priorityclasses", "globalDefault");
+    defaults
         .into_iter()
-        .filter(|c| value::truth(c, "globalDefault"));
-    defaults.min_by_key(|class| value::integer(class, "value").unwrap_or(0))
+        .min_by_key(|class| value::integer(class, "value").unwrap_or(0))
 }

@@ -11,9 +11,10 @@
 //! }
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use peapod_api::names;
+use peapod_store::Resource as Range;
 
 use super::columns::Column;
 use super::rules::{Plain, Rules};
@@ -95,6 +96,8 @@ pub struct Kind {
     pub subresources: Vec<Subresource>,
     /// Defaults, preparation and validation.
     pub rules: Arc<dyn Rules>,
+    /// Where objects lie, once somebody asked.
+    range: OnceLock<Range>,
 }
 
 // === impl Kind ===
@@ -148,6 +151,7 @@ impl Kind {
             indexed: Vec::new(),
             subresources: Vec::new(),
             rules: Arc::new(Plain),
+            range: OnceLock::new(),
         }
     }
 
@@ -267,6 +271,16 @@ impl Kind {
     /// Whether objects live in a namespace.
     pub fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// Where objects lie in the store.
+    pub fn range(&self) -> &Range {
+        self.range.get_or_init(|| {
+            let (group, plural) = self.storage();
+            let group = if group.is_empty() { "core" } else { group };
+            let range = Range::new(group, plural);
+            range.expect("a kind's group and plural are not empty and have no slash")
+        })
     }
 
     /// Under which group and resource objects are kept.

@@ -18,7 +18,7 @@ mod rules;
 pub mod subresource;
 pub mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -56,6 +56,8 @@ pub struct Registry {
 #[derive(Clone, Default)]
 struct Table {
     resources: BTreeMap<(String, String, String), Arc<Resource>>,
+    /// The same by plural name, for the many look-ups of each request.
+    by_plural: HashMap<String, Vec<Arc<Resource>>>,
     /// (group, version) in the order of discovery.
     versions: Vec<(String, String)>,
 }
@@ -102,6 +104,8 @@ impl Table {
         if !self.versions.contains(&version) {
             self.versions.push(version);
         }
+        let namesakes = self.by_plural.entry(key.2.clone()).or_default();
+        namesakes.push(resource.clone());
         self.resources.insert(key, resource);
         Ok(())
     }
@@ -147,8 +151,10 @@ impl Registry {
 
     /// The resource of a group, version and plural name.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        let key = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.present.load().resources.get(&key).cloned()
+        let table = self.present.load();
+        let mut namesakes = table.by_plural.get(plural)?.iter();
+        let found = namesakes.find(|r| r.kind.group == group && r.kind.version == version);
+        found.cloned()
     }
 
     /// The resources of a group and version, by name.

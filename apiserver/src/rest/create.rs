@@ -11,7 +11,7 @@ use super::write::{ATTEMPTS, Write, Written, commit_failed};
 use crate::admission::{Operation, quota};
 use crate::api::Api;
 use crate::random;
-use crate::registry::{Resource, object_meta, value};
+use crate::registry::{object_meta, value};
 use crate::status::{Result, Status};
 
 /// How many generated names are tried.
@@ -97,7 +97,8 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
     write.admit(Operation::Create, &mut object, None).await?;
     object_meta::stamp_new(kind, &mut object, &random::uid(), now);
     if kind.status == crate::registry::StatusRule::Separate {
-        let empty = empty_status(write.resource);
+        // As its schema has it: `{}` for most.
+        let empty = peapod_schema::default::of_field("status", &write.resource.schema);
         value::set_or_remove(&mut object, "status", empty);
     }
     kind.rules.prepare_create(&mut object);
@@ -112,8 +113,7 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
         };
         write.validate_new(&mut candidate)?;
         write.judge(Operation::Create, &candidate, None).await?;
-        if let Some(mut written) = commit(write, &candidate).await? {
-            written.warnings = kind.rules.warnings(&candidate);
+        if let Some(written) = commit(write, candidate).await? {
             return Ok(written);
         }
     }
@@ -122,29 +122,25 @@ async fn insert_named(write: &Write<'_>, mut object: Value) -> Result<Written> {
     ))
 }
 
-/// The status of a new object, as its schema has it: `{}` for most.
-fn empty_status(resource: &Resource) -> Option<Value> {
-    let mut bare = Value::Object(Default::default());
-    peapod_schema::default::default(&mut bare, &resource.schema);
-    value::remove(&mut bare, "status")
-}
-
 /// Stores a new object; `None` when a claim was taken meanwhile.
-async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
+async fn commit(write: &Write<'_>, object: Value) -> Result<Option<Written>> {
     let exists = || {
         let resource = write.resource.kind.group_resource();
         Err(Status::already_exists(resource, write.name))
     };
     let key = write.key(write.name)?;
-    let draft = write.draft(object)?;
+    let draft = write.draft(&object)?;
+    let warnings = write.resource.kind.rules.warnings(&object);
     if write.options.dry_run {
         return match write.api.store.get(&key) {
             Some(_) => exists(),
             None => {
                 // What a quota refuses, it refuses here too.
-                write.claim(Txn::new(), Some(object), None)?;
+                write.claim(Txn::new(), Some(&object), None)?;
+                let bytes = serde_json::to_vec(&object).map_err(Status::internal)?;
                 Ok(Some(Written {
-                    bytes: serde_json::to_vec(object).map_err(Status::internal)?.into(),
+                    bytes: bytes.into(),
+                    warnings,
                     ..Written::default()
                 }))
             }
@@ -152,10 +148,13 @@ async fn commit(write: &Write<'_>, object: &Value) -> Result<Option<Written>> {
     }
     let _turn = write.api.quota_turns.take(write).await;
     let txn = Txn::new().put(key.clone(), Compare::Absent, draft);
-    let txn = write.claim(txn, Some(object), None)?;
+    let txn = write.claim(txn, Some(&object), None)?;
+    // Thousands of pieces, which now are in this core's caches, and not after the wait for the disk.
+    drop(object);
     match write.api.store.commit(txn).await {
         Ok(committed) => Ok(Some(Written {
             bytes: committed.value(&key).cloned().unwrap_or_default(),
+            warnings,
             ..Written::default()
         })),
         Err(CommitError::Conflict { key: taken, .. }) if taken == key => exists(),

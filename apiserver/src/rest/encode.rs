@@ -12,6 +12,7 @@ use super::negotiate::{Accept, Encoding, Form};
 use super::{pretty, table};
 use crate::registry::{Resource, builtin_schema};
 use crate::status::{Result, Status};
+use crate::storage::{Entry, Messages};
 
 /// The bytes of a stored object as JSON, as this kind shows it: those of the store, except in
 /// views of others' objects.
@@ -35,6 +36,28 @@ pub fn object(resource: &Resource, accept: Accept, bytes: &Bytes) -> Result<Byte
         _ => json,
     };
     from_json(json, accept)
+}
+
+/// A stored object, whole or its metadata only.
+pub fn entry(
+    messages: &Messages,
+    resource: &Resource,
+    accept: Accept,
+    entry: &Entry,
+) -> Result<Bytes> {
+    if !is_kept(resource, accept) {
+        return object(resource, accept, &entry.value);
+    }
+    let message = messages.of(entry, &resource.schema);
+    let message = message.map_err(Status::internal)?;
+    let (version, kind) = (&resource.api_version, &resource.kind.kind);
+    Ok(protobuf::enveloped(version, kind, &message).into())
+}
+
+/// Whether a form of a kind's objects is kept beside them, so that no other form of it should be.
+pub fn is_kept(resource: &Resource, accept: Accept) -> bool {
+    let whole = accept.encoding == Encoding::Protobuf && accept.form == Form::Object;
+    whole && resource.kind.stored_as.is_none()
 }
 
 /// How protobuf shows a form.

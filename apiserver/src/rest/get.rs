@@ -1,7 +1,5 @@
 //! GET of one object.
 
-use http::StatusCode;
-
 use super::call::{Call, Reply};
 use super::respond;
 use crate::api::Api;
@@ -10,8 +8,7 @@ use crate::storage::{self, Entry};
 
 /// Answers a GET.
 pub async fn get(api: &Api, call: &Call) -> Result<Reply> {
-    let found = entry(api, call)?;
-    respond::object(api, call, StatusCode::OK, found.value.clone())
+    respond::entry(api, call, &entry(api, call)?)
 }
 
 /// The stored object that a request names.

@@ -17,13 +17,13 @@ use crate::api::Api;
 use crate::body::{Body, Cut};
 use crate::registry::Resource;
 use crate::status::{Result, Status};
-use crate::storage::Entry;
+use crate::storage::{Entry, Messages};
 
 /// How many bytes are sent in one piece.
 const CHUNK: usize = 32 * 1024;
-/// How many bytes of a list in protobuf are kept of the pass that finds its length; what is more
-/// is written twice.
-const KEPT_MAX: usize = 4 * 1024 * 1024;
+/// How many bytes of messages are kept of the pass that finds the length of a list in protobuf,
+/// beside those that are kept anyway; what is more is made twice.
+const AHEAD_MAX: usize = 4 * 1024 * 1024;
 /// From how many items on that pass is not made on a thread that serves others.
 const LONG: usize = 500;
 
@@ -43,6 +43,7 @@ pub struct Listing {
     now: Timestamp,
     /// `metadata` of the list.
     meta: Value,
+    messages: Messages,
     items: Items,
 }
 
@@ -72,6 +73,7 @@ impl Listing {
             include,
             now: api.now(),
             meta,
+            messages: api.messages.clone(),
             items,
         })
     }
@@ -209,21 +211,17 @@ impl Listing {
         Ok(())
     }
 
-    /// In protobuf, where the length of the whole stands before it.
+    /// In protobuf, where the length of the whole stands before it: so the messages are made, or
+    /// found where they are kept, before the first octet is sent.
     fn protobuf(self) -> Result<Body> {
-        let mut kept = Vec::new();
-        let mut scratch = Vec::new();
-        let (mut first_left, mut length) = (self.items.len(), 0);
+        let (mut length, mut ahead) = (0, 0);
+        let mut made = Vec::with_capacity(self.items.len());
         for at in 0..self.items.len() {
-            if kept.len() < KEPT_MAX {
-                self.append_protobuf(at, &mut kept)?;
-                length = kept.len();
-            } else {
-                first_left = first_left.min(at);
-                scratch.clear();
-                self.append_protobuf(at, &mut scratch)?;
-                length += scratch.len();
-            }
+            let message = self.message(at)?;
+            length += protobuf::item_len(message.len());
+            let is_kept = self.is_kept(at);
+            ahead += if is_kept { 0 } else { message.len() };
+            made.push((is_kept || ahead <= AHEAD_MAX).then_some(message));
         }
         let (version, kind) = self.of_type();
         let meta = encode::json(&self.meta)?;
@@ -231,26 +229,48 @@ impl Listing {
         let head = protobuf::list_head(version, kind, &meta, schema, length);
         let head = head.map_err(Status::internal)?;
         let size = (head.len() + length) as u64;
-        let first = [Ok(Bytes::from(head)), Ok(Bytes::from(kept))].into_iter();
-        let mut next = first_left;
-        let rest = std::iter::from_fn(move || {
+        let mut next = 0;
+        let pieces = std::iter::from_fn(move || {
             let mut piece = Vec::with_capacity(CHUNK);
-            while piece.len() < CHUNK && next < self.items.len() {
-                if let Err(fault) = self.append_protobuf(next, &mut piece) {
-                    next = self.items.len();
-                    return Some(Err(Cut::new(fault)));
+            while piece.len() < CHUNK && next < made.len() {
+                match made[next].take().map_or_else(|| self.message(next), Ok) {
+                    Ok(message) => protobuf::append_item(&message, &mut piece),
+                    Err(fault) => {
+                        next = made.len();
+                        return Some(Err(Cut::new(fault)));
+                    }
                 }
                 next += 1;
             }
             (!piece.is_empty()).then(|| Ok(piece.into()))
         });
-        Ok(Body::lazy(first.chain(rest), Some(size)))
+        let head = std::iter::once(Ok(Bytes::from(head)));
+        Ok(Body::lazy(head.chain(pieces), Some(size)))
     }
 
-    fn append_protobuf(&self, at: usize, out: &mut Vec<u8>) -> Result<()> {
-        let json = self.json(at)?;
-        let shown = encode::shown(self.accept.form);
-        protobuf::append_item(&json, &self.resource.schema, shown, out).map_err(Status::internal)
+    /// The protobuf message of what the list shows of an object.
+    fn message(&self, at: usize) -> Result<Bytes> {
+        let schema = &self.resource.schema;
+        let made = match &self.items {
+            Items::Stored(entries) if encode::is_kept(&self.resource, self.accept) => {
+                self.messages.of(&entries[at], schema)
+            }
+            _ => {
+                let shown = encode::shown(self.accept.form);
+                protobuf::message(&self.json(at)?, schema, shown).map(Bytes::from)
+            }
+        };
+        made.map_err(Status::internal)
+    }
+
+    /// Whether the message is kept beside the object in any case.
+    fn is_kept(&self, at: usize) -> bool {
+        match &self.items {
+            Items::Stored(entries) => {
+                encode::is_kept(&self.resource, self.accept) && Messages::keeps(&entries[at])
+            }
+            Items::Made(_) => false,
+        }
     }
 }
 
@@ -319,6 +339,7 @@ mod tests {
             include: IncludeObject::default(),
             now: Timestamp::UNIX_EPOCH,
             meta: json!({"resourceVersion": "1"}),
+            messages: Messages::default(),
             items: Items::Made((0..count).map(object).collect()),
         }
     }
@@ -351,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_twice_in_protobuf_is_the_same() {
         let (promised, _, all) = read(listing(600, Encoding::Protobuf, Form::Object)).await;
-        assert!(all.len() > 2 * KEPT_MAX);
+        assert!(all.len() > 2 * AHEAD_MAX);
         assert_eq!(promised, Some(all.len() as u64));
         let schema = crate::registry::builtin_schema("v1", "ConfigMapList").unwrap();
         let list = protobuf::decode(&all, &schema).unwrap().value;

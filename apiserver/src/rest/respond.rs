@@ -11,6 +11,7 @@ use super::table::{self, IncludeObject};
 use crate::api::Api;
 use crate::registry::value;
 use crate::status::Result;
+use crate::storage::Entry;
 
 /// The reply that shows one stored object. Bytes go out as they are where they can.
 pub fn object(api: &Api, call: &Call, code: StatusCode, bytes: Bytes) -> Result<Reply> {
@@ -20,6 +21,16 @@ pub fn object(api: &Api, call: &Call, code: StatusCode, bytes: Bytes) -> Result<
     }
     let object = table::decode(&call.resource, &bytes)?;
     value(api, call, code, object)
+}
+
+/// The reply that shows one object of the store.
+pub fn entry(api: &Api, call: &Call, entry: &Entry) -> Result<Reply> {
+    if call.accept.form == Form::Table {
+        return object(api, call, StatusCode::OK, entry.value.clone());
+    }
+    let body = encode::entry(&api.messages, &call.resource, call.accept, entry)?;
+    let content_type = call.accept.encoding.content_type();
+    Ok(Reply::of(StatusCode::OK, content_type, body))
 }
 
 /// The reply that shows one object.

@@ -83,7 +83,7 @@ pub async fn modify(
         finish(write, &mut new, &old).await?;
         // A patch carries on the version that it was made of. So who asked for a version is told of
         // a conflict when the next turn finds another one.
-        if let Some(written) = commit(write, &entry, &new, &old).await? {
+        if let Some(written) = commit(write, &entry, new, old).await? {
             return Ok(written);
         }
     }
@@ -101,7 +101,7 @@ pub async fn assign(
         let entry = write.api.store.get(&key).ok_or_else(|| write.not_found())?;
         let old = table::decode(write.resource, &entry.value)?;
         let new = change(&old)?;
-        if let Some(written) = commit(write, &entry, &new, &old).await? {
+        if let Some(written) = commit(write, &entry, new, old).await? {
             return Ok(written);
         }
     }
@@ -223,8 +223,8 @@ async fn finish(write: &Write<'_>, new: &mut Value, old: &Value) -> Result<()> {
 async fn commit(
     write: &Write<'_>,
     entry: &Entry,
-    new: &Value,
-    old: &Value,
+    new: Value,
+    old: Value,
 ) -> Result<Option<Written>> {
     if new == old {
         return Ok(Some(Written {
@@ -232,29 +232,31 @@ async fn commit(
             ..Written::default()
         }));
     }
-    let deleted = delete::is_due(write.resource, new);
+    let deleted = delete::is_due(write.resource, &new);
     if write.options.dry_run {
         if !deleted {
-            write.claim(Txn::new(), Some(new), Some(old))?;
+            write.claim(Txn::new(), Some(&new), Some(&old))?;
         }
         return Ok(Some(Written {
-            bytes: serde_json::to_vec(new).map_err(Status::internal)?.into(),
+            bytes: serde_json::to_vec(&new).map_err(Status::internal)?.into(),
             deleted,
             ..Written::default()
         }));
     }
     let key = entry.key.clone();
-    let draft = write.draft(new)?;
+    let draft = write.draft(&new)?;
     let compare = Compare::At(entry.modified);
     let _turn = write.api.quota_turns.take(write).await;
     let txn = match deleted {
-        true => write.claim(Txn::new().delete(key.clone(), compare), None, Some(old))?,
+        true => write.claim(Txn::new().delete(key.clone(), compare), None, Some(&old))?,
         false => write.claim(
             Txn::new().put(key.clone(), compare, draft.clone()),
-            Some(new),
-            Some(old),
+            Some(&new),
+            Some(&old),
         )?,
     };
+    // Their pieces are in this core's caches now, and not after the wait for the disk.
+    drop((new, old));
     match write.api.store.commit(txn).await {
         Ok(committed) => Ok(Some(Written {
             bytes: draft.finish(committed.revision()),

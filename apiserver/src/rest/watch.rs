@@ -3,6 +3,7 @@
 //! A watch is the store's, which replays from its history and then follows; what is here turns
 //! events into lines. What an object was before tells whether it enters or leaves the selection.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,8 +12,8 @@ use http::StatusCode;
 use peapod_schema::{cbor, protobuf};
 use peapod_store::{EventKind, Interest, Revision, Scope, WatchEnd, WatchError};
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::call::{Call, Reply};
 use super::encode;
@@ -27,7 +28,7 @@ use crate::body::Body;
 use crate::random;
 use crate::registry::{FieldError, FieldErrors, Resource};
 use crate::status::{Result, Status};
-use crate::storage::{self, Entry, Meta};
+use crate::storage::{self, Entry, Messages, Meta};
 
 /// How many bytes of events are sent in one piece where many are ready.
 const CHUNK: usize = 64 * 1024;
@@ -48,6 +49,8 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
     let (from, initial) = start(api, call, &options, &selection).await?;
     let interest = interest(call, &selection);
     let events = api.store.watch(interest, from).map_err(refused)?;
+    let deadline = Instant::now() + lifetime(&options);
+    let first = next_alarm(deadline, options.bookmarks);
     let stream = Stream {
         lines: Lines::new(api, call)?,
         selection,
@@ -56,9 +59,9 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
         marks_end: options.send_initial_events == Some(true) && options.bookmarks,
         from,
         bookmarks: options.bookmarks,
-        deadline: Instant::now() + lifetime(&options),
-        next_bookmark: Instant::now() + BOOKMARK_EVERY,
-        draining: api.draining.clone(),
+        deadline,
+        alarm: Box::pin(tokio::time::sleep_until(first)),
+        draining: Box::pin(api.draining.clone().cancelled_owned()),
         ended: false,
     };
     let pieces = futures::stream::unfold(stream, |mut stream| async move {
@@ -179,6 +182,14 @@ fn lifetime(options: &ListOptions) -> Duration {
     }
 }
 
+/// When a watch is to do something although nothing happens.
+fn next_alarm(deadline: Instant, bookmarks: bool) -> Instant {
+    match bookmarks {
+        true => deadline.min(Instant::now() + BOOKMARK_EVERY),
+        false => deadline,
+    }
+}
+
 /// A watch under way.
 struct Stream {
     lines: Lines,
@@ -191,8 +202,10 @@ struct Stream {
     from: Revision,
     bookmarks: bool,
     deadline: Instant,
-    next_bookmark: Instant,
-    draining: CancellationToken,
+    /// Set to the next bookmark, or to the deadline. It and what follows stay registered from one
+    /// event to the next.
+    alarm: Pin<Box<Sleep>>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -207,15 +220,20 @@ impl Stream {
             tokio::select! {
                 biased;
                 event = self.events.next() => self.follow(event, &mut out),
-                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    self.bookmark(&mut out);
-                }
-                () = tokio::time::sleep_until(self.deadline) => self.end(&mut out),
-                () = self.draining.cancelled() => self.end(&mut out),
+                () = &mut self.alarm => self.alarmed(&mut out),
+                () = &mut self.draining => self.end(&mut out),
             }
         }
         (!out.is_empty()).then(|| out.freeze())
+    }
+
+    fn alarmed(&mut self, out: &mut BytesMut) {
+        if Instant::now() >= self.deadline {
+            return self.end(out);
+        }
+        let next = next_alarm(self.deadline, self.bookmarks);
+        self.alarm.as_mut().reset(next);
+        self.bookmark(out);
     }
 
     fn initial_events(&mut self, out: &mut BytesMut) {
@@ -226,7 +244,7 @@ impl Stream {
                 }
                 return;
             };
-            self.lines.event(out, "ADDED", &entry.value, None);
+            self.lines.stored(out, "ADDED", &entry);
         }
     }
 
@@ -261,7 +279,7 @@ impl Stream {
                 (true, false) => {
                     if let Some(entry) = before {
                         let left = entry.value_at(event.revision);
-                        self.lines.event(out, "DELETED", &left, None);
+                        self.lines.event(out, "DELETED", &left);
                     }
                 }
                 (false, false) => {}
@@ -305,6 +323,7 @@ struct Lines {
     /// Whether a table with columns has been sent.
     has_columns: bool,
     made: std::sync::Arc<Shared>,
+    messages: Messages,
 }
 
 // === impl Lines ===
@@ -321,30 +340,46 @@ impl Lines {
             include: IncludeObject::parse(call.query.get("includeObject"))?,
             has_columns: false,
             made: api.watched.clone(),
+            messages: api.messages.clone(),
         })
     }
 
     /// Writes an event whose object others may show, too.
     fn shared(&mut self, out: &mut BytesMut, kind: &str, entry: &Entry) {
         let form = (self.accept.encoding, self.accept.form);
-        let name = match form {
+        match form {
             // The stored bytes are shared already; a row tells the age of its object.
-            (Encoding::Json, Form::Object) | (_, Form::Table) => None,
-            form => Some(Name::of(&self.resource, form, &entry.key, entry.modified)),
-        };
-        self.event(out, kind, &entry.value, name);
+            (Encoding::Json, Form::Object) | (_, Form::Table) => self.stored(out, kind, entry),
+            _ if encode::is_kept(&self.resource, self.accept) => self.stored(out, kind, entry),
+            form => {
+                let name = Name::of(&self.resource, form, &entry.key, entry.modified);
+                let (resource, accept) = (&self.resource, self.accept);
+                let make = || encode::object(resource, accept, &entry.value);
+                let body = self.made.get(name, make);
+                self.told(out, kind, body);
+            }
+        }
     }
 
-    fn event(&mut self, out: &mut BytesMut, kind: &str, stored: &Bytes, name: Option<Name>) {
-        let body = match (self.accept.form, name) {
-            (Form::Table, _) => self.row(stored),
-            (_, None) => encode::object(&self.resource, self.accept, stored),
-            (_, Some(name)) => {
-                let (resource, accept) = (&self.resource, self.accept);
-                self.made
-                    .get(name, || encode::object(resource, accept, stored))
-            }
+    /// Writes an event of an object as it is stored.
+    fn stored(&mut self, out: &mut BytesMut, kind: &str, entry: &Entry) {
+        let body = match self.accept.form {
+            Form::Table => self.row(&entry.value),
+            _ => encode::entry(&self.messages, &self.resource, self.accept, entry),
         };
+        self.told(out, kind, body);
+    }
+
+    /// Writes an event of an object as it never was stored.
+    fn event(&mut self, out: &mut BytesMut, kind: &str, object: &Bytes) {
+        let body = match self.accept.form {
+            Form::Table => self.row(object),
+            _ => encode::object(&self.resource, self.accept, object),
+        };
+        self.told(out, kind, body);
+    }
+
+    fn told(&self, out: &mut BytesMut, kind: &str, body: Result<Bytes>) {
         match body {
             Ok(body) => self.line(out, kind, &body),
             Err(fault) => self.document(out, "ERROR", &fault.to_value()),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::extract::{Fill, Wanted};
+use super::messages::Slot;
 use crate::registry::{Kind, Registry};
 
 /// The index from an owner's UID to what it owns.
@@ -34,6 +35,8 @@ pub struct Meta {
     pub fields: Box<[Box<str>]>,
     /// How many leading fields have an index.
     indexed: u8,
+    /// The object's protobuf form, once it was asked for.
+    pub(super) message: Slot,
 }
 
 /// Which slot a kind's selectable fields have: those with an index first.

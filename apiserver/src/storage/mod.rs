@@ -5,6 +5,7 @@ mod describe;
 mod encode;
 mod extract;
 mod follow;
+mod messages;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub use describe::{Describer, FieldSlots, Meta, field_index};
 pub use encode::draft;
 pub use extract::field;
 pub use follow::{Followed, View};
+pub use messages::Messages;
 
 use crate::registry::Kind;
 use crate::status::{Result, Status};
@@ -27,14 +29,12 @@ pub type Snapshot = peapod_store::Snapshot<Meta>;
 
 /// Where the objects of a kind lie.
 pub fn range(kind: &Kind) -> Range {
-    let (group, plural) = kind.storage();
-    let group = if group.is_empty() { "core" } else { group };
-    Range::new(group, plural).expect("a kind's group and plural are not empty and have no slash")
+    kind.range().clone()
 }
 
 /// Where an object lies.
 pub fn key(kind: &Kind, namespace: &str, name: &str) -> Result<Key> {
-    range(kind)
+    kind.range()
         .key(namespace, name)
         .map_err(|fault| Status::bad_request(fault.to_string()))
 }

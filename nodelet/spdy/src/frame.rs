@@ -246,7 +246,90 @@ fn put_length(out: &mut BytesMut, fin: bool, length: usize) -> Result<(), Error>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Any frame that is sent.
+    fn frame() -> impl Strategy<Value = Frame> {
+        let id = 0..0x8000_0000u32;
+        let headers = proptest::collection::vec(("[a-z:-]{1,12}", "[ -~]{0,40}"), 0..4);
+        let fin = any::<bool>();
+        prop_oneof![
+            (id.clone(), headers.clone(), fin).prop_map(|(id, headers, fin)| Frame::SynStream {
+                id,
+                headers,
+                fin
+            }),
+            (id.clone(), headers, fin).prop_map(|(id, headers, fin)| Frame::Headers {
+                id,
+                headers,
+                fin
+            }),
+            (
+                id.clone(),
+                proptest::collection::vec(any::<u8>(), 0..300),
+                fin
+            )
+                .prop_map(|(id, data, fin)| Frame::Data {
+                    id,
+                    data: data.into(),
+                    fin,
+                }),
+            (id, any::<u32>()).prop_map(|(id, status)| Frame::RstStream { id, status }),
+            any::<u32>().prop_map(|id| Frame::Ping { id }),
+        ]
+    }
+
+    /// Reads until there is nothing whole left, or a fault.
+    fn read(wire: &[u8]) -> (Vec<Frame>, Result<(), Error>) {
+        let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::from(wire));
+        let mut found = Vec::new();
+        loop {
+            match decoder.decode(&mut buffer) {
+                Ok(Some(frame)) => found.push(frame),
+                Ok(None) => return (found, Ok(())),
+                Err(fault) => return (found, Err(fault)),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_frames_come_back(frames in proptest::collection::vec(frame(), 0..8)) {
+            prop_assert_eq!(round(&frames), frames);
+        }
+
+        #[test]
+        fn what_is_damaged_is_refused_or_read_and_never_more_than_was_sent(
+            frames in proptest::collection::vec(frame(), 1..8),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (mut encoder, mut wire) = (Encoder::default(), BytesMut::new());
+            for frame in &frames {
+                encoder.encode(frame, &mut wire).unwrap();
+            }
+            for (at, octet) in changes {
+                let at = at.index(wire.len());
+                wire[at] ^= octet;
+            }
+            wire.truncate(cut.index(wire.len() + 1));
+            let (found, _) = read(&wire);
+            prop_assert!(found.len() * HEAD <= wire.len());
+        }
+
+        #[test]
+        fn no_octets_panic(wire in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = read(&wire);
+            // The same as a frame of each kind.
+            for kind in 0..10u8 {
+                let length = u16::try_from(wire.len()).unwrap().to_be_bytes();
+                let head = [0x80, 3, 0, kind, 0, 0, length[0], length[1]];
+                let _ = read(&[&head[..], &wire].concat());
+            }
+        }
+    }
 
     fn round(frames: &[Frame]) -> Vec<Frame> {
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());

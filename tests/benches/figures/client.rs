@@ -1,4 +1,6 @@
-//! A client that costs little: HTTP/1.1 over one TLS connection, bodies as bytes.
+//! A client that costs little: HTTP/2 over one TLS connection, bodies as bytes.
+//!
+//! Ciphers, windows and protocol are those that Go's client has, for that is who asks most.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,15 +8,25 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http2;
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+
+/// The encoding of which kubectl and most clients read.
+pub const JSON: &str = "application/json";
+/// That of client-go's typed clients.
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// What Go's client lets a stream send ahead, in bytes.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// Whom to ask, and as whom.
 #[derive(Clone)]
@@ -23,16 +35,31 @@ pub struct Target {
     tls: Arc<rustls::ClientConfig>,
 }
 
-/// A connection.
+/// A connection, or one of several that share it.
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
+    sender: http2::SendRequest<Full<Bytes>>,
+    /// Ends with the last that uses it.
+    _driver: Arc<Driver>,
 }
+
+/// What moves the octets of a connection.
+struct Driver(JoinHandle<()>);
 
 /// An answer that goes on.
 pub struct Stream {
     body: hyper::body::Incoming,
     _connection: Connection,
+}
+
+/// Prefers the ciphers that Go's client prefers. Before the first connection.
+pub fn prefer_ciphers_of_go() {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let is_first = |suite: &rustls::SupportedCipherSuite| {
+        suite.suite() == rustls::CipherSuite::TLS13_AES_128_GCM_SHA256
+    };
+    provider.cipher_suites.sort_by_key(|suite| !is_first(suite));
+    // Somebody was before: then theirs are preferred.
+    let _ = provider.install_default();
 }
 
 // === impl Target ===
@@ -47,44 +74,77 @@ impl Target {
             runtime.block_on(kube::Config::from_custom_kubeconfig(kubeconfig, &options))?;
         let authority = config.cluster_url.authority();
         let address = authority.context("the kubeconfig has no address")?;
+        let mut tls = config.rustls_client_config()?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
             address: address.as_str().parse()?,
-            tls: Arc::new(config.rustls_client_config()?),
+            tls: Arc::new(tls),
         })
     }
 
     /// Connects.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
+        let stream = self.stream().await?;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        // Its errors show in the requests.
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Connection {
+            sender,
+            _driver: Arc::new(Driver(driver)),
+        })
+    }
+
+    async fn stream(&self) -> anyhow::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::from(self.address.ip());
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream.await?)).await?;
-        // The driver ends when the connection does; its errors show in the requests.
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        Ok(Connection { sender, driver })
+        Ok(stream.await?)
     }
 }
 
 // === impl Connection ===
 
 impl Connection {
+    /// Another that asks over the same connection.
+    pub fn share(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            _driver: self._driver.clone(),
+        }
+    }
+
     /// Asks, and gives the body of a successful answer.
     pub async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-        let (status, body) = {
-            let answer = self.send(method, path, body).await?;
-            (answer.status(), answer.into_body().collect().await?)
-        };
-        let body = body.to_bytes();
+        let answer = self.send(method, path, JSON, body).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
         if !status.is_success() {
             bail!("{path}: {status}: {}", String::from_utf8_lossy(&body));
         }
         Ok(body)
     }
 
+    /// Reads an answer to its end and gives its length.
+    pub async fn read(&mut self, path: &str, accept: &str) -> anyhow::Result<usize> {
+        let answer = self.send(Method::GET, path, accept, Bytes::new()).await?;
+        if !answer.status().is_success() {
+            bail!("{path}: {}", answer.status());
+        }
+        let (mut body, mut length) = (answer.into_body(), 0);
+        while let Some(frame) = body.frame().await {
+            length += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(length)
+    }
+
     /// Opens a streamed answer.
     pub async fn stream(mut self, path: &str) -> anyhow::Result<Stream> {
-        let answer = self.send(Method::GET, path, Bytes::new()).await?;
+        let answer = self.send(Method::GET, path, JSON, Bytes::new()).await?;
         if !answer.status().is_success() {
             bail!("{path}: {}", answer.status());
         }
@@ -98,14 +158,15 @@ impl Connection {
         &mut self,
         method: Method,
         path: &str,
+        accept: &str,
         body: Bytes,
     ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
         let request = Request::builder()
             .method(method)
-            .uri(path)
-            .header("host", "peapod")
-            .header("accept", "application/json")
-            .header("content-type", "application/json")
+            .uri(format!("https://peapod{path}"))
+            .header("accept", accept)
+            .header("content-type", JSON)
+            .header("user-agent", "figures")
             .body(Full::new(body))?;
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
@@ -115,26 +176,21 @@ impl Connection {
 // === impl Stream ===
 
 impl Stream {
-    /// Reads until so many lines have come. Gives their bytes.
-    pub async fn read_lines(&mut self, lines: usize) -> anyhow::Result<u64> {
-        let (mut seen, mut bytes) = (0, 0);
-        while seen < lines {
-            let frame = self
-                .body
-                .frame()
-                .await
-                .context("the stream ended early")??;
-            if let Some(data) = frame.data_ref() {
-                seen += data.iter().filter(|byte| **byte == b'\n').count();
-                bytes += data.len() as u64;
-            }
-        }
-        Ok(bytes)
+    /// Reads what comes next: how many lines ended in it, and its bytes.
+    pub async fn read(&mut self) -> anyhow::Result<(usize, usize)> {
+        let frame = self
+            .body
+            .frame()
+            .await
+            .context("the stream ended early")??;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        let lines = data.iter().filter(|byte| **byte == b'\n').count();
+        Ok((lines, data.len()))
     }
 }
 
-impl Drop for Connection {
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.0.abort();
     }
 }

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use crate::client::Target;
 use crate::cpu;
 
+/// How the allocator of `peapod` is set.
+const ALLOCATION: &str = "narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0";
+
 /// A server in a process of its own, with a state of its own; both end with the handle.
 pub struct Server {
     child: Child,
@@ -28,6 +31,7 @@ impl Server {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--serve")
             .arg(dir.path())
+            .env("_RJEM_MALLOC_CONF", ALLOCATION)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -55,9 +59,9 @@ impl Server {
         self.ask("cpu")
     }
 
-    /// Its resident memory, in KiB.
-    pub fn resident_kib(&self) -> anyhow::Result<u64> {
-        cpu::resident_kib(self.child.id())
+    /// Its resident memory, in bytes.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        cpu::resident(self.child.id())
     }
 
     /// Starts its scheduler, and waits until that has bound so many pods. Gives the CPU time so

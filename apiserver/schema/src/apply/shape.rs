@@ -65,7 +65,7 @@ pub(crate) fn is_always(place: Place<'_>, name: &str) -> bool {
 
 /// The step to a field.
 pub(crate) fn field_element(name: &str) -> Element {
-    format!("f:{name}")
+    ["f:", name].concat()
 }
 
 /// The step to an item: by its keys, by its value, or by its position where it has no key.

@@ -13,8 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map as JsonMap, Value};
 
-use super::numbers::{self, Form, Inline, Target};
-use super::{DEPTH_MAX, MAGIC, ProtobufError};
+use super::{DEPTH_MAX, MAGIC, ProtobufError, json_schema};
+use crate::numbers::{self, Form, Inline, Target};
 
 /// Fields that are pointers in Go, whose empty, zero or false value is told from a missing one.
 const SPEAKING: &[&str] = &[
@@ -268,7 +268,7 @@ fn texts(field: Field<'_>, node: Node<'_>, depth: usize) -> Result<Value, Protob
 /// A value whose JSON may be of several shapes.
 fn shaped(bytes: &[u8], form: Form, node: Node<'_>, depth: usize) -> Result<Value, ProtobufError> {
     let (mut one, mut many, mut allowed) = (None, Vec::new(), false);
-    let schema = numbers::json_schema(node);
+    let schema = json_schema(node);
     for part in Fields(bytes) {
         match (form, part?) {
             (Form::SchemaOrTruth, (1, truth)) => allowed = truth.number() != 0,

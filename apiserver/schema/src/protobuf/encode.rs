@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 use crate::graph::{Node, Scalar, Schema, Type};
 use crate::wire::Message;
 
-use super::numbers::{self, Form};
-use super::{MAGIC, ProtobufError};
+use super::{MAGIC, ProtobufError, json_schema};
+use crate::numbers::{Form, Way};
 
 /// What is shown of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,29 +39,36 @@ pub fn encode(json: &[u8], schema: &Schema, shown: Shown) -> Result<Vec<u8>, Pro
             "PartialObjectMetadata".to_owned(),
         ),
     };
-    let mut out = envelope(&version, &kind, raw.0.len());
-    out.0.extend_from_slice(&raw.0);
-    Ok(out.0)
+    Ok(enveloped(&version, &kind, &raw.0))
 }
 
-/// Writes an object as the next item of a list.
-pub fn append_item(
-    json: &[u8],
-    schema: &Schema,
-    shown: Shown,
-    out: &mut Vec<u8>,
-) -> Result<(), ProtobufError> {
-    let start = out.len();
-    let mut message = Message(std::mem::take(out));
-    let item = message.open(2);
-    let written = write(json, schema, shown, &mut message);
-    message.close(item);
-    *out = message.0;
-    if let Err(fault) = written {
-        out.truncate(start);
-        return Err(fault);
-    }
-    Ok(())
+/// Writes an object as a message without its envelope.
+pub fn message(json: &[u8], schema: &Schema, shown: Shown) -> Result<Vec<u8>, ProtobufError> {
+    let mut raw = Message(Vec::with_capacity(json.len()));
+    write(json, schema, shown, &mut raw)?;
+    raw.0.shrink_to_fit();
+    Ok(raw.0)
+}
+
+/// A message as a body of its own.
+pub fn enveloped(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut out = envelope(api_version, kind, message.len());
+    out.0.extend_from_slice(message);
+    out.0
+}
+
+/// Writes a message as the next item of a list.
+pub fn append_item(message: &[u8], out: &mut Vec<u8>) {
+    let mut list = Message(std::mem::take(out));
+    list.bytes(2, message);
+    *out = list.0;
+}
+
+/// How many bytes a message takes as an item of a list.
+pub fn item_len(message: usize) -> usize {
+    let mut head = Message::default();
+    head.head(2, message);
+    head.0.len() + message
 }
 
 /// What stands before the items of a list, which take `items` bytes. Its metadata is JSON.
@@ -163,21 +170,31 @@ impl<'a, 'o> Fields<'a, 'o> {
         }
     }
 
+    /// How a field is written, and its type; `None` for those that are not written.
+    fn wanted(&self, name: &str) -> Option<(&'a [u32], Form, Node<'a>)> {
+        let Type::Object(object) = self.node.ty() else {
+            return None;
+        };
+        match self.only {
+            Some(only) if only != name => None,
+            Some(_) => Some((&[1], Form::Plain, self.node.child(name)?)),
+            None => {
+                let field = object.field(name)?;
+                let Way { numbers, form } = field.way?;
+                Some((numbers, *form, self.node.to(field.ty)))
+            }
+        }
+    }
+
     /// Writes a field; kind and version are given back.
     fn field<'de, A: MapAccess<'de>>(
         &mut self,
         name: &str,
-        numbers: Option<&numbers::Numbers>,
         map: &mut A,
         of_type: &mut OfType,
     ) -> Result<(), A::Error> {
-        let way = match self.only {
-            Some(only) if only == name => Some((&[1][..], Form::Plain)),
-            Some(_) => None,
-            None => numbers.and_then(|numbers| numbers.way(name)),
-        };
-        match (way, self.node.child(name)) {
-            (Some((way, form)), Some(node)) => {
+        match self.wanted(name) {
+            Some((way, form, node)) => {
                 let along = Along {
                     way,
                     node,
@@ -209,13 +226,9 @@ impl<'de> Visitor<'de> for Fields<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<OfType, A::Error> {
-        let numbers = match self.node.ty() {
-            Type::Object(object) => numbers::of(&object.name),
-            _ => None,
-        };
         let mut of_type = OfType::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            self.field(&name, numbers, &mut map, &mut of_type)?;
+            self.field(&name, &mut map, &mut of_type)?;
         }
         Ok(of_type)
     }
@@ -415,7 +428,7 @@ impl<'de> Visitor<'de> for Put<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         if self.form != Form::Plain {
             let open = self.out.open(self.number);
-            let schema = numbers::json_schema(self.node);
+            let schema = json_schema(self.node);
             match self.form {
                 Form::SchemaOrList => {
                     while items.next_element_seed(self.plain(2, schema))?.is_some() {}
@@ -463,11 +476,11 @@ impl<'de> Visitor<'de> for Put<'_, '_> {
             }
             (_, Form::SchemaOrTruth) => {
                 self.out.number(1, 1);
-                let schema = numbers::json_schema(self.node);
+                let schema = json_schema(self.node);
                 self.plain(2, schema).deserialize(reader)?;
             }
             (_, Form::SchemaOrList | Form::SchemaOrTexts) => {
-                let schema = numbers::json_schema(self.node);
+                let schema = json_schema(self.node);
                 self.plain(1, schema).deserialize(reader)?;
             }
             _ => return Err(self.unfit(&"an object")),

@@ -7,15 +7,17 @@
 
 mod decode;
 mod encode;
-mod numbers;
 
 use thiserror::Error;
 
-use crate::graph::{Schema, Type};
+use crate::graph::{Node, Schema, Type};
+use crate::numbers;
 use crate::wire::WireError;
 
 pub use decode::decode;
-pub use encode::{Shown, append_item, encode, list_head, watch_frame};
+pub use encode::{
+    Shown, append_item, encode, enveloped, item_len, list_head, message, watch_frame,
+};
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -53,4 +55,10 @@ pub fn speaks(schema: &Schema) -> bool {
         Type::Object(object) => schema.custom().is_none() && numbers::of(&object.name).is_some(),
         _ => false,
     }
+}
+
+/// The type of the schemas that custom resources have.
+fn json_schema(node: Node<'_>) -> Node<'_> {
+    let found = node.graph.find("apiextensions.v1.JSONSchemaProps");
+    found.map_or(node, |id| node.to(id))
 }

@@ -128,7 +128,10 @@ fn a_list_and_the_metadata_alone() {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"k": "v"}});
     let mut items = Vec::new();
     for shown in [Shown::Object, Shown::Metadata] {
-        protobuf::append_item(object.to_string().as_bytes(), &schema, shown, &mut items).unwrap();
+        let message = protobuf::message(object.to_string().as_bytes(), &schema, shown).unwrap();
+        let before = items.len();
+        protobuf::append_item(&message, &mut items);
+        assert_eq!(items.len() - before, protobuf::item_len(message.len()));
     }
     let meta = br#"{"resourceVersion":"7","remainingItemCount":3}"#;
     let mut body = protobuf::list_head("v1", "ConfigMapList", meta, &schema, items.len()).unwrap();

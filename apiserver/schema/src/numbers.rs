@@ -1,12 +1,10 @@
-//! Which number each field has, read from `protobuf.tsv`: `type field number form`. A number with
+//! Which number each field has in protobuf, read from `protobuf.tsv`: `type field number form`. A number with
 //! dots leads through messages whose fields are the object's own in JSON: Go's embedded structs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use crate::graph::Node;
-
-const TABLE: &str = include_str!("../../data/protobuf.tsv");
+const TABLE: &str = include_str!("../data/protobuf.tsv");
 
 /// How a field is written whose JSON may be of several shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +40,25 @@ pub type Inline = BTreeMap<u32, Target>;
 pub struct Numbers {
     /// By number, for reading.
     pub targets: Inline,
-    /// By field, for writing: the way to its number.
-    fields: HashMap<&'static str, (Box<[u32]>, Form)>,
+    /// By field, for writing.
+    fields: HashMap<&'static str, Way>,
+}
+
+/// How a field is written.
+#[derive(Debug)]
+pub struct Way {
+    /// The numbers that lead to it, the outermost first.
+    pub numbers: Box<[u32]>,
+    /// How its value is written.
+    pub form: Form,
 }
 
 // === impl Numbers ===
 
 impl Numbers {
-    /// The numbers that lead to a field, the outermost first, and how it is written.
-    pub fn way(&self, field: &str) -> Option<(&[u32], Form)> {
-        let (way, form) = self.fields.get(field)?;
-        Some((way, *form))
+    /// How a field is written.
+    pub fn way(&self, field: &str) -> Option<&Way> {
+        self.fields.get(field)
     }
 }
 
@@ -67,7 +73,11 @@ static TYPES: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
         let way: Vec<u32> = path.split('.').filter_map(|n| n.parse().ok()).collect();
         let numbers = types.entry(ty).or_default();
         insert(&mut numbers.targets, &way, Target::Field(field, form));
-        numbers.fields.insert(field, (way.into(), form));
+        let way = Way {
+            numbers: way.into(),
+            form,
+        };
+        numbers.fields.insert(field, way);
     }
     types
 });
@@ -75,12 +85,6 @@ static TYPES: LazyLock<HashMap<&'static str, Numbers>> = LazyLock::new(|| {
 /// The numbers of a type's fields; `None` for types that have no protobuf form.
 pub fn of(ty: &str) -> Option<&'static Numbers> {
     TYPES.get(ty)
-}
-
-/// The type of the schemas that custom resources have.
-pub fn json_schema(node: Node<'_>) -> Node<'_> {
-    let found = node.graph.find("apiextensions.v1.JSONSchemaProps");
-    found.map_or(node, |id| node.to(id))
 }
 
 fn form(cell: &str) -> Form {
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn no_number_stands_for_two_fields() {
         for (ty, numbers) in TYPES.iter() {
-            let mut ways: Vec<_> = numbers.fields.values().map(|(way, _)| way).collect();
+            let mut ways: Vec<_> = numbers.fields.values().map(|way| &way.numbers).collect();
             let count = ways.len();
             ways.sort_unstable();
             ways.dedup();
