@@ -4,7 +4,8 @@
 //! goes through half a million routes may be busy for as long.
 //!
 //! A session starts when BGP comes up with a neighbour that is to be watched, and stays, so that
-//! it can come up again before BGP does. Its failure is all that the router is told.
+//! it can come up again before BGP does, until the neighbour is no more configured or BFD with it
+//! is not. Its failure is all that the router is told.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
         remote: SocketAddr,
         settings: Settings,
     },
+    /// Watch a neighbour no more, and tell it that the silence is no failure.
+    Forget { peer: PeerId },
     /// Tell all neighbours that the coming silence is no failure, and end.
     Leave,
 }
@@ -137,6 +140,7 @@ async fn run(
                         tracing::warn!(%remote, %error, "cannot watch a neighbour by BFD");
                     }
                 }
+                Some(Command::Forget { peer }) => watcher.forget(peer),
                 Some(Command::Leave) | None => {
                     watcher.leave();
                     return Ok(());
@@ -291,10 +295,17 @@ impl Watcher {
     }
 
     fn leave(&mut self) {
+        for peer in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.forget(peer);
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId) {
         let now = self.now();
-        for watched in self.sessions.values_mut() {
+        if let Some(mut watched) = self.sessions.remove(&peer) {
             let outcome = watched.session.set_admin_down(true, now, rand::random());
             watched.send(&outcome);
+            tracing::info!(neighbor = %watched.remote.ip(), "BFD ends");
         }
     }
 

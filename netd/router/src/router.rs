@@ -1,39 +1,39 @@
 //! The router's task: it owns the speaker, tells it what happens, and does what it wants.
 
+mod forwarding;
+mod liveness;
+mod sessions;
+mod unnumbered;
+mod view;
+
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peapod_bgp::config::Neighbor;
 use peapod_bgp::rib::PeerId;
-use peapod_bgp::speaker::{Endpoint, Input, Notice, Output, Scope};
-use peapod_bgp::types::Family;
+use peapod_bgp::speaker::{Input, Notice, Output};
 use peapod_bgp::{Speaker, Time};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{self, Cursor, Page, Question, Request, Server, ShownPeer, ShownRoute};
-use crate::discovery::{self, Heard};
-use crate::kernel::fib::{Fib, Meter, NoMeter, Refusals};
-use crate::kernel::links::{Change, Links, Watch};
-use crate::kernel::neighbors;
+use self::liveness::Watched;
+pub use self::view::RouterView;
+use crate::control::Server;
+use crate::discovery::Heard;
+use crate::kernel::fib::{Fib, Meter, NoMeter};
+use crate::kernel::links::{Links, Watch};
 use crate::kernel::news::{News, RouteWatch};
-use crate::kernel::routes::{BATCH, Done};
-use crate::transport::{
-    Call, Event, Transport, Ttl, demand_signature, signed_ranges, socket_address,
-};
+use crate::kernel::routes::Done;
+use crate::transport::{Event, Transport, signed_ranges};
 use crate::{Error, RouterConfig, bfd};
 
 /// Events that wait for the router, at most.
 const EVENTS: usize = 64;
 /// How long after something happened the sessions are shown: what follows at once is seen too.
 const SHOW_AFTER: Duration = Duration::from_millis(200);
-/// Routes in a page of an answer.
-const PAGE: usize = 512;
 
 /// A router at work.
 struct Router {
@@ -45,7 +45,8 @@ struct Router {
     /// The kernel's routes, if they are ours to make.
     fib: Option<Fib>,
     bfd: mpsc::UnboundedSender<bfd::Command>,
-    bfd_states: HashMap<PeerId, peapod_bfd::State>,
+    /// Neighbours that BFD watches.
+    watched: HashMap<PeerId, Watched>,
     heard: mpsc::UnboundedSender<Heard>,
     /// Tasks that look for unnumbered neighbours, by interface.
     discoveries: HashMap<String, AbortHandle>,
@@ -65,15 +66,6 @@ pub struct Seat {
     pub view: watch::Sender<RouterView>,
     /// Is told what can be measured.
     pub meter: Arc<dyn Meter>,
-}
-
-/// How a router is.
-#[derive(Clone, Debug, Default)]
-pub struct RouterView {
-    /// Its sessions.
-    pub peers: Vec<ShownPeer>,
-    /// What the kernel refuses.
-    pub refusals: Refusals,
 }
 
 /// What the router's tasks tell it with.
@@ -226,7 +218,7 @@ impl Router {
             links,
             fib,
             bfd: senders.bfd,
-            bfd_states: HashMap::new(),
+            watched: HashMap::new(),
             heard: senders.heard,
             discoveries: HashMap::new(),
             tasks: JoinSet::new(),
@@ -262,6 +254,7 @@ impl Router {
         settings.graceful_restart.restarting |= self.speaker.config().graceful_restart.restarting;
         self.config = wanted;
         self.handle(Input::Configure(Box::new(settings)));
+        self.watch_as_configured();
         let unnumbered: Vec<&str> = self.speaker.unnumbered().map(|(_, on)| on).collect();
         self.discoveries.retain(|interface, task| {
             let wanted = unnumbered.contains(&interface.as_str());
@@ -290,6 +283,8 @@ impl Router {
     fn tick(&mut self) {
         if self.show_at.is_some_and(|at| at <= Instant::now()) {
             self.show_at = None;
+            // Neighbours of a range come and go by themselves.
+            self.watch_as_configured();
             // Nobody may want to know.
             self.shown.send_replace(self.view());
         }
@@ -341,359 +336,5 @@ impl Router {
                 _ => tracing::info!(peer = name, "{notice}"),
             },
         }
-    }
-
-    fn connect(&mut self, peer: PeerId, address: IpAddr) {
-        let Some(options) = self.speaker.peer_options(peer) else {
-            return;
-        };
-        let interface = self.speaker.peer_interface(peer);
-        let index = interface.and_then(|name| self.links.index(name));
-        let call = Call {
-            peer,
-            to: socket_address(address, options.port, index),
-            source: options.source,
-            password: options.password.clone(),
-            ttl: Ttl::of(options, options.external(self.config.asn)),
-        };
-        self.transport.connect(call);
-    }
-
-    /// Has BFD watch a neighbour, if that is wanted.
-    fn watch(&mut self, peer: PeerId) {
-        let Some(settings) = self
-            .speaker
-            .peer_options(peer)
-            .and_then(|options| options.bfd)
-        else {
-            return;
-        };
-        let Some(endpoint) = self.speaker.peer_endpoint(peer) else {
-            return;
-        };
-        let index = endpoint
-            .interface
-            .as_deref()
-            .and_then(|name| self.links.index(name));
-        let remote = socket_address(endpoint.remote, peapod_bfd::CONTROL_PORT, index);
-        let command = bfd::Command::Watch {
-            peer,
-            local: endpoint.local,
-            remote,
-            settings,
-        };
-        // If the task could not start, that was said.
-        let _ = self.bfd.send(command);
-    }
-
-    /// BFD has news of a neighbour.
-    fn reported(&mut self, report: bfd::Report) {
-        self.bfd_states.insert(report.peer, report.state);
-        self.show_soon();
-        if report.failed {
-            if let (Some(fib), Some(at)) = (&mut self.fib, self.speaker.peer_endpoint(report.peer))
-            {
-                fib.fail(at.remote, at.interface.as_deref(), &self.links);
-            }
-            self.handle(Input::BfdDown { peer: report.peer });
-        }
-    }
-
-    /// Looks for unnumbered neighbours on interfaces that carry packets.
-    fn discover(&mut self) {
-        let wanted: Vec<String> = self
-            .speaker
-            .unnumbered()
-            .map(|(_, interface)| interface.to_owned())
-            .collect();
-        for interface in wanted {
-            let Some(index) = self
-                .links
-                .index(&interface)
-                .filter(|_| self.links.is_up(&interface))
-            else {
-                continue;
-            };
-            let task = discovery::run(interface.clone(), index, self.heard.clone());
-            if let Some(before) = self.discoveries.insert(interface, self.tasks.spawn(task)) {
-                before.abort();
-            }
-        }
-    }
-
-    /// An unnumbered neighbour has made itself known.
-    fn heard(&mut self, heard: &Heard) {
-        let found = self
-            .speaker
-            .unnumbered()
-            .find(|(_, on)| *on == heard.interface);
-        if let Some(peer) = found.map(|(peer, _)| peer) {
-            let options = self.speaker.peer_options(peer);
-            let key = options.and_then(|options| options.password.as_deref());
-            let name = self.speaker.peer_name(peer);
-            self.transport.sign(name, heard.address.into(), key);
-            self.handle(Input::Located {
-                peer,
-                address: Some(heard.address.into()),
-            });
-        }
-    }
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Accepted(stream, from) => self.accepted(stream, from),
-            Event::Connected(peer, stream) => self.connected(peer, stream),
-            Event::ConnectFailed(peer, error) => {
-                tracing::debug!(peer = self.speaker.peer_name(peer), %error, "cannot connect");
-                self.handle(Input::ConnectFailed { peer });
-            }
-            Event::Received(connection, bytes) => {
-                if let Some(fib) = &mut self.fib {
-                    fib.heard_something();
-                }
-                self.handle(Input::Received { connection, bytes });
-            }
-            Event::Sent(connection, bytes) => self.handle(Input::Sent { connection, bytes }),
-            Event::Closed(connection) => {
-                self.transport.close(connection);
-                self.handle(Input::Closed { connection });
-            }
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream, from: SocketAddr) {
-        let Ok(endpoint) = self.endpoint(&stream, from) else {
-            return;
-        };
-        let Some(options) = self.speaker.options_at(&endpoint) else {
-            return;
-        };
-        let ttl = Ttl::of(options, options.external(self.config.asn));
-        if let Some(key) = &options.password
-            && let Err(error) = demand_signature(&stream, from.ip(), key)
-        {
-            tracing::warn!(%from, %error, "refusing a connection that cannot be signed");
-            return;
-        }
-        if let Ok(connection) = self.transport.open(stream, ttl) {
-            self.handle(Input::Accepted {
-                connection,
-                endpoint,
-            });
-        }
-    }
-
-    fn connected(&mut self, peer: PeerId, stream: TcpStream) {
-        let opened = stream.peer_addr().and_then(|to| self.endpoint(&stream, to));
-        let Some(options) = self.speaker.peer_options(peer) else {
-            return;
-        };
-        let ttl = Ttl::of(options, options.external(self.config.asn));
-        let opened = opened.and_then(|endpoint| Ok((self.transport.open(stream, ttl)?, endpoint)));
-        self.handle(match opened {
-            Ok((connection, endpoint)) => Input::Connected {
-                peer,
-                connection,
-                endpoint,
-            },
-            Err(_) => Input::ConnectFailed { peer },
-        });
-    }
-
-    /// The ends of a connection, and our other addresses on its link.
-    fn endpoint(&self, stream: &TcpStream, remote: SocketAddr) -> io::Result<Endpoint> {
-        let local = stream.local_addr()?;
-        let by_scope = match remote {
-            SocketAddr::V6(v6) if v6.scope_id() != 0 => self.links.get(v6.scope_id()),
-            _ => self.links.with_address(local.ip()),
-        };
-        let plain = Endpoint::between(local.ip(), remote.ip());
-        Ok(match by_scope {
-            None => plain,
-            Some(link) => Endpoint {
-                // Not of a neighbour some hops away, whose way may be another.
-                interface: Some(link.name.clone()).filter(|_| link.reaches(remote.ip())),
-                ipv4: plain.ipv4.or(link.ipv4()),
-                ipv6: plain.ipv6.or(link.ipv6()),
-                link_local: plain.link_local.or(link.link_local()),
-                ..plain
-            },
-        })
-    }
-}
-
-// === impl Router: the kernel ===
-
-impl Router {
-    /// Hears what others do to our routes.
-    fn route_watch(&self) -> Result<Option<RouteWatch>, Error> {
-        let open = |fib: &Fib| RouteWatch::open(fib.port());
-        Ok(self.fib.as_ref().map(open).transpose()?)
-    }
-
-    /// Gives the kernel what changed, as fast as it takes it.
-    fn install(&mut self) {
-        match &mut self.fib {
-            Some(fib) => fib.install(&mut self.speaker, &self.links),
-            // Nobody wants them.
-            None => while !self.speaker.take_changes(BATCH).is_empty() {},
-        }
-    }
-
-    fn installed(&mut self, done: Done) {
-        let Some(fib) = &mut self.fib else {
-            return;
-        };
-        let before = fib.refusals();
-        fib.done(done, &mut self.speaker, &self.links);
-        if fib.refusals() != before {
-            self.show_soon();
-        }
-    }
-
-    fn touched(&mut self, news: Vec<News>) {
-        if let Some(fib) = self.fib.as_mut().filter(|_| !news.is_empty()) {
-            fib.heard(news);
-        }
-    }
-
-    /// Has the link-layer addresses of the neighbours on a link asked for that has come up.
-    fn ask_neighbors(&self, name: &str) {
-        let Some(index) = self.links.index(name) else {
-            return;
-        };
-        let reaches = |address| {
-            self.links
-                .get(index)
-                .is_some_and(|link| link.reaches(address))
-        };
-        for peer in self.speaker.locations() {
-            let here = peer
-                .interface
-                .map_or_else(|| reaches(peer.address), |on| on == name);
-            if here && let Err(error) = neighbors::forget(index, peer.address) {
-                tracing::debug!(interface = name, %error, "cannot have a neighbour asked for");
-            }
-        }
-    }
-
-    /// Links or addresses are others now.
-    fn changed(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            let (Change::Carrier { name, .. } | Change::Addresses { name }) = &change;
-            let index = self.links.index(name);
-            if let Some(fib) = &mut self.fib {
-                fib.link_changed(index);
-            }
-            if let Change::Carrier { name, up } = change {
-                tracing::info!(interface = name, up, "carrier");
-                if up {
-                    self.discover();
-                    self.ask_neighbors(&name);
-                }
-                self.handle(Input::Link {
-                    interface: name,
-                    up,
-                });
-            }
-        }
-    }
-}
-
-// === impl Router: who looks in ===
-
-impl Router {
-    fn answer(&mut self, question: Question) {
-        if let (Request::Audit, Some(fib)) = (&question.request, &mut self.fib) {
-            let (answer, audited) = oneshot::channel();
-            fib.ask_audit(answer);
-            self.tasks
-                .spawn(control::answer_audit(audited, question.answer));
-            return;
-        }
-        let page = match self.page(&question.request, question.from) {
-            Ok((lines, next)) => Page {
-                lines: Ok(lines),
-                next,
-            },
-            Err(error) => Page {
-                lines: Err(error),
-                next: None,
-            },
-        };
-        // Who asked may be gone.
-        let _ = question.answer.send(page);
-    }
-
-    fn page(
-        &self,
-        request: &Request,
-        from: Cursor,
-    ) -> Result<(Vec<String>, Option<Cursor>), String> {
-        let scope = match request {
-            Request::Peers => return self.peers().map(|lines| (lines, None)),
-            Request::Audit => {
-                return Err("this router installs nothing (install: false)".to_owned());
-            }
-            Request::Routes {
-                received: Some(name),
-                ..
-            } => Scope::Received(self.peer(name)?),
-            Request::Routes {
-                advertised: Some(name),
-                ..
-            } => Scope::Advertised(self.peer(name)?),
-            Request::Routes { .. } => Scope::All,
-        };
-        let Some(family) = Family::SUPPORTED.get(from.0) else {
-            return Ok((Vec::new(), None));
-        };
-        let (views, next) = self.speaker.routes_page(*family, scope, from.1, PAGE);
-        let lines = views.into_iter().map(|route| {
-            let refusal = self.fib.as_ref().and_then(|fib| fib.refusal(&route.prefix));
-            let kernel_error = refusal.map(ToString::to_string);
-            serde_json::to_string(&ShownRoute {
-                route,
-                kernel_error,
-            })
-        });
-        let lines = lines
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?;
-        Ok((
-            lines,
-            Some(next.map_or((from.0 + 1, 0), |slot| (from.0, slot))),
-        ))
-    }
-
-    fn peers(&self) -> Result<Vec<String>, String> {
-        let lines = self.sessions().into_iter();
-        lines
-            .map(|shown| serde_json::to_string(&shown).map_err(|error| error.to_string()))
-            .collect()
-    }
-
-    fn view(&self) -> RouterView {
-        RouterView {
-            peers: self.sessions(),
-            refusals: self.fib.as_ref().map(Fib::refusals).unwrap_or_default(),
-        }
-    }
-
-    /// The neighbours, with what BFD says of them.
-    fn sessions(&self) -> Vec<ShownPeer> {
-        let peers = self.speaker.peers().into_iter();
-        peers
-            .map(|peer| ShownPeer {
-                bfd: self.bfd_states.get(&peer.id).map(ToString::to_string),
-                peer,
-            })
-            .collect()
-    }
-
-    fn peer(&self, name: &str) -> Result<PeerId, String> {
-        self.speaker
-            .peer_named(name)
-            .ok_or_else(|| format!("there is no neighbour {name}"))
     }
 }

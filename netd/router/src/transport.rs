@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::kernel::neighbors;
 use crate::{Error, sys};
 
 /// What a connection brings.
@@ -74,6 +75,8 @@ pub(crate) struct Call {
     pub source: Option<IpAddr>,
     pub password: Option<String>,
     pub ttl: Ttl,
+    /// The number of the link that the neighbour is on; none for one behind others.
+    pub on_link: Option<u32>,
 }
 
 /// TTL of packets to a neighbour, and the least of those from it.
@@ -84,6 +87,12 @@ pub(crate) struct Ttl {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the first calls of a neighbour on a link wait for an answer.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
 /// What a connection that is being closed may still take to send what was written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
@@ -183,7 +192,7 @@ impl Transport {
         self.abandon(call.peer);
         let (peer, events) = (call.peer, self.events.clone());
         let task = self.tasks.spawn(async move {
-            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, connect(&call)).await;
+            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, dial(&call)).await;
             let event = match attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(stream) => Event::Connected(peer, stream),
                 Err(error) => Event::ConnectFailed(peer, error),
@@ -300,6 +309,30 @@ async fn accept(listener: Arc<TcpListener>, events: Sender<Event>) {
             }
         }
     }
+}
+
+/// Connects, and does not leave it to TCP to find out that nothing was heard: it would ask again
+/// after a second, and so would who asks for the neighbour's link-layer address. That is long
+/// beside what everything else takes that must happen when a link is back, whose ends are seldom
+/// ready at the same moment. Each further call is a new connection, and asks for the address anew.
+async fn dial(call: &Call) -> io::Result<TcpStream> {
+    let Some(link) = call.on_link else {
+        return connect(call).await;
+    };
+    for patience in PATIENCE {
+        let until = tokio::time::Instant::now() + patience;
+        match tokio::time::timeout_at(until, connect(call)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::HostUnreachable => {
+                tokio::time::sleep_until(until).await;
+            }
+            Ok(other) => return other,
+            Err(_) => {}
+        }
+        if let Err(error) = neighbors::forget(link, call.to.ip()) {
+            tracing::debug!(to = %call.to, %error, "cannot have a neighbour asked for");
+        }
+    }
+    connect(call).await
 }
 
 async fn connect(call: &Call) -> io::Result<TcpStream> {

@@ -133,6 +133,16 @@ impl Links {
             .find(|link| link.addresses.iter().any(|one| one.addr() == address))
     }
 
+    /// The interface that has the longest prefix with an address in it, and its number.
+    pub fn reaching(&self, address: IpAddr) -> Option<(u32, &Link)> {
+        let prefixes = self.links.iter().flat_map(|(number, link)| {
+            let on_link = link.addresses.iter().filter(|one| one.contains(&address));
+            on_link.map(move |one| (one.prefix_len(), (*number, link)))
+        });
+        let longest = prefixes.max_by_key(|(length, _)| *length);
+        longest.map(|(_, found)| found)
+    }
+
     /// Whether an interface is there and carries packets.
     pub fn is_up(&self, name: &str) -> bool {
         self.links.values().any(|link| link.name == name && link.up)

@@ -4,3 +4,4 @@
 mod bad_peers;
 mod flaps;
 mod interop;
+mod reconfigured;
