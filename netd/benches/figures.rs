@@ -20,9 +20,10 @@ const ENDPOINTS: u32 = 3;
 const CHANGES: u32 = 200;
 const SIZES: [u32; 3] = [100, 1_000, 10_000];
 /// Connections in a row, and how often, for each of the two ways.
-const CONNECTIONS: usize = 1_000;
-const TURNS: usize = 15;
+const CONNECTIONS: usize = 500;
+const TURNS: usize = 21;
 const POD: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 3);
 /// The service of the pod; beyond those that are only there to be many.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 111, 0, 1);
 
@@ -47,6 +48,7 @@ fn filled(
     unshare(CloneFlags::CLONE_NEWNET).expect("root");
     let config = NatConfig {
         private_ips: Vec::new(),
+        source_ips: Vec::new(),
         service_cidrs: vec!["10.96.0.0/12".parse().expect("a range")],
         ipv6: false,
         foreign_links: false,
@@ -90,72 +92,140 @@ fn program(services: u32) {
     assert_eq!(&found, table.current(), "the kernel has what was changed");
 }
 
-/// Connections to a pod, direct and by its service's address, in turns, with 10,000 other services.
+/// Connections to a pod, direct and by its service's address, in turns, with 10,000 other services:
+/// from another pod and from the node. Then the same with a single rule in the place of all of it:
+/// what the kernel's translation costs by itself.
 fn connections() {
     let (mut nat, mut table, _) = filled(10_000, Some(pod_service()));
     nat.apply(&table.plan()).expect("the kernel takes them");
-    let space = Space::new();
     ip("link set lo up");
-    ip(&format!(
-        "link add pod0 type veth peer name eth0 netns {}",
-        space.0
-    ));
-    ip("addr add 10.1.0.1/24 dev pod0");
-    ip("link set pod0 up");
-    ip("route add 10.96.0.0/12 dev pod0");
-    ip(&format!("-n {} addr add {POD}/24 dev eth0", space.0));
-    ip(&format!("-n {} link set eth0 up", space.0));
-    space.serve();
-    let direct = SocketAddr::from((POD, 8080));
-    let by_service = SocketAddr::from((SERVICE, 80));
-    let (mut one, mut other) = (Vec::new(), Vec::new());
-    for _ in 0..TURNS {
-        one.push(rate(direct));
-        other.push(rate(by_service));
-    }
-    let [direct, by_service] = [one, other].map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root");
+    ip("route add 10.96.0.0/12 dev lo");
+    let [server, client] = [("server", POD), ("client", CLIENT)].map(|(name, address)| {
+        let space = Space::new(name);
+        space.link(address);
+        space
     });
+    server.serve();
     println!(
-        "connections/s, median of {TURNS} turns: direct to the pod {direct:.0}, by the service's address \
-         {by_service:.0}: {:.2} x   (must reach 0.95 x)",
-        by_service / direct
+        "connections, one after the other, median of {TURNS} turns: direct | by the service's address"
+    );
+    compare("from a pod", Some(&client));
+    compare("from the node", None);
+    peapod_netd::nat::remove().expect("the kernel removes them");
+    let to = format!("ip daddr {SERVICE} tcp dport 80 dnat to {POD}:8080");
+    nft(&format!(
+        "table ip bare {{ chain pre {{ type nat hook prerouting priority -100; {to}; }}; \
+         chain out {{ type nat hook output priority -100; {to}; }}; }}"
+    ));
+    println!("  the same by one rule of nft and nothing else, as what the kernel's NAT can give:");
+    compare("from a pod", Some(&client));
+    compare("from the node", None);
+    println!("  must reach 0.95 x");
+}
+
+/// Measures both ways in turns.
+fn compare(what: &str, from: Option<&Space>) {
+    let measure = || {
+        let ways = [
+            SocketAddr::from((POD, 8080)),
+            SocketAddr::from((SERVICE, 80)),
+        ];
+        let mut found = [Vec::new(), Vec::new()];
+        for _ in 0..TURNS {
+            for (way, found) in ways.iter().zip(&mut found) {
+                found.push(cost(*way));
+            }
+        }
+        found
+    };
+    let found = match from {
+        Some(space) => space.run(measure),
+        None => measure(),
+    };
+    let median = |part: fn(&Cost) -> f64| {
+        found.each_ref().map(|costs| {
+            let mut costs: Vec<f64> = costs.iter().map(part).collect();
+            costs.sort_by(f64::total_cmp);
+            costs[costs.len() / 2]
+        })
+    };
+    let ([direct, service], cpu) = (median(|cost| cost.wall), median(|cost| cost.cpu));
+    println!(
+        "  {what:<14} {:>7.0} | {:>7.0} /s: {:.2} x;  CPU of both ends {:.1} | {:.1} us: {:.2} x",
+        1.0 / direct,
+        1.0 / service,
+        direct / service,
+        cpu[0] * 1e6,
+        cpu[1] * 1e6,
+        cpu[0] / cpu[1]
     );
 }
 
-/// Connections in a second, one after the other.
-fn rate(to: SocketAddr) -> f64 {
-    let start = Instant::now();
+/// Seconds of a connection.
+struct Cost {
+    wall: f64,
+    /// Of this process, which is both ends.
+    cpu: f64,
+}
+
+fn cost(to: SocketAddr) -> Cost {
+    let (start, cpu) = (Instant::now(), cpu_time());
     for _ in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(to).expect("the pod answers");
         // The server closes first, so that no port is used up here.
         let _ = stream.read(&mut [0]);
     }
-    CONNECTIONS as f64 / start.elapsed().as_secs_f64()
+    let of_one = |all: Duration| all.as_secs_f64() / CONNECTIONS as f64;
+    Cost {
+        wall: of_one(start.elapsed()),
+        cpu: of_one(cpu_time() - cpu),
+    }
 }
 
 /// A network namespace with a name, which goes with this.
 struct Space(String);
 
 impl Space {
-    fn new() -> Self {
-        let name = format!("figures-{}", std::process::id());
+    fn new(name: &str) -> Self {
+        let name = format!("figures-{}-{name}", std::process::id());
         ip(&format!("netns add {name}"));
         Space(name)
     }
 
+    /// Links it as a pod of the calling thread's namespace.
+    fn link(&self, address: Ipv4Addr) {
+        let (space, host) = (&self.0, format!("pod{}", address.octets()[3]));
+        for command in [
+            format!("link add {host} type veth peer name eth0 netns {space}"),
+            format!("addr add 169.254.1.1/32 dev {host} scope link"),
+            format!("link set {host} up"),
+            format!("-n {space} addr add {address}/32 dev eth0"),
+            format!("-n {space} link set eth0 up"),
+            format!("-n {space} route add 169.254.1.1 dev eth0 scope link"),
+            format!("-n {space} route add default via 169.254.1.1"),
+            format!("route add {address} dev {host}"),
+        ] {
+            ip(&command);
+        }
+    }
+
+    /// Runs something in it.
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(format!("/run/netns/{}", self.0)).expect("a namespace");
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(file, CloneFlags::CLONE_NEWNET).expect("root");
+                work()
+            });
+            inside.join().expect("a measurement")
+        })
+    }
+
     /// A server in it that closes what it accepts.
     fn serve(&self) {
-        let file = std::fs::File::open(format!("/run/netns/{}", self.0)).expect("a namespace");
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            setns(file, CloneFlags::CLONE_NEWNET).expect("root");
-            let listener = TcpListener::bind("0.0.0.0:8080").expect("a port");
-            let _ = ready.send(());
-            listener.incoming().for_each(drop);
-        });
-        is_ready.recv().expect("the server listens");
+        let listener = self.run(|| TcpListener::bind("0.0.0.0:8080").expect("a port"));
+        std::thread::spawn(move || listener.incoming().for_each(drop));
     }
 }
 
@@ -163,6 +233,11 @@ impl Drop for Space {
     fn drop(&mut self) {
         ip(&format!("netns del {}", self.0));
     }
+}
+
+fn nft(command: &str) {
+    let done = Command::new("nft").arg(command).status();
+    assert!(done.is_ok_and(|status| status.success()), "nft {command}");
 }
 
 fn ip(command: &str) {

@@ -235,6 +235,12 @@ pub(crate) fn nat_config(config: &Config) -> NatConfig {
     NatConfig {
         service_cidrs: config.service_cidrs.clone(),
         private_ips: config.private_ips.clone(),
+        source_ips: {
+            let known = config.node_ips.iter().copied();
+            known
+                .filter(|ip| !config.private_ips.contains(ip))
+                .collect()
+        },
         foreign_links: config.foreign_links,
         ipv6: sysctl::has_ipv6(),
     }
@@ -258,5 +264,9 @@ impl PodNetwork for Netd {
 
     async fn ready(&self) -> Result<(), AttachError> {
         self.attacher.ready().await
+    }
+
+    async fn metrics(&self) -> Result<String, AttachError> {
+        self.attacher.metrics().await
     }
 }

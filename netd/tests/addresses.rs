@@ -3,7 +3,7 @@
 mod support;
 
 use ipnet::IpNet;
-use peapod_netd::nat::{Nat, NatConfig};
+use peapod_netd::nat::{Nat, NatConfig, Ranges};
 use support::Namespace;
 
 #[test]
@@ -13,6 +13,7 @@ fn sets_of_addresses_follow_nodes_that_come_and_go() {
         let config = NatConfig {
             service_cidrs: Vec::new(),
             private_ips: Vec::new(),
+            source_ips: Vec::new(),
             ipv6: true,
             foreign_links: false,
         };
@@ -32,13 +33,22 @@ fn sets_of_addresses_follow_nodes_that_come_and_go() {
                         })
                         .map(|net| net.parse().unwrap())
                         .collect();
-                    nat.set_addresses(&[block], &cluster).unwrap();
+                    nat.set_ranges(ranges(&[block], &cluster)).unwrap();
                 }
             }
         }
         drop(nat);
         // What is read back is what was written, or this would be refused.
         let (mut again, _) = Nat::open(&config).unwrap();
-        again.set_addresses(&[block], &[]).unwrap();
+        again.set_ranges(ranges(&[block], &[])).unwrap();
     });
+}
+
+fn ranges<'a>(blocks: &'a [IpNet], cluster: &'a [IpNet]) -> Ranges<'a> {
+    Ranges {
+        blocks,
+        cluster,
+        masqueraded: blocks,
+        ..Ranges::default()
+    }
 }

@@ -4,9 +4,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::TcpListener;
 
 use serde_json::json;
-use support::{NODE_V4, Node, OUTSIDE, SILENCE, UPLINK, eventually};
+use support::{NODE_V4, Node, OUTSIDE, SILENCE, UPLINK, eventually, nft};
 
 #[test]
 fn a_cluster_address_leads_to_every_endpoint() {
@@ -231,4 +232,23 @@ fn a_node_port_answers_on_loopback() {
     node.endpoints(&[&a]);
     node.wait_for("127.0.0.1:30080");
     assert_eq!(node.here.ask_tcp("127.0.0.1:30080").unwrap().0, "a");
+}
+
+/// A pod that has the right to may send what nobody should: packets for a loopback address.
+#[test]
+fn a_pod_does_not_reach_the_nodes_loopback() {
+    let node = Node::start();
+    let a = node.server("a");
+    let _listener = TcpListener::bind("127.0.0.2:7777").unwrap();
+    a.netns.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+    });
+    a.netns.ip("route del table local local 127.0.0.0/8 dev lo");
+    a.netns.ip("route add 127.0.0.2/32 via 169.254.1.1");
+    let reach = || a.netns.ask_tcp_within("127.0.0.2:7777", SILENCE).map(drop);
+    let error = reach().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "dropped, not refused");
+    // Without the rule it is only for the kernel to say, and it lets it pass.
+    nft("flush chain ip peapod input");
+    assert_ne!(reach().unwrap_err().kind(), ErrorKind::TimedOut);
 }

@@ -33,6 +33,12 @@ pub struct IpPoolSpec {
     /// No further blocks are given from it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+    /// Whether pods with an address of it reach what is outside of the cluster under their node's
+    /// address (`true`) or under their own (`false`). Without it they keep their own towards what
+    /// lies behind a BGP neighbour that the node announces its blocks to, and have the node's
+    /// elsewhere. The ranges of all pools, of disabled ones too, are not outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat_outgoing: Option<bool>,
     /// MTU of pods with an address of it, in bytes; worked out from the node's links without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,

@@ -194,7 +194,7 @@ pub enum Expr {
         /// Into.
         dreg: Reg,
     },
-    /// Translates an address and a port.
+    /// Translates an address and a port; without a given port, the port is a random one.
     Nat {
         /// Which address.
         kind: NatKind,
@@ -203,7 +203,7 @@ pub enum Expr {
         /// Where the new address is.
         address: Reg,
         /// Where the new port is.
-        port: Reg,
+        port: Option<Reg>,
     },
     /// Source becomes the leaving link's address, with a random port.
     Masquerade,
@@ -306,7 +306,10 @@ impl Expr {
                 w.be32(NFTA_NAT_TYPE, u32::from(*kind == NatKind::Destination));
                 w.be32(NFTA_NAT_FAMILY, u32::from(family.number()));
                 w.be32(NFTA_NAT_REG_ADDR_MIN, address.number());
-                w.be32(NFTA_NAT_REG_PROTO_MIN, port.number());
+                match port {
+                    Some(port) => w.be32(NFTA_NAT_REG_PROTO_MIN, port.number()),
+                    None => w.be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
+                }
             }
             Expr::Masquerade => w.be32(NFTA_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY),
             Expr::Counter => {}

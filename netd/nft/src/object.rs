@@ -186,6 +186,8 @@ pub enum DataType {
     InetService,
     /// 4 bytes, native order.
     Mark,
+    /// Name of a link, 16 bytes, filled up with zeros.
+    IfName,
 }
 
 impl DataType {
@@ -194,7 +196,7 @@ impl DataType {
     pub fn len(self) -> u32 {
         match self {
             DataType::Ipv4Addr | DataType::Mark => 4,
-            DataType::Ipv6Addr => 16,
+            DataType::Ipv6Addr | DataType::IfName => 16,
             DataType::InetProto => 1,
             DataType::InetService => 2,
         }
@@ -212,6 +214,7 @@ impl DataType {
             DataType::InetProto => 12,
             DataType::InetService => 13,
             DataType::Mark => 19,
+            DataType::IfName => 41,
         }
     }
 }

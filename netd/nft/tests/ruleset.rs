@@ -334,7 +334,7 @@ fn nat_rules_translate() {
         kind: NatKind::Destination,
         family: Family::Ip,
         address: Reg::R0,
-        port: Reg::R0.plus(1),
+        port: Some(Reg::R0.plus(1)),
     });
     t.append_rule(&table, "n1", &Rule::new(rule));
     nft.commit(t).unwrap();

@@ -37,6 +37,9 @@ pub struct PoolFacts {
     pub cidr: IpNet,
     /// How packets get from node to node; each node decides without it.
     pub encapsulation: Option<Encapsulation>,
+    /// Whether its pods are masqueraded outside of the cluster; by the link that they leave by
+    /// without it.
+    pub nat_outgoing: Option<bool>,
     /// MTU of pods with an address of it, in bytes, where it is given.
     pub mtu: Option<u32>,
 }
@@ -49,6 +52,7 @@ impl PoolFacts {
         Some(Self {
             cidr: spec.cidr.parse::<IpNet>().ok()?.trunc(),
             encapsulation: spec.encapsulation,
+            nat_outgoing: spec.nat_outgoing,
             mtu: spec.mtu,
         })
     }
@@ -122,6 +126,15 @@ impl Neighbourhood {
     pub fn blocks_of(&self, node: &str) -> impl Iterator<Item = IpNet> {
         let held = self.blocks.values().filter(move |block| block.node == node);
         held.map(|block| block.cidr)
+    }
+
+    /// The blocks that a node holds, each with what its pool says of masquerading.
+    pub fn nat_of(&self, node: &str) -> impl Iterator<Item = (IpNet, Option<bool>)> {
+        let held = self.blocks.values().filter(move |block| block.node == node);
+        held.map(|block| {
+            let pool = self.pool_of(block);
+            (block.cidr, pool.and_then(|pool| pool.nat_outgoing))
+        })
     }
 
     /// The ranges of all pools.

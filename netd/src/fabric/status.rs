@@ -140,6 +140,7 @@ mod tests {
             router: peapod_router::RouterConfig::new(65001, [192, 0, 2, 1].into()),
             peers: neighbors.iter().map(peer).collect(),
             faults: std::collections::BTreeMap::new(),
+            announces_blocks: true,
         }
     }
 

@@ -10,7 +10,7 @@ use peapod_nft::{
 
 use super::chains::{Keyed, LOCAL, translate};
 use super::codec::address_bytes;
-use super::{Ip, NatConfig};
+use super::{Ip, NatConfig, source};
 use crate::links::alias::PREFIX;
 
 /// The chain that tells a client that nobody serves there.
@@ -34,8 +34,6 @@ const LOCAL_PORTS: &str = "local-ports";
 const AFFINITY_CLIENTS: u32 = 262_144;
 /// Default life of an affinity; every rule gives its own.
 const AFFINITY_MS: u64 = 10_800_000;
-/// `IPS_DST_NAT`.
-const CT_DNAT: u32 = 1 << 5;
 /// `established` and `related` of a connection's state.
 const CT_KNOWN: u32 = (1 << 1) | (1 << 2);
 const TCP: u8 = 6;
@@ -68,7 +66,7 @@ pub(crate) fn if_address_in_set(load: Expr, set: &str, inverted: bool) -> Vec<Ex
     vec![load, contains]
 }
 
-fn if_address_type(result: FibResult, op: CmpOp) -> [Expr; 2] {
+pub(crate) fn if_address_type(result: FibResult, op: CmpOp) -> [Expr; 2] {
     let data = LOCAL.to_ne_bytes().to_vec();
     [
         Expr::Fib {
@@ -83,25 +81,7 @@ fn if_address_type(result: FibResult, op: CmpOp) -> [Expr; 2] {
     ]
 }
 
-fn if_translated() -> [Expr; 3] {
-    [
-        Expr::Ct {
-            key: CtKey::Status,
-            dreg: Reg::R0,
-        },
-        Expr::Mask {
-            reg: Reg::R0,
-            mask: CT_DNAT.to_ne_bytes().to_vec(),
-        },
-        Expr::Cmp {
-            op: CmpOp::Ne,
-            sreg: Reg::R0,
-            data: vec![0; 4],
-        },
-    ]
-}
-
-fn if_address_within(load: Expr, range: IpNet) -> [Expr; 3] {
+pub(crate) fn if_address_within(load: Expr, range: IpNet) -> [Expr; 3] {
     [
         load,
         Expr::Mask {
@@ -147,6 +127,7 @@ pub(crate) fn sets(ip: Ip) -> Vec<Set> {
             ..set(name, vec![address])
         });
     }
+    sets.extend(source::sets(ip));
     for keyed in [Keyed::Address, Keyed::NodePort] {
         let mut key = match keyed {
             Keyed::Address => vec![address],
@@ -182,27 +163,26 @@ pub(crate) fn hooks(ip: Ip, config: &NatConfig) -> Vec<(&'static str, BaseChain,
             vec![dispatch.clone()],
         ),
         ("output", nat(Hook::Output, -100), vec![dispatch]),
-        ("postrouting", nat(Hook::Postrouting, 100), masquerade(ip)),
+        (
+            "postrouting",
+            nat(Hook::Postrouting, 100),
+            source::postrouting(ip),
+        ),
     ];
-    if ip.v4 {
-        let before_conntrack = BaseChain {
-            kind: ChainKind::Filter,
-            ..nat(Hook::Prerouting, -300)
-        };
-        hooks.push(("guard", before_conntrack, vec![no_loopback_from_pods(ip)]));
-    }
-    let private: Vec<Rule> = config
+    let mut input: Vec<Rule> = config
         .private_ips
         .iter()
         .filter(|private| private.is_ipv4() == ip.v4)
         .map(|&private| this_machine_only(ip, private, config.foreign_links))
         .collect();
-    if !private.is_empty() {
+    input.extend(ip.v4.then(|| no_loopback_from_pods(ip)));
+    if !input.is_empty() {
+        // On the way to this machine only: what is forwarded is spared another look.
         let filter = BaseChain {
             kind: ChainKind::Filter,
             ..nat(Hook::Input, 0)
         };
-        hooks.push(("private", filter, private));
+        hooks.push(("input", filter, input));
     }
     hooks
 }
@@ -236,28 +216,14 @@ fn this_machine_only(ip: Ip, private: IpAddr, foreign_links: bool) -> Rule {
         // from one of those gets no answer, which is the pod's.
         exprs.extend(if_address_in_set(load_source(ip, Reg::R0), CLUSTER, true));
     }
-    exprs.extend([
-        Expr::Ct {
-            key: CtKey::State,
-            dreg: Reg::R0,
-        },
-        Expr::Mask {
-            reg: Reg::R0,
-            mask: CT_KNOWN.to_ne_bytes().to_vec(),
-        },
-        Expr::Cmp {
-            op: CmpOp::Eq,
-            sreg: Reg::R0,
-            data: vec![0; 4],
-        },
-        Expr::Counter,
-        Expr::Verdict(Verdict::Drop),
-    ]);
+    exprs.extend(if_not_known());
+    exprs.extend([Expr::Counter, Expr::Verdict(Verdict::Drop)]);
     Rule::new(exprs).comment("only this machine and its pods may reach this address")
 }
 
 /// Pods' links let loopback addresses pass, for answers to the node itself. Those carry the
-/// node's address until they are translated back; what carries 127.0.0.1 already is forged.
+/// node's address until they are translated back, and are of a connection that the node made; what
+/// else comes from a pod for 127.0.0.1 is forged.
 fn no_loopback_from_pods(ip: Ip) -> Rule {
     let mut exprs = vec![
         Expr::Meta {
@@ -271,16 +237,38 @@ fn no_loopback_from_pods(ip: Ip) -> Rule {
         },
     ];
     exprs.extend(if_address_within(load_destination(ip, Reg::R0), LOOPBACK));
+    exprs.extend(if_not_known());
     exprs.push(Expr::Verdict(Verdict::Drop));
     Rule::new(exprs).comment("a pod must not reach the node's loopback")
 }
 
+/// Neither established nor related.
+fn if_not_known() -> [Expr; 3] {
+    [
+        Expr::Ct {
+            key: CtKey::State,
+            dreg: Reg::R0,
+        },
+        Expr::Mask {
+            reg: Reg::R0,
+            mask: CT_KNOWN.to_ne_bytes().to_vec(),
+        },
+        Expr::Cmp {
+            op: CmpOp::Eq,
+            sreg: Reg::R0,
+            data: vec![0; 4],
+        },
+    ]
+}
+
 /// Regular chains and their rules.
-pub(crate) fn chains(ip: Ip, service_cidrs: &[IpNet]) -> Vec<(&'static str, Vec<Rule>)> {
+pub(crate) fn chains(ip: Ip, config: &NatConfig) -> Vec<(&'static str, Vec<Rule>)> {
+    let mut stable = config.source_ips.iter().copied();
     vec![
         (REFUSE, refuse(ip)),
         (LOCAL_PORTS, local_ports(ip)),
-        (DISPATCH, dispatch(ip, service_cidrs)),
+        (DISPATCH, dispatch(ip, &config.service_cidrs)),
+        source::chain(ip, stable.find(|source| source.is_ipv4() == ip.v4)),
     ]
 }
 
@@ -343,41 +331,6 @@ fn local_ports(ip: Ip) -> Vec<Rule> {
     vec![Rule::new(host_port), Rule::new(service)]
 }
 
-fn masquerade(ip: Ip) -> Vec<Rule> {
-    let hairpin = vec![
-        load_source(ip, Reg::R0),
-        load_destination(ip, ip.behind(Reg::R0)),
-        Expr::Contains {
-            set: HAIRPIN.to_owned(),
-            key: Reg::R0,
-            inverted: false,
-        },
-    ];
-    let mut outwards = if_address_in_set(load_source(ip, Reg::R0), BLOCKS, false);
-    let destination = load_destination(ip, Reg::R0);
-    outwards.extend(if_address_in_set(destination, CLUSTER, true));
-    let mut inwards = if_translated().to_vec();
-    inwards.extend(if_address_in_set(load_source(ip, Reg::R0), BLOCKS, true));
-    let destination = load_destination(ip, Reg::R0);
-    inwards.extend(if_address_in_set(destination, BLOCKS, true));
-    inwards.extend(if_address_type(FibResult::SourceType, CmpOp::Ne));
-    let mut from_loopback = if_translated().to_vec();
-    from_loopback.extend(if_address_within(load_source(ip, Reg::R0), LOOPBACK));
-    let mut rules = vec![
-        (hairpin, "a pod reaches itself through a service"),
-        (outwards, "a pod reaches out of the cluster"),
-        (inwards, "answers of an endpoint elsewhere come back here"),
-    ];
-    if ip.v4 {
-        rules.push((from_loopback, "the node reaches a node port by 127.0.0.1"));
-    }
-    let finish = |(mut exprs, why): (Vec<Expr>, &str)| {
-        exprs.push(Expr::Masquerade);
-        Rule::new(exprs).comment(why)
-    };
-    rules.into_iter().map(finish).collect()
-}
-
 /// Writes the whole base of one family's table, which must not exist.
 pub(crate) fn write(transaction: &mut Transaction, ip: Ip, config: &NatConfig, fingerprint: &[u8]) {
     let table = ip.table();
@@ -385,7 +338,7 @@ pub(crate) fn write(transaction: &mut Transaction, ip: Ip, config: &NatConfig, f
     for set in sets(ip) {
         transaction.add_set(&table, &set);
     }
-    for (name, rules) in chains(ip, &config.service_cidrs) {
+    for (name, rules) in chains(ip, config) {
         transaction.add_chain(&table, name);
         for rule in rules {
             transaction.append_rule(&table, name, &rule);
@@ -404,7 +357,7 @@ pub(crate) fn fingerprint(ip: Ip, config: &NatConfig) -> Vec<u8> {
     let text = format!(
         "{:?} {:?} {:?}",
         sets(ip),
-        chains(ip, &config.service_cidrs),
+        chains(ip, config),
         hooks(ip, config)
     );
     let hash = crate::links::alias::fnv1a(text.as_bytes());

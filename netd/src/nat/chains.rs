@@ -295,7 +295,7 @@ pub(crate) fn translate(ip: Ip, map: &str, key: Reg) -> [Expr; 2] {
             kind: NatKind::Destination,
             family: ip.family(),
             address: Reg::R0,
-            port: ip.behind(Reg::R0),
+            port: Some(ip.behind(Reg::R0)),
         },
     ]
 }

@@ -12,13 +12,15 @@
 //!   set hairpin       a pod's address, twice             those attached here
 //!   set blocks        this node's pod addresses
 //!   set cluster       pods' and nodes' addresses everywhere
+//!   set nat-...       those of them that are masqueraded  (see [`source`])
+//!   set ...-links     links to BGP neighbours
 //!   chain svc-in-3    one chain for all services with three endpoints
 //! ```
 //!
 //! A packet's destination is looked up once, however many services there are; the chain that
 //! it leads to picks a place at random and looks the endpoint up. Sources are kept: only what
-//! leaves the cluster, what a pod sends to itself through a service, and what comes from
-//! outside for an endpoint elsewhere is masqueraded.
+//! leaves the cluster for where pods are not known, what a pod sends to itself through a service,
+//! and what comes from outside for an endpoint elsewhere is masqueraded.
 //!
 //! [`codec`] and [`chains`] are pure: what should be in the maps, as bytes. [`Nat`] talks to
 //! the kernel. A restart reads the maps back and changes what differs, if anything.
@@ -27,8 +29,9 @@ mod base;
 mod chains;
 mod codec;
 mod programmer;
+mod source;
 
-pub use programmer::{Nat, NatConfig, PodPorts, read_services, remove};
+pub use programmer::{FabricLinks, Nat, NatConfig, PodPorts, Ranges, read_services, remove};
 
 use peapod_nft::{DataType, Family, Reg, Table};
 

@@ -11,6 +11,7 @@ use peapod_nft::{Data, Element, Error, Nft, Transaction};
 use super::base::{self, BLOCKS, CLUSTER, HAIRPIN, HOST_IP_PORTS, HOST_PORTS};
 use super::chains::{Chain, Keyed};
 use super::codec::{self, Elements};
+use super::source::{self, FABRIC_LINKS, KEPT_LINKS, NAT_OFF_FABRIC, NAT_OUTGOING};
 use super::{Ip, TABLE};
 use crate::core::services::{Change, Dispatch, Frontend};
 
@@ -21,10 +22,35 @@ pub struct NatConfig {
     pub service_cidrs: Vec<IpNet>,
     /// Addresses of this node that answer nobody but this machine and its pods.
     pub private_ips: Vec<IpAddr>,
+    /// Addresses of this node that others reach it by, over any of its links to BGP neighbours.
+    pub source_ips: Vec<IpAddr>,
     /// Whether pods' links are somebody else's, by any name.
     pub foreign_links: bool,
     /// Whether there is a table for IPv6.
     pub ipv6: bool,
+}
+
+/// Ranges of addresses that packets are told by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ranges<'a> {
+    /// This node's pods.
+    pub blocks: &'a [IpNet],
+    /// Pods and nodes of the cluster.
+    pub cluster: &'a [IpNet],
+    /// Those of `blocks` that are masqueraded wherever they leave the cluster.
+    pub masqueraded: &'a [IpNet],
+    /// Those of `blocks` that are masqueraded only where they leave by a link that is not one of
+    /// [`FabricLinks::kept`].
+    pub masqueraded_off_fabric: &'a [IpNet],
+}
+
+/// Links to BGP neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FabricLinks {
+    /// All: the node is known behind them by its own address.
+    pub all: BTreeSet<String>,
+    /// Those behind which its pods are known.
+    pub kept: BTreeSet<String>,
 }
 
 /// What the maps say of one pod.
@@ -55,6 +81,8 @@ type PodElements = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
 pub struct Nat {
     nft: Nft,
     tables: Vec<Mirror>,
+    /// As last told; of an earlier run's nothing is known but what the tables have.
+    links: Option<FabricLinks>,
 }
 
 /// What is in one family's table.
@@ -65,6 +93,7 @@ struct Mirror {
     /// How many frontends lead to a chain.
     uses: BTreeMap<Chain, usize>,
     intervals: BTreeMap<&'static str, BTreeSet<Element>>,
+    links: BTreeMap<&'static str, BTreeSet<Element>>,
     pods: PodElements,
 }
 
@@ -81,7 +110,8 @@ impl Nat {
             tables.push(mirror);
             current.extend(found);
         }
-        Ok((Nat { nft, tables }, current))
+        let links = None;
+        Ok((Nat { nft, tables, links }, current))
     }
 
     /// Reads the kernel back, and makes anew what is missing; tells what services there are.
@@ -92,6 +122,9 @@ impl Nat {
             let known = self.tables.iter().find(|known| known.ip == mirror.ip);
             let pods = known.map(|known| known.pods.clone()).unwrap_or_default();
             mirror.change_pods(&mut anew.nft, &|_| true, pods)?;
+        }
+        if let Some(links) = &self.links {
+            anew.set_fabric_links(links)?;
         }
         *self = anew;
         Ok(current)
@@ -115,12 +148,18 @@ impl Nat {
         self.forget_stale_connections(changes)
     }
 
-    /// Sets which addresses are this node's pods', and which are the cluster's.
-    pub fn set_addresses(&mut self, blocks: &[IpNet], cluster: &[IpNet]) -> Result<(), Error> {
+    /// Sets which addresses are this node's pods', which are the cluster's, and which are
+    /// masqueraded.
+    pub fn set_ranges(&mut self, ranges: Ranges<'_>) -> Result<(), Error> {
         for mirror in &mut self.tables {
             let mut transaction = Transaction::new();
             let mut replaced = Vec::new();
-            for (set, ranges) in [(BLOCKS, blocks), (CLUSTER, cluster)] {
+            for (set, ranges) in [
+                (BLOCKS, ranges.blocks),
+                (CLUSTER, ranges.cluster),
+                (NAT_OUTGOING, ranges.masqueraded),
+                (NAT_OFF_FABRIC, ranges.masqueraded_off_fabric),
+            ] {
                 let wanted = intervals(mirror.ip, ranges);
                 mirror.replace_intervals(&mut transaction, set, &wanted);
                 replaced.push((set, wanted));
@@ -128,6 +167,32 @@ impl Nat {
             self.nft.commit(transaction)?;
             mirror.intervals.extend(replaced);
         }
+        Ok(())
+    }
+
+    /// Sets which links lead to BGP neighbours.
+    pub fn set_fabric_links(&mut self, links: &FabricLinks) -> Result<(), Error> {
+        let elements = |names: &BTreeSet<String>| -> BTreeSet<Element> {
+            let key = |name: &String| Element::key(source::link_key(name));
+            names.iter().map(key).collect()
+        };
+        for mirror in &mut self.tables {
+            let mut transaction = Transaction::new();
+            let table = mirror.ip.table();
+            let mut replaced = Vec::new();
+            for (set, names) in [(FABRIC_LINKS, &links.all), (KEPT_LINKS, &links.kept)] {
+                let wanted = elements(names);
+                let present = mirror.links.get(set).cloned().unwrap_or_default();
+                let gone: Vec<Element> = present.difference(&wanted).cloned().collect();
+                let new: Vec<Element> = wanted.difference(&present).cloned().collect();
+                transaction.delete_elements(&table, set, &gone);
+                transaction.add_elements(&table, set, &new);
+                replaced.push((set, wanted));
+            }
+            self.nft.commit(transaction)?;
+            mirror.links.extend(replaced);
+        }
+        self.links = Some(links.clone());
         Ok(())
     }
 
@@ -230,6 +295,7 @@ impl Mirror {
             chains: BTreeSet::new(),
             uses: BTreeMap::new(),
             intervals: BTreeMap::new(),
+            links: BTreeMap::new(),
             pods: BTreeMap::new(),
         };
         let mut current = BTreeMap::new();
@@ -241,9 +307,13 @@ impl Mirror {
             let endpoints = list(keyed.endpoints())?;
             current.extend(codec::decode(ip, keyed, &services, &endpoints));
         }
-        for set in [BLOCKS, CLUSTER] {
+        for set in [BLOCKS, CLUSTER, NAT_OUTGOING, NAT_OFF_FABRIC] {
             let elements = list(set)?.into_iter().collect();
             mirror.intervals.insert(set, elements);
+        }
+        for set in [FABRIC_LINKS, KEPT_LINKS] {
+            let elements = list(set)?.into_iter().collect();
+            mirror.links.insert(set, elements);
         }
         for set in [HAIRPIN, HOST_PORTS, HOST_IP_PORTS] {
             for element in list(set)? {
@@ -273,7 +343,7 @@ impl Mirror {
         }
         let table = self.ip.table();
         add(transaction, self.ip, elements);
-        for (set, elements) in &self.intervals {
+        for (set, elements) in self.intervals.iter().chain(&self.links) {
             let elements: Vec<Element> = elements.iter().cloned().collect();
             transaction.add_elements(&table, set, &elements);
         }

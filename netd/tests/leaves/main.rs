@@ -8,3 +8,4 @@ mod config;
 mod interop;
 mod outages;
 mod rack;
+mod source;

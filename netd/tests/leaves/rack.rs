@@ -27,6 +27,9 @@ pub const BLOCK_V6: &str = "fd00:10:244:1::/64";
 pub const BALANCER: &str = "203.0.113.9";
 /// An address at what is far.
 const FAR_HOST: &str = "10.244.2.1";
+/// Addresses beyond the leaves that are outside of the cluster.
+pub const BEYOND_V4: &str = "198.51.100.1";
+pub const BEYOND_V6: &str = "2001:db8:9::1";
 /// Flows in each direction.
 const FLOWS: u16 = 8;
 /// BFD speaks so often, and misses three words. A busy machine may leave its daemons without a
@@ -106,7 +109,7 @@ impl Rack {
             "far",
             &format!(
                 "asn: 65200\nrouterId: 192.0.2.9\ninstall: true\n\
-                 announce: [{FAR_V4}, \"{FAR_V6}\"]\nneighbors:\n{neighbors}"
+                 announce: [{FAR_V4}, \"{FAR_V6}\", {BEYOND_V4}/32, \"{BEYOND_V6}/128\"]\nneighbors:\n{neighbors}"
             ),
         );
     }
@@ -299,7 +302,12 @@ fn wired(shape: Shape) -> Rack {
         }
     }
     if shape.far {
-        for address in [format!("{FAR_HOST}/32"), "fd00:10:244:2::1/128".to_owned()] {
+        for address in [
+            format!("{FAR_HOST}/32"),
+            "fd00:10:244:2::1/128".to_owned(),
+            format!("{BEYOND_V4}/32"),
+            format!("{BEYOND_V6}/128"),
+        ] {
             lab.within("far", &format!("ip addr add {address} dev lo"));
         }
         for at in ["node", "far"] {

@@ -41,6 +41,7 @@ pub fn kind() -> Kind {
             Column::path("Addresses In Use", "integer", "status.addressesInUse"),
             Column::age(),
             Column::path("Encapsulation", "string", "spec.encapsulation").wide(),
+            Column::path("NAT Outgoing", "boolean", "spec.natOutgoing").wide(),
             Column::path("Disabled", "boolean", "spec.disabled").wide(),
         ])
         .rules(IpPools)
