@@ -40,6 +40,10 @@ pub struct LoadBalancerPoolSpec {
     /// The Services of which namespaces, by the namespaces' labels; all without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Which nodes announce its addresses to their BGP neighbours, by the nodes' labels; all that
+    /// can answer without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
     /// Whether Services get its addresses that name neither a pool nor an address; true without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_assign: Option<bool>,

@@ -15,6 +15,8 @@
 //! know how paths are chosen: the speaker does.
 
 mod announced;
+pub mod balancers;
+mod links;
 mod metrics;
 pub mod plan;
 mod policy;
@@ -23,6 +25,7 @@ mod secrets;
 mod status;
 mod watches;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +39,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use self::announced::Announced;
 pub(crate) use self::metrics::BgpMetrics;
 
+use self::links::{LinkKeeper, fabric_links};
 use self::plan::{Facts, Plan};
 use self::watches::{Known, Watches};
 use crate::tasks::Shared;
@@ -70,15 +74,27 @@ pub(crate) async fn run(
     let metrics = &shared.metrics.bgp;
     let mut known = Known::default();
     let mut running: Option<Running> = None;
+    let mut links = LinkKeeper::new(shared.clone());
+    // As the router has shown them: until then those hold that an earlier run wrote.
+    let mut neighbors: Option<BTreeSet<String>> = None;
     loop {
+        if let Some(neighbors) = &neighbors {
+            let announced = running
+                .as_ref()
+                .is_some_and(|now| now.plan.announces_blocks);
+            links.keep(fabric_links(neighbors, announced)).await;
+        }
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(input) = inputs.recv() => known.take(input),
             Ok(()) = announced.changed() => {}
+            () = links.due() => continue,
             news = news(&mut running) => match news {
                 News::Changed => {
                     let view = running.as_ref().map(|now| now.view.borrow().clone());
-                    metrics.show(view.unwrap_or_default());
+                    let view = view.unwrap_or_default();
+                    neighbors = Some(view.links.clone());
+                    metrics.show(view);
                     tell_of(&tell, running.as_ref(), None);
                     continue;
                 }
@@ -106,6 +122,9 @@ pub(crate) async fn run(
             continue;
         };
         follow(&facts, &mut running, &tell, metrics).await;
+        if running.is_none() {
+            neighbors = Some(BTreeSet::new());
+        }
     }
     if let Some(running) = running {
         leave(running).await;

@@ -20,6 +20,7 @@ use peapod_bgp::policy::Policy;
 use peapod_bgp::types::{Family, Role};
 use peapod_router::RouterConfig;
 
+use super::balancers::Balancers;
 use super::secrets::Secrets;
 use super::{Announced, policy};
 
@@ -64,6 +65,8 @@ pub struct Facts {
     pub secrets: Secrets,
     /// What the node could announce.
     pub announced: Announced,
+    /// Which nodes announce load balancers' addresses.
+    pub balancers: Balancers,
     /// Where the router is to be looked at.
     pub control_socket: Option<PathBuf>,
 }
@@ -77,6 +80,8 @@ pub struct Plan {
     pub peers: BTreeMap<String, String>,
     /// Why there may be no session with a neighbour, by the neighbour's name.
     pub faults: BTreeMap<String, String>,
+    /// Whether the neighbours are told where this node's pods are.
+    pub announces_blocks: bool,
 }
 
 /// Why there is no router.
@@ -176,6 +181,7 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
         router,
         peers,
         faults,
+        announces_blocks: facts.config.announce.pod_cidrs,
     }))
 }
 
@@ -265,7 +271,12 @@ fn announce(facts: &Facts) -> Vec<IpNet> {
         prefixes.extend(have.blocks.iter().map(IpNet::trunc));
     }
     if facts.drain < Drain::Services {
-        let external = have.external.iter().filter(|_| wanted.services);
+        let mine = |ip: &&IpAddr| facts.balancers.announces(&facts.labels, **ip);
+        let external = have
+            .external
+            .iter()
+            .filter(|_| wanted.services)
+            .filter(mine);
         let cluster = have.cluster.iter().filter(|_| wanted.cluster_ips);
         prefixes.extend(external.chain(cluster).map(|&ip| IpNet::from(ip)));
     }

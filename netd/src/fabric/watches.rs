@@ -12,6 +12,7 @@ use peapod_api::k8s_openapi;
 use peapod_api::labels::{DRAIN, DRAIN_GRACEFUL, DRAIN_SERVICES, ROUTER_ID};
 use peapod_api::net::{
     BGP_SECRET_NAMESPACE, BgpConfig, BgpConfigSpec, BgpPeer, BgpPeerSpec, DEFAULT_BGP_CONFIG,
+    LoadBalancerPool,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Announced;
+use super::balancers::Balancers;
 use super::plan::{Drain, Facts, selects};
 use super::secrets::Secrets;
 use crate::config::Config;
@@ -28,6 +30,8 @@ use crate::config::Config;
 pub enum Input {
     /// To a peer.
     Peer(Box<Event<BgpPeer>>),
+    /// To a pool of load balancers' addresses.
+    Balancer(Box<Event<LoadBalancerPool>>),
     /// To the configuration.
     Config(Box<Event<BgpConfig>>),
     /// To this node.
@@ -50,12 +54,15 @@ struct Own {
 pub struct Known {
     peers: BTreeMap<String, BgpPeerSpec>,
     config: BgpConfigSpec,
+    balancers: Balancers,
     own: Option<Own>,
     secrets: Secrets,
     peers_listed: bool,
+    balancers_listed: bool,
     config_listed: bool,
     /// What the lists that are coming in have so far.
     seen: BTreeSet<String>,
+    balancers_seen: BTreeSet<String>,
     config_seen: bool,
 }
 
@@ -66,6 +73,7 @@ impl Known {
     pub fn take(&mut self, input: Input) {
         match input {
             Input::Peer(event) => self.peer(*event),
+            Input::Balancer(event) => self.balancer(*event),
             Input::Config(event) => self.config(*event),
             Input::Secret(name, said) => self.secrets.take(&name, *said),
             Input::Node(event) => match *event {
@@ -89,6 +97,23 @@ impl Known {
             }
             Event::Apply(peer) => drop(self.peers.insert(peer.name_any(), peer.spec)),
             Event::Delete(peer) => drop(self.peers.remove(&peer.name_any())),
+        }
+    }
+
+    fn balancer(&mut self, event: Event<LoadBalancerPool>) {
+        match event {
+            Event::Init => self.balancers_seen.clear(),
+            Event::InitApply(pool) => {
+                self.balancers_seen.insert(pool.name_any());
+                self.balancers.set(pool.name_any(), &pool.spec);
+            }
+            Event::InitDone => {
+                let seen = std::mem::take(&mut self.balancers_seen);
+                self.balancers.retain(|name| seen.contains(name));
+                self.balancers_listed = true;
+            }
+            Event::Apply(pool) => self.balancers.set(pool.name_any(), &pool.spec),
+            Event::Delete(pool) => self.balancers.remove(&pool.name_any()),
         }
     }
 
@@ -130,7 +155,8 @@ impl Known {
     /// All of it, once it is complete.
     pub fn facts(&self, config: &Config, announced: Announced) -> Option<Facts> {
         let own = self.own.as_ref()?;
-        let complete = self.peers_listed && self.config_listed && self.secrets.complete();
+        let listed = self.peers_listed && self.config_listed && self.balancers_listed;
+        let complete = listed && self.secrets.complete();
         complete.then(|| Facts {
             node: config.node_name.clone(),
             labels: own.labels.clone(),
@@ -142,6 +168,7 @@ impl Known {
             peers: self.peers.clone(),
             secrets: self.secrets.clone(),
             announced,
+            balancers: self.balancers.clone(),
             control_socket: config.bgp_socket.clone(),
         })
     }
@@ -184,6 +211,13 @@ impl Watches {
             Input::Peer,
         );
         always.spawn(peers);
+        let balancers = watch(
+            Api::all(client.clone()),
+            listed(),
+            inputs.clone(),
+            Input::Balancer,
+        );
+        always.spawn(balancers);
         let config = named(DEFAULT_BGP_CONFIG);
         let config = watch(
             Api::all(client.clone()),

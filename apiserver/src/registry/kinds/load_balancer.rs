@@ -101,7 +101,7 @@ impl Rules for Pools {
                 Ok(range) => before.push(range),
             }
         }
-        for selector in ["serviceSelector", "namespaceSelector"] {
+        for selector in ["serviceSelector", "namespaceSelector", "nodeSelector"] {
             let selector = spec.at(selector);
             if selector.is_set() {
                 checks::label_selector(&selector, errors);
