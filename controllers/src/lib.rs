@@ -4,7 +4,7 @@
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
 //! [`disruption`]) and how many pods they need ([`horizontal`]), what services point to
 //! ([`endpointslice`], [`endpoints`]) and the addresses of load balancers ([`load_balancer`]),
-//! nodes, their health and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`]),
+//! nodes, their health and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`], [`bgp_tables`]),
 //! their certificates and tokens ([`certificates`], [`bootstrap_token`], [`bootstrap_signer`]),
 //! the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what every namespace has
 //! ([`service_account`]) and may use ([`quota`]), roles made of others
@@ -33,6 +33,7 @@ pub mod config;
 pub mod shell;
 
 pub mod bgp_peer;
+pub mod bgp_tables;
 pub mod bootstrap_signer;
 pub mod bootstrap_token;
 pub mod certificates;
@@ -86,6 +87,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     service_account::start(&ctx, &mut tasks);
     ipblock::start(&ctx, &mut tasks);
     bgp_peer::start(&ctx, &mut tasks);
+    bgp_tables::start(&ctx, &mut tasks);
     load_balancer::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);

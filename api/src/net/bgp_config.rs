@@ -6,6 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::BgpTables;
+
 /// The name of the one object.
 pub const DEFAULT: &str = "default";
 
@@ -21,7 +23,8 @@ pub const DEFAULT_ASN: u32 = 64_512;
     group = "net.peapod.dev",
     version = "v1",
     kind = "BgpConfig",
-    plural = "bgpconfigs"
+    plural = "bgpconfigs",
+    status = "BgpConfigStatus"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BgpConfigSpec {
@@ -42,6 +45,14 @@ pub struct BgpConfigSpec {
     /// with the next session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graceful_restart: Option<BgpGracefulRestart>,
+}
+
+/// What the plan leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BgpConfigStatus {
+    /// Routes of the cluster in the tables of nodes, leaves and spines.
+    #[serde(default)]
+    pub tables: BgpTables,
 }
 
 /// Where a node's BGP Identifier comes from.

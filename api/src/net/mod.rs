@@ -4,6 +4,7 @@ mod bgp_config;
 mod bgp_node;
 mod bgp_peer;
 mod bgp_policy;
+mod bgp_tables;
 mod ip_block;
 mod ip_pool;
 mod load_balancer_address;
@@ -11,7 +12,7 @@ mod load_balancer_pool;
 mod placement;
 
 pub use bgp_config::{
-    Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpGracefulRestart, BgpRouterId,
+    Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpConfigStatus, BgpGracefulRestart, BgpRouterId,
     DEFAULT as DEFAULT_BGP_CONFIG, DEFAULT_ASN, PerNodeAs, PerRackAs, SharedAs,
 };
 pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
@@ -23,6 +24,7 @@ pub use bgp_policy::{
     BgpAction, BgpMatch, BgpPolicy, BgpPrefixRule, BgpSet, BgpStatement, POLICY_WORDS,
     STATEMENTS_MAX as BGP_STATEMENTS_MAX, is_as_path_pattern, is_community, is_community_pattern,
 };
+pub use bgp_tables::{BgpTable, BgpTables, NodeRoutes, TableFacts};
 pub use ip_block::{ADDRESSES_IN_USE, IpBlock, IpBlockSpec, block_name};
 pub use ip_pool::{Encapsulation, IpPool, IpPoolBlocks, IpPoolSpec, IpPoolStatus};
 pub use load_balancer_address::{

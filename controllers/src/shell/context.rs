@@ -18,7 +18,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use peapod_api::net::{BgpNode, BgpPeer, IpBlock, IpPool, LoadBalancerAddress, LoadBalancerPool};
+use peapod_api::net::{
+    BgpConfig, BgpNode, BgpPeer, IpBlock, IpPool, LoadBalancerAddress, LoadBalancerPool,
+};
 
 use super::events::{self, Events, Writer};
 use super::informer::{Informer, Keep};
@@ -108,6 +110,8 @@ informers! {
     load_balancer_addresses: LoadBalancerAddress = Keep { index: index_address, ..Keep::default() }, Api::all;
     /// Neighbours that nodes speak BGP with.
     bgp_peers: BgpPeer = Keep::default(), Api::all;
+    /// What they have in common.
+    bgp_configs: BgpConfig = Keep::default(), Api::all;
     /// How nodes speak BGP.
     bgp_nodes: BgpNode = Keep::default(), Api::all;
     /// ResourceQuotas.

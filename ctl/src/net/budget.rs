@@ -1,14 +1,15 @@
 //! `peapod net budget`: routes against the size of a switch's table.
 //!
-//! Counted from what the cluster has: blocks, pods, service addresses, sessions. With blocks a
-//! leaf or spine holds one route for each; without aggregation it would hold one for each pod
-//! address. What routes the fabric has besides, only the sessions' own counts tell.
+//! Counted from what the cluster has: nodes, blocks, pods, service addresses, and what `BgpConfig`
+//! has announced of them; how they fill tables is [`TableFacts`]' to say, here as in the status of
+//! the `BgpConfig`. What routes the fabric has besides, only the sessions' own counts tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::Args;
+use peapod_api::net::{Announce, BgpTable, DEFAULT_BGP_CONFIG, NodeRoutes, TableFacts};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,14 +33,7 @@ const WARN_PERCENT: u64 = 80;
 /// What is counted.
 #[derive(Clone, Debug, Default)]
 struct Facts {
-    /// The blocks of each node.
-    blocks: BTreeMap<String, u64>,
-    /// The addresses of each node's pods; those on the host's network have none of their own.
-    pods: BTreeMap<String, u64>,
-    /// Addresses of services that are announced one by one.
-    services: u64,
-    /// The rack of each node that has one.
-    racks: BTreeMap<String, String>,
+    told: TableFacts,
     sessions: Vec<Session>,
     table_size: u64,
 }
@@ -77,90 +71,107 @@ pub async fn run(context: &Context, args: &BudgetArgs) -> Result<()> {
     let pods = list(session, "/api/v1/pods").await?;
     let services = list(session, "/api/v1/services").await?;
     let blocks = list_if_served(session, "/apis/net.peapod.dev/v1/ipblocks").await?;
+    let configs = list_if_served(session, "/apis/net.peapod.dev/v1/bgpconfigs").await?;
     let facts = Facts {
-        racks: racks(&nodes),
+        told: count(&announce(&configs), &nodes, &blocks, &pods, &services),
         sessions: peers::sessions(context).await?,
         table_size: args.table_size.max(1),
-        ..count(&nodes, &blocks, &pods, &services)
     };
     let rows = rows(&facts);
     context.format.print(&rows, || table(&rows))
 }
 
-fn count(nodes: &[Value], blocks: &[Value], pods: &[Value], services: &[Value]) -> Facts {
-    let mut facts = Facts::default();
+/// What nodes announce; without a `BgpConfig`, what they do then.
+fn announce(configs: &[Value]) -> Announce {
+    let named = |config: &&Value| text(config, "/metadata/name") == DEFAULT_BGP_CONFIG;
+    let config = configs.iter().find(named);
+    let said = config.and_then(|config| config.pointer("/spec/announce"));
+    let read = said.and_then(|said| serde_json::from_value(said.clone()).ok());
+    read.unwrap_or_default()
+}
+
+fn count(
+    announce: &Announce,
+    nodes: &[Value],
+    blocks: &[Value],
+    pods: &[Value],
+    services: &[Value],
+) -> TableFacts {
+    let mut facts = TableFacts {
+        announce: announce.clone(),
+        ..TableFacts::default()
+    };
+    let mut racks = racks(nodes);
     for node in nodes {
-        facts
-            .blocks
-            .insert(text(node, "/metadata/name").to_owned(), 0);
+        let name = text(node, "/metadata/name");
+        let addresses = items(node, "/status/addresses").iter();
+        let routes = NodeRoutes {
+            rack: racks.remove(name),
+            ips: addresses.filter(|one| one["type"] == "InternalIP").count() as u64,
+            ..NodeRoutes::default()
+        };
+        facts.nodes.insert(name.to_owned(), routes);
     }
     for block in blocks {
-        *facts
-            .blocks
-            .entry(text(block, "/spec/node").to_owned())
-            .or_default() += 1;
+        let Some(routes) = facts.nodes.get_mut(text(block, "/spec/node")) else {
+            continue;
+        };
+        match text(block, "/spec/cidr").contains(':') {
+            true => routes.blocks_v6 += 1,
+            false => routes.blocks_v4 += 1,
+        }
     }
     for pod in pods {
         let done = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
-        if pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)) || done {
-            continue;
+        // Those on the host's network have no address of their own.
+        if pod.pointer("/spec/hostNetwork") != Some(&Value::Bool(true)) && !done {
+            facts.pod_ips += items(pod, "/status/podIPs").len() as u64;
         }
-        let addresses = items(pod, "/status/podIPs").len() as u64;
-        *facts
-            .pods
-            .entry(text(pod, "/spec/nodeName").to_owned())
-            .or_default() += addresses;
     }
-    let mut announced = BTreeSet::new();
-    for service in services {
-        let external = items(service, "/spec/externalIPs")
-            .iter()
-            .filter_map(Value::as_str);
-        let balanced = items(service, "/status/loadBalancer/ingress").iter();
-        let balanced = balanced.filter_map(|one| one["ip"].as_str());
-        announced.extend(
-            external
-                .chain(balanced)
-                .filter_map(|ip| ip.parse::<IpAddr>().ok()),
-        );
-    }
-    facts.services = announced.len() as u64;
+    let ips = |of: fn(&Value) -> Vec<&str>| {
+        let texts = services.iter().flat_map(of);
+        let parsed = texts.filter_map(|ip| ip.parse::<IpAddr>().ok());
+        parsed.collect::<BTreeSet<IpAddr>>().len() as u64
+    };
+    facts.service_ips = ips(external_ips);
+    facts.cluster_ips = ips(|service| {
+        let inner = items(service, "/spec/clusterIPs").iter();
+        inner.filter_map(Value::as_str).collect()
+    });
     facts
 }
 
+fn external_ips(service: &Value) -> Vec<&str> {
+    let external = items(service, "/spec/externalIPs").iter();
+    let balanced = items(service, "/status/loadBalancer/ingress").iter();
+    let balanced = balanced.filter_map(|one| one["ip"].as_str());
+    external.filter_map(Value::as_str).chain(balanced).collect()
+}
+
 fn rows(facts: &Facts) -> Vec<Row> {
-    let blocks: u64 = facts.blocks.values().sum();
-    let pods: u64 = facts.pods.values().sum();
-    let all_racks: BTreeSet<&String> = facts.racks.values().collect();
-    let now = blocks + facts.services;
-    let without = pods + facts.services;
-    // Two families at most: a summary for each.
-    let families = if blocks > facts.blocks.len() as u64 {
-        2
-    } else {
-        1
-    };
-    let summaries = (!all_racks.is_empty()).then_some(all_racks.len() as u64 * families);
-    let row = |role, name: &str| Row {
+    let told = &facts.told;
+    let row = |role, name: &str, held: BgpTable| Row {
         role,
         name: name.to_owned(),
-        now,
-        without_aggregation: without,
+        now: held.routes,
+        by_rack: held.by_rack,
+        without_aggregation: held.without_aggregation,
         table_size: facts.table_size,
         ..Default::default()
     };
     let mut rows = Vec::new();
-    for node in facts.blocks.keys() {
+    for (name, node) in &told.nodes {
         let own = || {
             facts
                 .sessions
                 .iter()
-                .filter(|session| session.node == *node)
+                .filter(|session| session.node == *name)
         };
+        let held = told.below(&node.rack.as_deref().into_iter().collect());
         rows.push(Row {
             announced: own().map(|session| session.told.advertised.into()).max(),
             received: own().map(|session| session.told.received.into()).max(),
-            ..row("node", node)
+            ..row("node", name, held)
         });
     }
     let mut leaves: BTreeMap<&str, Vec<&Session>> = BTreeMap::new();
@@ -171,31 +182,20 @@ fn rows(facts: &Facts) -> Vec<Row> {
             .push(session);
     }
     for (leaf, sessions) in &leaves {
-        let behind: BTreeSet<&String> = sessions
+        let nodes = sessions
             .iter()
-            .filter_map(|session| facts.racks.get(&session.node))
-            .collect();
-        let own: u64 = sessions
+            .filter_map(|session| told.nodes.get(&session.node));
+        let behind = nodes.filter_map(|node| node.rack.as_deref()).collect();
+        let advertised = sessions
             .iter()
-            .map(|session| facts.blocks.get(&session.node).copied().unwrap_or(0))
-            .sum();
-        let others = (all_racks.len() - behind.len()) as u64 * families;
+            .map(|session| u64::from(session.told.advertised));
         rows.push(Row {
-            announced: Some(
-                sessions
-                    .iter()
-                    .map(|session| u64::from(session.told.advertised))
-                    .sum(),
-            ),
-            by_rack: summaries.map(|_| own + others + facts.services),
-            ..row("leaf", leaf)
+            announced: Some(advertised.sum()),
+            ..row("leaf", leaf, told.below(&behind))
         });
     }
     if !leaves.is_empty() {
-        rows.push(Row {
-            by_rack: summaries.map(|count| count + facts.services),
-            ..row("spine", "(each)")
-        });
+        rows.push(row("spine", "(each)", told.below(&BTreeSet::new())));
     }
     rows.into_iter().map(weighed).collect()
 }
@@ -271,19 +271,21 @@ mod tests {
             },
             ..Default::default()
         };
-        let counts = |pairs: &[(&str, u64)]| {
-            pairs
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), *count))
-                .collect()
+        let node = |name: &str, rack: &str| {
+            let routes = NodeRoutes {
+                rack: Some(rack.to_owned()),
+                blocks_v4: 1,
+                ..NodeRoutes::default()
+            };
+            (name.to_owned(), routes)
         };
         Facts {
-            blocks: counts(&[("n1", 1), ("n2", 1), ("n3", 1)]),
-            pods: counts(&[("n1", 30), ("n2", 30), ("n3", 30)]),
-            services: 2,
-            racks: [("n1", "r1"), ("n2", "r1"), ("n3", "r2")]
-                .map(|(node, rack)| (node.to_owned(), rack.to_owned()))
-                .into(),
+            told: TableFacts {
+                nodes: [node("n1", "r1"), node("n2", "r1"), node("n3", "r2")].into(),
+                pod_ips: 90,
+                service_ips: 2,
+                ..TableFacts::default()
+            },
             sessions: vec![
                 session("n1", "leaf1"),
                 session("n2", "leaf1"),
@@ -306,7 +308,7 @@ mod tests {
                     .join(" ")
             })
             .collect();
-        assert_eq!(short[1], "node n1 3 5 5 92 6 83% 5");
+        assert_eq!(short[1], "node n1 3 5 5 5 92 6 83%");
         assert_eq!(rows[3].name, "leaf1");
         assert_eq!(rows[3].announced, Some(6));
         // Its own two blocks, a summary of the other rack, two services.
@@ -325,14 +327,16 @@ mod tests {
         let pod = |node: &str, host| json!({"spec": {"nodeName": node, "hostNetwork": host}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
         let service = json!({"spec": {"externalIPs": ["1.1.1.1"]}, "status": {"loadBalancer": {"ingress": [{"ip": "2.2.2.2"}]}}});
         let facts = count(
+            &announce(&[]),
             &[json!({"metadata": {"name": "n1"}})],
-            &[json!({"spec": {"node": "n1"}})],
+            &[json!({"spec": {"node": "n1", "cidr": "10.0.0.0/24"}})],
             &[pod("n1", false), pod("n1", true)],
             &[service],
         );
-        assert_eq!(
-            (facts.blocks["n1"], facts.pods["n1"], facts.services),
-            (1, 1, 2)
-        );
+        let blocks = facts.nodes["n1"].blocks_v4;
+        assert_eq!((blocks, facts.pod_ips, facts.service_ips), (1, 1, 2));
+        let config =
+            json!({"metadata": {"name": "default"}, "spec": {"announce": {"nodeIPs": true}}});
+        assert!(announce(&[config]).node_ips);
     }
 }

@@ -19,6 +19,7 @@ pub fn kind() -> Kind {
     Kind::cluster(GROUP, "v1", "BgpConfig", "bgpconfigs")
         .short_names(&["bgpc"])
         .with_generation()
+        .with_status()
         .columns(vec![
             Column::name(),
             Column::computed("AS Plan", "string", |config, _| {
@@ -28,7 +29,17 @@ pub fn kind() -> Kind {
                     .find(|plan_name| plan.get(plan_name).is_some());
                 chosen.unwrap_or("shared").into()
             }),
+            Column::path("Leaf Routes", "integer", "status.tables.leaf.routes"),
+            Column::path("Spine Routes", "integer", "status.tables.spine.routes"),
+            Column::path(
+                "Without Aggregation",
+                "integer",
+                "status.tables.leaf.withoutAggregation",
+            ),
             Column::age(),
+            Column::path("Node Routes", "integer", "status.tables.node.routes").wide(),
+            Column::path("Leaf By Rack", "integer", "status.tables.leaf.byRack").wide(),
+            Column::path("Spine By Rack", "integer", "status.tables.spine.byRack").wide(),
         ])
         .rules(BgpConfigs)
 }
