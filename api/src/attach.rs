@@ -109,4 +109,9 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// Waits until the network can attach pods (the node holds an address block, and the rules
     /// are in the kernel); the node agent reports the node Ready only then.
     async fn ready(&self) -> Result<(), AttachError>;
+
+    /// What can be measured of the network, in OpenMetrics' text format; empty where nothing is.
+    async fn metrics(&self) -> Result<String, AttachError> {
+        Ok(String::new())
+    }
 }

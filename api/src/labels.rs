@@ -36,6 +36,8 @@ pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of an EndpointSlice: who manages it.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Annotation of an EndpointSlice: when the first thing happened that it tells of.
+pub const LAST_CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Label that a Deployment puts on its ReplicaSets and their pods.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 

@@ -115,6 +115,10 @@ impl PodNetwork for Attacher {
         Ok(pods)
     }
 
+    async fn metrics(&self) -> Result<String, AttachError> {
+        Ok(self.metrics.text())
+    }
+
     async fn ready(&self) -> Result<(), AttachError> {
         let mut readiness = self.readiness.clone();
         let all = |now: &Readiness| now.block && now.services && now.ways;

@@ -11,6 +11,12 @@ use prometheus_client::registry::Registry;
 
 use crate::fabric::BgpMetrics;
 
+/// kube-proxy's begin at a quarter of a second, and are many.
+const PROGRAMMING_BUCKETS: [f64; 18] = [
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0,
+    300.0,
+];
+
 /// Label of DNS replies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Rcode {
@@ -22,6 +28,7 @@ pub(crate) struct Rcode {
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     sync_seconds: Histogram,
+    programming_seconds: Histogram,
     last_sync: Gauge,
     frontend_changes: Counter,
     sync_failures: Counter,
@@ -38,6 +45,7 @@ impl Default for Metrics {
         let buckets = (0..16).map(|n| 0.0001 * f64::from(1 << n));
         Metrics {
             sync_seconds: Histogram::new(buckets),
+            programming_seconds: Histogram::new(PROGRAMMING_BUCKETS),
             last_sync: Gauge::default(),
             frontend_changes: Counter::default(),
             sync_failures: Counter::default(),
@@ -55,6 +63,11 @@ impl Metrics {
             "kubeproxy_sync_proxy_rules_duration_seconds",
             "Time to bring a batch of service changes into the kernel",
             self.sync_seconds.clone(),
+        );
+        registry.register(
+            "kubeproxy_network_programming_duration_seconds",
+            "Time from a change of a service or of a pod's readiness to the kernel's having it",
+            self.programming_seconds.clone(),
         );
         registry.register(
             "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
@@ -89,12 +102,29 @@ impl Metrics {
         self.bgp.register(registry);
     }
 
+    /// All of them, in OpenMetrics' text format.
+    pub(crate) fn text(&self) -> String {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        text
+    }
+
     /// Changes of services reached the kernel.
     pub(crate) fn synced(&self, changes: usize, frontends: usize, took: Duration, now_s: i64) {
         self.sync_seconds.observe(took.as_secs_f64());
         self.last_sync.set(now_s);
         self.frontend_changes.inc_by(changes as u64);
         self.frontends.set(frontends as i64);
+    }
+
+    /// The kernel has what happened so long ago. Clocks of two machines are compared, and what
+    /// happened is told in whole seconds.
+    pub(crate) fn programmed(&self, since: jiff::SignedDuration) {
+        self.programming_seconds
+            .observe(since.as_secs_f64().max(0.0));
     }
 
     /// The kernel refused something.

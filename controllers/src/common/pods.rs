@@ -52,6 +52,12 @@ pub fn is_ready(pod: &Pod) -> bool {
     conditions::is_true(conditions(pod), "Ready")
 }
 
+/// When the pod last became ready, or ceased to be.
+pub fn ready_changed(pod: &Pod) -> Option<Timestamp> {
+    let ready = conditions::find(conditions(pod), "Ready")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
 /// When the pod became ready, if it is.
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let ready = conditions::find(conditions(pod), "Ready").filter(|c| c.status == "True")?;

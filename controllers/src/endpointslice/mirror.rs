@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
-use peapod_api::labels::{MANAGED_BY, SERVICE_NAME};
+use peapod_api::labels::{LAST_CHANGE_TRIGGER, MANAGED_BY, SERVICE_NAME};
 
 use super::address::{self, Family};
 use super::pack::{self, Changes, Group, Owner, Wanted, group};
@@ -30,7 +30,7 @@ const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that are of the Endpoints object alone.
 const OWN_ANNOTATIONS: [&str; 2] = [
     "kubectl.kubernetes.io/last-applied-configuration",
-    "endpoints.kubernetes.io/last-change-trigger-time",
+    LAST_CHANGE_TRIGGER,
 ];
 
 struct Mirror(Scribe);

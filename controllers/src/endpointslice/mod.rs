@@ -1,13 +1,14 @@
 //! EndpointSlices of services with a selector, and what the legacy Endpoints share with them.
 //!
 //! [`address`] says what a pod adds, [`core`] which slices should be, [`pack`] by which changes,
-//! [`scribe`] writes them; [`mirror`] does the same for Endpoints that somebody wrote by hand.
+//! [`trigger`] says since when, [`scribe`] writes them; [`mirror`] does the same for Endpoints that somebody wrote by hand.
 
 pub mod address;
 pub mod core;
 mod mirror;
 pub mod pack;
 mod scribe;
+mod trigger;
 
 use std::sync::Arc;
 
@@ -149,7 +150,8 @@ impl Controller for Slices {
                 .get(&Key::cluster(node))
                 .and_then(|n| zone(&n))
         };
-        let changes = core::reconcile(&service, &pods, &slices, zone_of);
+        let mut changes = core::reconcile(&service, &pods, &slices, zone_of);
+        trigger::stamp(&mut changes, &service, &pods, &slices);
         self.0.carry_out(key, changes).await?;
         Ok(Outcome::Done)
     }

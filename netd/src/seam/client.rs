@@ -158,6 +158,13 @@ impl PodNetwork for Client {
     async fn ready(&self) -> Result<(), AttachError> {
         self.done(&Call::Ready).await
     }
+
+    async fn metrics(&self) -> Result<String, AttachError> {
+        match self.ask(&Call::Metrics).await? {
+            Answer::Metrics(text) => Ok(text),
+            other => Err(self.unasked(&other).into()),
+        }
+    }
 }
 
 /// Sends a line and receives one. How long the answer takes is the agent's affair: it has

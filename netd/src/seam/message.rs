@@ -24,6 +24,8 @@ pub enum Call {
     Ready,
     /// Whether pods can be attached, answered at once.
     Status,
+    /// What can be measured.
+    Metrics,
     /// Whether an attachment is in the kernel as it was made.
     Check(CheckRequest),
     /// Detaches what is not to be kept.
@@ -57,6 +59,8 @@ pub enum Answer {
     Done,
     /// Pods.
     Pods(Vec<PodRef>),
+    /// Metrics, in OpenMetrics' text format.
+    Metrics(String),
     /// It cannot be.
     Failed(AttachError),
 }

@@ -129,6 +129,7 @@ async fn answer(agent: &Attacher, call: Call) -> Answer {
         Call::Detach(request) => done(agent.detach(request).await),
         Call::Attached => agent.attached().await.map(Answer::Pods),
         Call::Ready => done(agent.ready().await),
+        Call::Metrics => agent.metrics().await.map(Answer::Metrics),
         Call::Status => done(agent.status()),
         Call::Check(request) => done(agent.check(request).await),
         Call::Collect(request) => done(agent.collect(&request).await),

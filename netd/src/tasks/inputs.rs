@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
+use peapod_api::labels::LAST_CHANGE_TRIGGER;
 use peapod_api::net::{BgpPeer, BgpPeerSpec, IpBlock, IpPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -23,12 +25,22 @@ use crate::core::neighbourhood::{BlockFacts, NodeFacts, PoolFacts};
 /// Namespace and name of an EndpointSlice.
 pub(crate) type SliceId = (String, String);
 
+/// An EndpointSlice as it was seen.
+#[derive(Debug)]
+pub(crate) struct SeenSlice {
+    pub(crate) id: SliceId,
+    /// `None` when it says nothing to us.
+    pub(crate) facts: Option<Arc<SliceFacts>>,
+    /// When the first thing happened that it tells of.
+    pub(crate) triggered: Option<Timestamp>,
+}
+
 /// What happened in the API. `None` for facts: an object that says nothing to us, as good as
 /// deleted.
 #[derive(Debug)]
 pub(crate) enum Input {
     Service(watcher::Event<(ServiceKey, Option<Arc<ServiceFacts>>)>),
-    Slice(watcher::Event<(SliceId, Option<Arc<SliceFacts>>)>),
+    Slice(watcher::Event<SeenSlice>),
     /// With its name.
     Node(watcher::Event<(String, NodeFacts)>),
     /// Our tables are not as we left them.
@@ -67,8 +79,12 @@ pub(crate) fn spawn(
         client,
         (Input::Slice, inputs.clone()),
         |slice: EndpointSlice| {
-            let id = (slice.namespace().unwrap_or_default(), slice.name_any());
-            (id, SliceFacts::of(&slice).map(|(_, facts)| Arc::new(facts)))
+            let triggered = slice.annotations().get(LAST_CHANGE_TRIGGER);
+            SeenSlice {
+                id: (slice.namespace().unwrap_or_default(), slice.name_any()),
+                facts: SliceFacts::of(&slice).map(|(_, facts)| Arc::new(facts)),
+                triggered: triggered.and_then(|at| at.parse().ok()),
+            }
         },
     );
     until(tasks, shutdown, slices);

@@ -101,6 +101,10 @@ async fn tell(shared: &Arc<Shared>, world: &mut World, told: &mut Told) -> Resul
         };
         tell_services(shared, changes, world.services.current().len()).await?;
         told.services = true;
+        let now = jiff::Timestamp::now();
+        for happened in world.take_triggers() {
+            shared.metrics.programmed(now.duration_since(happened));
+        }
     }
     announce(shared, world, told);
     if let Some(facts) = world.changed_ways().filter(|_| !foreign) {
@@ -158,7 +162,7 @@ async fn tell_addresses(shared: &Arc<Shared>, addresses: Addresses) -> Result<()
         };
         node::ensure_routes(&routes)?;
         let mut nat = shared.nat.lock();
-        nat.set_addresses(&addresses.blocks, &addresses.cluster)?;
+        nat.set_ranges(addresses.ranges())?;
         drop(nat);
         tracing::info!(blocks = ?addresses.blocks, "address blocks of this node");
         shared.pods.set_blocks(addresses.blocks);

@@ -1,21 +1,23 @@
 //! What is known of the API, and what follows from it for the kernel and for DNS. Without IO:
 //! inputs go in, and nothing is told before every first list is complete.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 
-use super::inputs::Input;
+use super::inputs::{Input, SeenSlice, SliceId};
 use crate::config::Config;
 use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
 use crate::core::neighbourhood::Neighbourhood;
 use crate::core::services::ServiceTable;
 use crate::core::ways;
 use crate::core::zone::Zone;
+use crate::nat::Ranges;
 
 /// Where a watch stands with its list.
 #[derive(Debug)]
@@ -72,14 +74,27 @@ pub(crate) struct Addresses {
     pub(crate) blocks: Vec<IpNet>,
     /// Pods and nodes of the cluster.
     pub(crate) cluster: Vec<IpNet>,
+    /// Those of `blocks` that are masqueraded wherever they leave the cluster.
+    pub(crate) masqueraded: Vec<IpNet>,
+    /// Those of `blocks` that are masqueraded only where pods' addresses are not known.
+    pub(crate) masqueraded_off_fabric: Vec<IpNet>,
 }
 
 impl Addresses {
     /// The same, of a node whose pods have addresses of somebody else.
     pub(crate) fn without_blocks(self) -> Self {
         Self {
-            blocks: Vec::new(),
-            ..self
+            cluster: self.cluster,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn ranges(&self) -> Ranges<'_> {
+        Ranges {
+            blocks: &self.blocks,
+            cluster: &self.cluster,
+            masqueraded: &self.masqueraded,
+            masqueraded_off_fabric: &self.masqueraded_off_fabric,
         }
     }
 }
@@ -95,6 +110,8 @@ pub(crate) struct World {
     neighbourhood: Neighbourhood,
     /// Those that follow from it.
     addresses: Option<Addresses>,
+    /// What slices tell of that may not be in the kernel yet, and when the first of it happened.
+    triggered: BTreeMap<SliceId, Timestamp>,
     /// The ways may be others since they were last asked for.
     ways_changed: bool,
     listed_services: Listing<ServiceKey>,
@@ -115,6 +132,7 @@ impl World {
             zone,
             neighbourhood: Neighbourhood::default(),
             addresses: None,
+            triggered: BTreeMap::new(),
             ways_changed: false,
             listed_services: Listing::new(),
             listed_slices: Listing::new(),
@@ -156,7 +174,17 @@ impl World {
         cluster.extend(&blocks);
         cluster.sort();
         cluster.dedup();
-        Addresses { blocks, cluster }
+        let nat = |wanted| {
+            let blocks = self.neighbourhood.nat_of(&self.node_name);
+            let alike = blocks.filter(move |(_, nat)| *nat == wanted);
+            alike.map(|(block, _)| block).collect()
+        };
+        Addresses {
+            masqueraded: nat(Some(true)),
+            masqueraded_off_fabric: nat(None),
+            blocks,
+            cluster,
+        }
     }
 
     /// What the ways to other nodes follow from, if it may have changed since it was last asked
@@ -186,15 +214,15 @@ impl World {
                     Step::Nothing => {}
                 }
             }
-            Input::Slice(event) => match self.listed_slices.step(event, |(id, _)| id.clone()) {
-                Step::Present((id, facts)) => self.set_slice(&id, facts),
-                Step::Absent((id, _)) => self.set_slice(&id, None),
-                Step::Listed(all) => {
-                    self.services.retain(None, Some(&all));
-                    self.zone.write().retain_slices(&all);
+            Input::Slice(event) => {
+                // What a list tells of may have happened long ago.
+                if let Event::Apply(seen) = &event
+                    && let Some(at) = seen.triggered
+                {
+                    self.triggered.entry(seen.id.clone()).or_insert(at);
                 }
-                Step::Nothing => {}
-            },
+                self.take_slice(event);
+            }
             Input::Node(_) | Input::Block(_) | Input::Pool(_) | Input::Peer(_) => {
                 if self.take_neighbour(input) {
                     self.addresses = None;
@@ -207,6 +235,23 @@ impl World {
         if self.knows_services() {
             self.zone.write().complete();
         }
+    }
+
+    fn take_slice(&mut self, event: Event<SeenSlice>) {
+        match self.listed_slices.step(event, |seen| seen.id.clone()) {
+            Step::Present(seen) => self.set_slice(&seen.id, seen.facts),
+            Step::Absent(seen) => self.set_slice(&seen.id, None),
+            Step::Listed(all) => {
+                self.services.retain(None, Some(&all));
+                self.zone.write().retain_slices(&all);
+            }
+            Step::Nothing => {}
+        }
+    }
+
+    /// When those things happened that slices have told of since this was last asked.
+    pub(crate) fn take_triggers(&mut self) -> impl Iterator<Item = Timestamp> + use<> {
+        std::mem::take(&mut self.triggered).into_values()
     }
 
     fn set_service(&mut self, key: ServiceKey, facts: Option<Arc<ServiceFacts>>) {

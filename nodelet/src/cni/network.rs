@@ -318,6 +318,13 @@ impl PodNetwork for CniNetwork {
             None => Ok(()),
         }
     }
+
+    async fn metrics(&self) -> Result<String, AttachError> {
+        match &self.services {
+            Some(services) => services.metrics().await,
+            None => Ok(String::new()),
+        }
+    }
 }
 
 /// The addresses of a link in a namespace. Blocks.

@@ -7,6 +7,7 @@
 //! | `/portForward/NAMESPACE/POD` | [`port_forward`], over WebSocket or SPDY |
 //! | `/csi/DRIVER` | [`csi`]: a storage driver's own gRPC |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
+//! | `/metrics`: of the network agent, which may be another process | here |
 //! | `/pods`, `/healthz` | here |
 //!
 //! It listens on the node's InternalIP only, and answers no one but who shows a certificate of
@@ -32,6 +33,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper_util::rt::TokioIo;
@@ -207,6 +209,7 @@ fn router(shared: Shared) -> Router {
         )
         .route("/csi/{driver}", get(csi::csi))
         .route("/stats/summary", get(stats::summary))
+        .route("/metrics", get(network_metrics))
         .route("/metrics/resource", get(stats::resource))
         .route("/metrics/cadvisor", get(stats::cadvisor))
         .route("/metrics/probes", get(stats::probes))
@@ -228,6 +231,15 @@ async fn pods(State(shared): State<Shared>) -> Response {
         .collect();
     axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
         .into_response()
+}
+
+/// What can be measured of the node's network, wherever its agent runs.
+async fn network_metrics(State(shared): State<Shared>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match shared.context.network.metrics().await {
+        Ok(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
+        Err(error) => Refusal(StatusCode::SERVICE_UNAVAILABLE, error.message).into_response(),
+    }
 }
 
 /// The values of a query's key, percent-decoded.
