@@ -305,7 +305,9 @@ impl Speaker {
         }
         let unnumbered = peer.name.parse::<IpAddr>().is_err();
         peer.fsm.terms = terms(&self.config, &peer.options, unnumbered);
-        let policy_only = NeighborOptions {
+        // What the session itself knows nothing of.
+        let session_stays = NeighborOptions {
+            bfd: old.bfd,
             import: old.import.clone(),
             export: old.export.clone(),
             max_prefixes: old.max_prefixes,
@@ -318,7 +320,7 @@ impl Speaker {
                 true => self.disable(id, ""),
                 false => self.enable(id),
             }
-        } else if !policy_only || identity {
+        } else if !session_stays || identity {
             let why = self.hard(id, Notification::cease(CeaseError::ConfigurationChange));
             self.event(id, Event::End(why, Pause::For(Duration::ZERO)));
         } else if old.import != peer.options.import {

@@ -49,8 +49,9 @@ impl Router {
         watched.or_insert(Watched { settings, state }).settings = settings;
     }
 
-    /// Ends BFD with neighbours that are gone or are not to be watched any more, and begins it anew
-    /// with those that are to be watched otherwise.
+    /// Ends BFD with neighbours that are gone or are not to be watched any more, and begins it with
+    /// those that are, or are to be watched otherwise, and have a session; others are watched when
+    /// they have one.
     pub(super) fn watch_as_configured(&mut self) {
         let settings = |peer| {
             self.speaker
@@ -58,13 +59,16 @@ impl Router {
                 .and_then(|options| options.bfd)
         };
         let known = self.watched.iter();
-        let changed = known.filter(|(peer, watched)| settings(**peer) != Some(watched.settings));
-        for peer in changed.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+        let other = known.filter(|(peer, watched)| settings(**peer) != Some(watched.settings));
+        for peer in other.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.watched.remove(&peer);
             let _ = self.bfd.send(bfd::Command::Forget { peer });
-            // Of a neighbour with a session only; others are watched when they have one.
-            self.watch(peer);
             self.show_soon();
+        }
+        for peer in self.speaker.peers() {
+            if !self.watched.contains_key(&peer.id) {
+                self.watch(peer.id);
+            }
         }
     }
 

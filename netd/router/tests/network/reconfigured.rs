@@ -76,6 +76,7 @@ fn bfd_ends_with_the_neighbour_that_is_not_to_be_watched() {
 
     tell.send(watched).unwrap();
     lab.bfd_up("b", "10.0.0.1");
+    assert_eq!(established(), before, "nor is its beginning");
     tell.send(config(65001, "")).unwrap();
     eventually("b is told again", || bfd_at_b().as_deref() == Some("Down"));
     eventually("a has no neighbour", || shown.borrow().links.is_empty());
