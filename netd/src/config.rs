@@ -25,6 +25,8 @@ pub struct Config {
     pub dns: Option<DnsConfig>,
     /// MTU of pods' links in bytes; `None` takes the uplink's.
     pub mtu: Option<u32>,
+    /// UDP port of VXLAN tunnels, the same on all nodes; IANA's is 4789.
+    pub vxlan_port: u16,
     /// Where the node's BGP speaker is to be looked at, while it has one.
     pub bgp_socket: Option<PathBuf>,
     /// Where other processes of this node ask for attachments (see [`crate::seam`]); `None`

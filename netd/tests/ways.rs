@@ -179,9 +179,10 @@ fn a_node_behind_a_router_is_reached_by_a_tunnel() {
         (
             count(" dst 198.51.100.13 "),
             count("lladdr"),
-            count("9700:")
+            count("9700:"),
+            count(" dstport 8473 ")
         ),
-        (1, 3, 2),
+        (1, 3, 2, 1),
         "{told:#?}"
     );
 

@@ -242,6 +242,7 @@ fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSetti
         pod_cidrs: settings.pod_cidrs.clone(),
         service_cidrs: settings.service_cidrs.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        vxlan_port: settings.vxlan_port,
         dns: settings.dns_address()?,
         local_volumes_dir: layout.volumes(),
     })

@@ -30,6 +30,9 @@ pub struct Settings {
     pub service_cidrs: Vec<IpNet>,
     /// The range the node's InternalIP is chosen from.
     pub node_cidr: IpNet,
+    /// UDP port of VXLAN between nodes.
+    #[serde(default = "vxlan_port")]
+    pub vxlan_port: u16,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
     /// How many nodes there are, where it was said.
@@ -47,6 +50,11 @@ pub struct Settings {
     /// Where the objects are, in words; in sled where it was not said.
     #[serde(default)]
     pub store: Option<String>,
+}
+
+/// UDP port of VXLAN where none is chosen (IANA's).
+pub fn vxlan_port() -> u16 {
+    4789
 }
 
 impl Settings {

@@ -57,6 +57,9 @@ pub struct UpArgs {
         default_value = "10.244.0.0/16,fd00:10:244::/56"
     )]
     pub pod_cidr: Vec<IpNet>,
+    /// UDP port of VXLAN between nodes, where they need it [default: 4789]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: Option<u16>,
     /// Ranges of service addresses, the preferred family first
     #[arg(
         long,
@@ -173,6 +176,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         pod_cidrs: args.pod_cidr.clone(),
         service_cidrs: args.service_cidr.clone(),
         node_cidr: args.node_cidr,
+        vxlan_port: args.vxlan_port.unwrap_or_else(settings::vxlan_port),
         cluster_domain: "cluster.local".to_owned(),
         nodes: args.nodes,
         fabric: args.fabric,
@@ -184,6 +188,13 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         return Ok(wanted);
     };
     args.api.store.check_kept(kept.store.as_deref())?;
+    if let Some(port) = args.vxlan_port.filter(|port| *port != kept.vxlan_port) {
+        bail!(
+            "--vxlan-port {port} differs from what this cluster's nodes use ({}); keep it, or begin anew \
+             after `peapod down --purge`",
+            kept.vxlan_port
+        );
+    }
     for (flag, was, is) in [
         ("--pod-cidr", &kept.pod_cidrs, &wanted.pod_cidrs),
         ("--service-cidr", &kept.service_cidrs, &wanted.service_cidrs),
@@ -222,6 +233,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         fabric: kept.fabric,
         cni: wanted.cni.clone().or(kept.cni),
         network: kept.network,
+        vxlan_port: kept.vxlan_port,
         ..wanted
     })
 }

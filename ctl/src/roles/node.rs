@@ -91,6 +91,9 @@ pub struct ClusterSettings {
     pub service_cidrs: Vec<IpNet>,
     /// The cluster's DNS domain.
     pub cluster_domain: String,
+    /// UDP port of VXLAN between nodes.
+    #[serde(default = "crate::instance::settings::vxlan_port")]
+    pub vxlan_port: u16,
     /// The cluster's DNS.
     pub dns: IpAddr,
     /// Below it are the volumes of the node-local class, on every node.
@@ -116,6 +119,7 @@ pub fn netd_config(node: &NodeSettings, layout: &Layout) -> peapod_netd::Config 
         service_cidrs: node.cluster.service_cidrs.clone(),
         dns: Some(dns),
         mtu: None,
+        vxlan_port: node.cluster.vxlan_port,
         bgp_socket: Some(layout.bgp_socket()),
         attach_socket: Some(layout.netd_socket()),
         foreign_links: node.cni.is_some(),

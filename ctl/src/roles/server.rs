@@ -54,6 +54,9 @@ pub struct ServerArgs {
         default_value = "10.244.0.0/16,fd00:10:244::/56"
     )]
     pod_cidr: Vec<IpNet>,
+    /// UDP port of VXLAN between nodes, where they need it [default: 4789]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: Option<u16>,
     /// Ranges of service addresses, the preferred family first
     #[arg(
         long,
@@ -228,6 +231,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         pod_cidrs: args.pod_cidr.clone(),
         service_cidrs: args.service_cidr.clone(),
         node_cidr: IpNet::new_assert([0, 0, 0, 0].into(), 0),
+        vxlan_port: args.vxlan_port.unwrap_or_else(settings::vxlan_port),
         cluster_domain: "cluster.local".to_owned(),
         nodes: None,
         fabric: None,
@@ -239,6 +243,13 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         return Ok(wanted);
     };
     args.api.store.check_kept(kept.store.as_deref())?;
+    if let Some(port) = args.vxlan_port.filter(|port| *port != kept.vxlan_port) {
+        bail!(
+            "--vxlan-port {port} differs from what this cluster's nodes use ({}); keep it, or begin anew \
+             after `peapod down --purge`",
+            kept.vxlan_port
+        );
+    }
     // A server that is no node any longer has a node's things to put back all the same.
     let wanted = Settings {
         node: match args.node {
@@ -246,6 +257,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
             false => kept.node,
         },
         cni: wanted.cni.or(kept.cni),
+        vxlan_port: kept.vxlan_port,
         ..wanted
     };
     if kept.pod_cidrs != wanted.pod_cidrs || kept.service_cidrs != wanted.service_cidrs {
@@ -279,6 +291,7 @@ fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSetti
         pod_cidrs: settings.pod_cidrs.clone(),
         service_cidrs: settings.service_cidrs.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        vxlan_port: settings.vxlan_port,
         dns: settings.dns_address()?,
         local_volumes_dir: layout.volumes(),
     })

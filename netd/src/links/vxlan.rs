@@ -11,8 +11,6 @@ use crate::core::ways::{Mac, Tunnel, Underlay};
 /// VXLAN network identifier of pods' packets: not one that other networks of containers begin to
 /// count at.
 const ID: u32 = 0x70_65_61;
-/// UDP port (IANA).
-pub const PORT: u16 = 4789;
 /// How the links' names begin.
 pub const PREFIX: &str = "vxlan-pods";
 
@@ -23,6 +21,15 @@ pub(super) struct Device {
     pub(super) link: u32,
     /// Whether it was made or set anew.
     pub(super) changed: bool,
+}
+
+/// What is the same for all tunnels over a link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outer {
+    /// Of packets inside, in bytes.
+    pub(super) mtu: u32,
+    /// UDP port of both ends.
+    pub(super) port: u16,
 }
 
 /// The link of the tunnels over a family.
@@ -46,13 +53,13 @@ pub(super) fn ensure(
     own: Mac,
     (over, tunnel): (Underlay, &Tunnel),
     ips: &[IpAddr],
-    mtu: u32,
+    Outer { mtu, port }: Outer,
 ) -> Result<Device, Error> {
     let name = name(over);
     let settings = Vxlan {
         id: ID,
         local: Some(tunnel.local),
-        port: PORT,
+        port,
         learning: false,
     };
     let found = present.iter().find(|link| link.name == name);

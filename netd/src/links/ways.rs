@@ -21,6 +21,7 @@ pub struct WayKeeper {
     rtnl: Rtnl,
     node: String,
     mtu: u32,
+    vxlan_port: u16,
 }
 
 /// What the kernel was found as, and made.
@@ -43,11 +44,13 @@ pub struct Kept {
 impl WayKeeper {
     /// Opens one for the node of this name, whose pods' links have `mtu` bytes where nothing takes
     /// of them.
-    pub fn open(node: &str, mtu: u32) -> Result<Self, Error> {
+    /// Tunnels have `vxlan_port` at both ends.
+    pub fn open(node: &str, mtu: u32, vxlan_port: u16) -> Result<Self, Error> {
         Ok(Self {
             rtnl: Rtnl::open()?,
             node: node.to_owned(),
             mtu,
+            vxlan_port,
         })
     }
 
@@ -74,7 +77,10 @@ impl WayKeeper {
                 own,
                 (over, tunnel),
                 &facts.ips,
-                inside,
+                vxlan::Outer {
+                    mtu: inside,
+                    port: self.vxlan_port,
+                },
             )?;
             kept.links.insert(over, device.link);
             kept.added += usize::from(device.changed);

@@ -63,7 +63,10 @@ fn look_around(shared: &Shared) -> Result<bool, Error> {
             .map(|(prefix, what)| (prefix.to_owned(), what))
             .to_vec(),
         ranges: shared.config.pod_cidrs.clone(),
-        tunnels: shared.tunnelled.borrow().then_some(vxlan::PORT),
+        tunnels: shared
+            .tunnelled
+            .borrow()
+            .then_some(shared.config.vxlan_port),
     };
     let mut warnings = host_firewall::ensure(&mut Nft::open()?, &passage)?;
     warnings.extend(surroundings::look());

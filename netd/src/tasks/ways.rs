@@ -38,7 +38,7 @@ async fn follow(
     node: &str,
     facts: &mut watch::Receiver<Option<Arc<Facts>>>,
 ) -> Result<(), Error> {
-    let keeper = WayKeeper::open(node, shared.mtu)?;
+    let keeper = WayKeeper::open(node, shared.mtu, shared.config.vxlan_port)?;
     let mut news = WayWatch::open(keeper.port()).map_err(Error::Open)?;
     let keeper = Arc::new(Mutex::new(keeper));
     let mut pause = PAUSES.0;

@@ -296,6 +296,7 @@ impl Node {
                 ..DnsConfig::new(vec![DNS_V4.parse().unwrap(), DNS_V6.parse().unwrap()])
             }),
             mtu: None,
+            vxlan_port: 4789,
             bgp_socket: None,
             attach_socket: None,
             foreign_links: false,

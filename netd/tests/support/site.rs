@@ -233,6 +233,8 @@ impl Member {
             service_cidrs: ranges(["10.96.0.0/16", "fd00:10:96::/112"]),
             dns: None,
             mtu: None,
+            // Not the usual one, which the kernel might take by itself.
+            vxlan_port: 8473,
             bgp_socket: None,
             attach_socket: None,
             foreign_links: false,
