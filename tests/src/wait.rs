@@ -22,3 +22,13 @@ pub fn until(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// The same for something that is found.
+pub fn some<T>(what: &str, mut find: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let mut found = None;
+    until(what, || {
+        found = find()?;
+        Ok(found.is_some())
+    })?;
+    found.context("nothing was found")
+}

@@ -105,3 +105,135 @@ fn leaves_and_spines_speak_and_a_dead_leaf_comes_back() -> Result<()> {
     cluster.purge()?;
     Machine::now()?.must_equal(&before)
 }
+
+/// A client beyond the leaves, at the spine, which has an address of its own there.
+struct Beyond {
+    /// How the namespaces of the fabric begin.
+    prefix: String,
+}
+
+const CLIENT: &str = "198.51.100.9";
+
+impl Beyond {
+    fn new(cluster: &Cluster) -> Result<Self> {
+        let settings = std::fs::read(cluster.data_dir().join("nodes/node-1/node.json"))?;
+        let settings: Value = serde_json::from_slice(&settings)?;
+        let node = settings["netns"].as_str().context("no namespace")?;
+        let name = node.rsplit('/').next().unwrap_or_default();
+        let prefix = name.trim_end_matches("node-1").to_owned();
+        let beyond = Self { prefix };
+        beyond.ip("spine-1", &format!("addr add {CLIENT}/32 dev lo"))?;
+        let file = cluster.data_dir().join("fabric/spine-1/router.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        config["announce"] = serde_json::json!([format!("{CLIENT}/32")]);
+        std::fs::write(&file, serde_json::to_vec(&config)?)?;
+        // It is started again, with this.
+        process::kill(&process::with_argument(&file.to_string_lossy())?)?;
+        Ok(beyond)
+    }
+
+    fn ip(&self, member: &str, what: &str) -> Result<String> {
+        let namespace = format!("{}{member}", self.prefix);
+        let words = ["-n", &namespace].into_iter().chain(what.split(' '));
+        command::run("ip", words)?.ok()
+    }
+
+    fn ask(&self, url: &str) -> Result<String> {
+        let spine = format!("--net=/run/netns/{}spine-1", self.prefix);
+        let curl = ["curl", "-sS", "--max-time", "3", "--interface", CLIENT, url];
+        let said = command::run("nsenter", [spine.as_str()].into_iter().chain(curl))?;
+        Ok(said.ok()?.trim().to_owned())
+    }
+
+    /// Takes all links of a switch down.
+    fn cut(&self, switch: &str) -> Result<()> {
+        for line in self.ip(switch, "-o link show type veth")?.lines() {
+            let name = line.split(": ").nth(1).context("no name")?;
+            let name = name.split('@').next().unwrap_or(name);
+            self.ip(switch, &format!("link set {name} down"))?;
+        }
+        Ok(())
+    }
+}
+
+/// An address of a pool, announced by the nodes with an endpoint, answers a client beyond the leaves
+/// and sees its address; when the rack that answers is lost, the other one does.
+#[test]
+fn a_load_balancer_answers_beyond_the_leaves_though_a_rack_is_lost() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    cluster.start_with(&["--nodes", "4", "--fabric", "2x4"])?;
+    cluster.load_demo_images()?;
+    let beyond = Beyond::new(&cluster)?;
+    cluster.apply(
+        "
+apiVersion: net.peapod.dev/v1
+kind: LoadBalancerPool
+metadata: {name: outside}
+spec: {addresses: [203.0.113.8/29]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  selector: {tier: web}
+  ports: [{port: 80, targetPort: 8080}]
+---",
+    )?;
+    let web = |name: &str, node: &str| pod(name, node).replace("app:", "tier: web, app:");
+    cluster.apply(&[web("one", "node-1"), web("four", "node-4")].concat())?;
+    let address = wait::some("an address", || {
+        let path = "{.status.loadBalancer.ingress[0].ip}";
+        Ok(Some(cluster.field("service/web", path)?).filter(|ip| !ip.is_empty()))
+    })?;
+    let url = format!("http://{address}/");
+    wait::until("an answer to a client beyond the leaves", || {
+        Ok(beyond
+            .ask(&format!("{url}client"))
+            .is_ok_and(|client| client == CLIENT))
+    })?;
+    let answers = |from: &str| {
+        beyond
+            .ask(&url)
+            .is_ok_and(|said| said.ends_with(&format!("from {from}")))
+    };
+    let first = wait::some("an answer", || {
+        Ok(["one", "four"].into_iter().find(|pod| answers(pod)))
+    })?;
+    let (rack, other) = match first {
+        "one" => (["leaf-1", "leaf-2"], "four"),
+        _ => (["leaf-3", "leaf-4"], "one"),
+    };
+    for leaf in rack {
+        beyond.cut(leaf)?;
+    }
+    wait::until("an answer of the other rack", || Ok(answers(other)))?;
+    assert_eq!(
+        beyond.ask(&format!("{url}client"))?,
+        CLIENT,
+        "the source is kept"
+    );
+
+    // Only racks that the pool selects announce its addresses.
+    let select = |rack: &str| {
+        let labels = format!(r#"{{"net.peapod.dev/rack":"{rack}"}}"#);
+        let patch = format!(r#"{{"spec":{{"nodeSelector":{{"matchLabels":{labels}}}}}}}"#);
+        let patch = [
+            "patch",
+            "loadbalancerpool",
+            "outside",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        cluster.kubectl_with(&patch, None)?.ok()
+    };
+    select("none")?;
+    wait::until("the address to be withdrawn", || {
+        let route = beyond.ip("spine-1", &format!("route show {address}"))?;
+        Ok(route.is_empty())
+    })?;
+    select(if other == "one" { "rack-1" } else { "rack-2" })?;
+    wait::until("an answer of the selected rack", || Ok(answers(other)))
+}
