@@ -67,6 +67,8 @@ fn pods_reach_each_other_over_the_fabric() -> Result<()> {
     let settings = std::fs::read(cluster.data_dir().join("nodes/node-1/node.json"))?;
     let settings: Value = serde_json::from_slice(&settings)?;
     let node = settings["netns"].as_str().context("no namespace")?;
+    cluster.apply(BGP_CONFIG)?;
+    told_of_it(&cluster)?;
     // From a pod, and from the node itself.
     for (from, address) in [(pod.as_str(), &direct), (&pod, &service), (node, &direct)] {
         let inside = format!("--net={from}");
@@ -78,6 +80,35 @@ fn pods_reach_each_other_over_the_fabric() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// As it is without one.
+const BGP_CONFIG: &str = "
+apiVersion: net.peapod.dev/v1
+kind: BgpConfig
+metadata: {name: default}
+spec: {}
+";
+
+/// What the plan leads to stands in its status, and what is measured of a node's network is had from
+/// the node.
+fn told_of_it(cluster: &Cluster) -> Result<()> {
+    wait::until("the sizes of tables", || {
+        let blocks = cluster.field("ipblocks", "{.items[*].metadata.name}")?;
+        let path = "{.items[0].status.tables.spine.routes}";
+        let routes = cluster.field("bgpconfigs", path)?;
+        Ok(routes == blocks.split(' ').count().to_string())
+    })?;
+    wait::until("a node's metrics", || {
+        let metrics = cluster
+            .kubectl("get --raw /api/v1/nodes/node-1/proxy/metrics")?
+            .ok()?;
+        let has = |wanted: &str| metrics.lines().any(|line| line == wanted);
+        let count = "kubeproxy_network_programming_duration_seconds_count ";
+        let programmed = metrics.lines().find_map(|line| line.strip_prefix(count));
+        Ok(has(r#"peapod_bgp_sessions{state="Established"} 2"#)
+            && programmed.is_some_and(|n| n != "0"))
+    })
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod access;
 mod address_pools;
+mod balancer_addresses;
 mod certificates;
 mod collection;
 mod default_tolerations;
@@ -142,6 +143,7 @@ impl Chain {
             Box::new(runtime_class::RuntimeClass),
             Box::new(ingress_class::DefaultIngressClass),
             Box::new(address_pools::AddressPools),
+            Box::new(balancer_addresses::BalancerAddresses),
             Box::new(policy::Mutating::default()),
             Box::new(webhook::Mutating::default()),
             Box::new(policy::Validating::default()),
