@@ -14,6 +14,8 @@ const LIST_MAX: usize = 32;
 const DEVICES_MAX: usize = 128;
 /// Most consumers of a claim.
 const RESERVED_MAX: usize = 256;
+/// Most conditions of a rule's status.
+const CONDITIONS_MAX: usize = 8;
 /// Longest CEL expression, in bytes.
 const EXPRESSION_MAX: usize = 10 * 1024;
 
@@ -24,6 +26,7 @@ pub fn kinds() -> Vec<Kind> {
         resource_claim(),
         resource_claim_template(),
         resource_slice(),
+        device_taint_rule(),
     ]
 }
 
@@ -380,9 +383,40 @@ fn validate_attributes(device: &At<'_>, errors: &mut FieldErrors) {
         }
     }
     for taint in device.at("taints").items() {
-        taint.at("key").require_name(errors, names::qualified_name);
-        taint
-            .at("effect")
-            .require_one_of(errors, &["NoExecute", "NoSchedule", "None"]);
+        validate_taint(&taint, errors);
+    }
+}
+
+fn validate_taint(taint: &At<'_>, errors: &mut FieldErrors) {
+    taint.at("key").require_name(errors, names::qualified_name);
+    taint.at("value").follows(errors, names::label_value);
+    taint
+        .at("effect")
+        .require_one_of(errors, &["NoExecute", "NoSchedule", "None"]);
+}
+
+fn device_taint_rule() -> Kind {
+    Kind::cluster(GROUP, "v1", "DeviceTaintRule", "devicetaintrules")
+        .with_generation()
+        .with_status()
+        .columns(vec![Column::name(), Column::age()])
+        .rules(DeviceTaintRules)
+}
+
+struct DeviceTaintRules;
+
+impl Rules for DeviceTaintRules {
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        let root = At::root(object);
+        let spec = root.at("spec");
+        validate_taint(&spec.at("taint"), errors);
+        let selector = spec.at("deviceSelector");
+        selector.at("driver").follows(errors, names::dns_subdomain);
+        selector.at("device").follows(errors, names::dns_label);
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value, errors: &mut FieldErrors) {
+        let root = At::root(new);
+        at_most(&root.at("status.conditions"), CONDITIONS_MAX, errors);
     }
 }
