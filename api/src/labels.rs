@@ -16,14 +16,21 @@ pub const RACK: &str = "net.peapod.dev/rack";
 /// Node annotation: its BGP Identifier, as `192.0.2.1`, in place of what `BgpConfig` says.
 pub const ROUTER_ID: &str = "net.peapod.dev/router-id";
 
-/// Node annotation: how far the node has left the fabric, see [`DRAIN_GRACEFUL`] and
-/// [`DRAIN_SERVICES`]. Cordoning a node alone changes nothing of what it announces.
+/// Node annotation: how far the node has left the fabric: [`DRAIN_HANDOVER`], [`DRAIN_GRACEFUL`],
+/// [`DRAIN_SERVICES`], [`DRAIN_ALL`], each with all before it. Cordoning a node alone changes
+/// nothing of what it announces.
 pub const DRAIN: &str = "net.peapod.dev/drain";
-/// Value of [`DRAIN`]: all it announces carries the community GRACEFUL_SHUTDOWN (RFC 8326), so that
-/// leaves prefer other nodes, and nothing is withdrawn.
+/// Value of [`DRAIN`]: the node announces what it did; others are ready to hand it the connections
+/// that it has and that the fabric will lead to them.
+pub const DRAIN_HANDOVER: &str = "handover";
+/// Value of [`DRAIN`]: all it announces carries the community GRACEFUL_SHUTDOWN (RFC 8326) and a
+/// longer AS path, so that leaves prefer other nodes, and nothing is withdrawn.
 pub const DRAIN_GRACEFUL: &str = "graceful";
 /// Value of [`DRAIN`]: as that, and addresses of services are withdrawn; its pods stay reachable.
 pub const DRAIN_SERVICES: &str = "services";
+/// Value of [`DRAIN`]: its blocks of pod addresses are withdrawn, too: nobody outside reaches its
+/// pods any more.
+pub const DRAIN_ALL: &str = "all";
 
 /// Taint of a node that is not ready.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";

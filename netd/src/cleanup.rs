@@ -23,6 +23,7 @@ pub fn cleanup(dns: &[IpAddr], state_dir: &Path) -> Result<(), Error> {
     note(node::remove_routes().map_err(|e| e.to_string()));
     note(ways::remove().map_err(|e| e.to_string()));
     note(nat::remove().map_err(|e| e.to_string()));
+    note(nat::handover::end().map_err(|e| e.to_string()));
     note(host_firewall::remove(host_firewall::TAG).map_err(|e| e.to_string()));
     for &ip in dns {
         note(node::remove_local_address(ip).map_err(|e| e.to_string()));

@@ -116,6 +116,7 @@ impl Netd {
             metrics: metrics.clone(),
             announced: watch::Sender::new(None),
             ways: watch::Sender::new(None),
+            handover: watch::Sender::new(None),
             tunnelled: watch::Sender::new(false),
         });
         let attacher = Arc::new(Attacher {

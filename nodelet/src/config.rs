@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub serving: watch::Receiver<Serving>,
     /// CA, in PEM, that must have signed a client's certificate.
     pub client_ca_pem: String,
+    /// Sockets of other agents of the node, by name: whoever may look into the node may ask them.
+    pub agents: BTreeMap<String, PathBuf>,
 }
 
 /// A serving certificate.

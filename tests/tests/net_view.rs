@@ -239,6 +239,46 @@ fn traces_go_from_node_to_node() -> Result<()> {
     Ok(())
 }
 
+/// The tables of a node of another machine are read through the API, by those who may.
+fn elsewhere(cluster: &Cluster) -> Result<()> {
+    let away = ["net", "--instance-dir", "/nonexistent", "-o", "json"];
+    let ask = |words: &[&str]| -> Result<Value> {
+        let words = away.iter().chain(words).copied();
+        Ok(serde_json::from_str(&cluster.peapod(words)?.ok()?)?)
+    };
+    let block = cluster.field("node/node-2", "{.spec.podCIDR}")?;
+    let routes = ask(&["routes", "--node", "node-1"])?;
+    let route = routes.as_array().context("no routes")?.iter();
+    let mut route = route.filter(|one| one["prefix"] == block.as_str());
+    let route = route.next().context("no route to the other node")?;
+    assert_eq!(
+        route["nextHops"].as_array().map(Vec::len),
+        Some(2),
+        "{route:#}"
+    );
+    let told = ask(&["advertised", "--node", "node-1"])?;
+    let told = told.as_array().context("nobody is told")?;
+    assert_eq!(told.len(), 2, "{told:#?}");
+    let refusal = cluster.peapod([
+        "net",
+        "--instance-dir",
+        "/nonexistent",
+        "routes",
+        "--node",
+        "no",
+    ])?;
+    let refusal = refusal.refused()?;
+    assert!(refusal.contains("node no"), "{refusal}");
+    let path = "/api/v1/nodes/node-1/proxy/agents/bgp?ask=%7B%22show%22%3A%22peers%22%7D";
+    let peers = cluster.kubectl(&format!("get --raw {path}"))?.ok()?;
+    assert!(peers.contains("leaf-1"), "{peers}");
+    let refusal = cluster
+        .kubectl(&format!("get --raw {path} --as=somebody"))?
+        .refused()?;
+    assert!(refusal.contains("forbidden"), "{refusal}");
+    Ok(())
+}
+
 #[test]
 fn a_fabric_is_drawn() -> Result<()> {
     let cluster = Cluster::prepare()?;
@@ -259,6 +299,7 @@ fn a_fabric_is_drawn() -> Result<()> {
     let topology = view(&cluster, "topology")?;
     let leaves = topology["leaves"].as_array().context("no leaves")?;
     assert_eq!(leaves.len(), 2, "{topology:#}");
+    elsewhere(&cluster)?;
     let drawn = cluster.peapod(["net", "topology", "-o", "mermaid"])?.ok()?;
     assert!(drawn.starts_with("graph TD"), "{drawn}");
     // The name that a router tells of itself is what the other shows.

@@ -37,12 +37,31 @@ pub struct BgpNodeStatus {
     /// `Programmed`: whether the kernel has all routes that it should have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// How far it has left the fabric; absent while it does not leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<BgpDrain>,
+    /// The node that leaves and gets the connections from this one that it began: mid-stream
+    /// packets of TCP to addresses of services, of which this node knows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hands_over_to: Option<String>,
     /// Its sessions, in the order of their neighbours.
     #[serde(default)]
     pub sessions: Vec<BgpSession>,
     /// Why it does not speak as it should: a sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+/// How far a node has left the fabric.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpDrain {
+    /// What its neighbours are told now, as the annotation `net.peapod.dev/drain` calls it:
+    /// `handover`, `graceful`, `services` or `all`.
+    pub step: String,
+    /// TCP connections of clients outside of the cluster to addresses of services that still go
+    /// through it. Looked at once a second.
+    pub connections: u32,
 }
 
 /// A session of a node with a neighbour.

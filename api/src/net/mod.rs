@@ -15,7 +15,7 @@ pub use bgp_config::{
     Announce, AsPlan, BgpConfig, BgpConfigSpec, BgpConfigStatus, BgpGracefulRestart, BgpRouterId,
     DEFAULT as DEFAULT_BGP_CONFIG, DEFAULT_ASN, PerNodeAs, PerRackAs, SharedAs,
 };
-pub use bgp_node::{BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
+pub use bgp_node::{BgpDrain, BgpNode, BgpNodeSpec, BgpNodeStatus, BgpSession};
 pub use bgp_peer::{
     BgpPeer, BgpPeerAddPath, BgpPeerAs, BgpPeerAuth, BgpPeerBfd, BgpPeerLocalAs, BgpPeerSecret,
     BgpPeerSpec, BgpPeerStatus, BgpPeerTimers, SECRET_NAMESPACE as BGP_SECRET_NAMESPACE,

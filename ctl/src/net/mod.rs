@@ -6,7 +6,9 @@
 //! socket of a router (its tables).
 
 mod budget;
+mod drain;
 mod endpoints;
+mod evict;
 mod history;
 mod local;
 mod peers;
@@ -15,6 +17,7 @@ mod routes;
 mod services;
 mod show;
 mod source;
+mod speaker;
 mod topology;
 mod trace;
 
@@ -25,6 +28,7 @@ use clap::{Args, Subcommand};
 
 use crate::client::{Global, Session};
 use show::{Format, Output};
+use speaker::Speaker;
 
 /// `peapod net`.
 #[derive(Debug, Args)]
@@ -50,6 +54,7 @@ const EXAMPLES: &str = "Examples:
   peapod net trace web-7c9fd6b5d8-x2x4q api    hop by hop from a pod to a service
   peapod net peers                             every node's BGP sessions
   peapod net routes --node node-1              its routes, and why a path won
+  peapod net drain node-1                      takes a node out, step by step
   peapod net topology -o mermaid               nodes, leaves and spines as a picture
   peapod net --socket /run/r1.sock routes      a router's tables, with no cluster";
 
@@ -73,6 +78,8 @@ enum View {
     Topology,
     /// The way of a packet, hop by hop, checked with probes
     Trace(trace::TraceArgs),
+    /// A node leaves without a connection being lost, or comes back
+    Drain(drain::DrainArgs),
     /// Routes against the size of a switch's table
     Budget(budget::BudgetArgs),
 }
@@ -90,10 +97,14 @@ struct Context {
 pub fn run(args: NetArgs, global: &Global) -> Result<()> {
     let format = Format::new(args.output);
     if let Some(socket) = &args.socket {
+        let speaker = Speaker::Here(socket.clone());
+        let runtime = crate::cli::single_threaded()?;
         return match &args.view {
             View::Peers => peers::of_router(socket, format),
-            View::Routes(view) => routes::of_router(socket, view, format),
-            View::Advertised(view) => routes::advertised_by_router(socket, view, format),
+            View::Routes(view) => runtime.block_on(routes::of_router(&speaker, view, format)),
+            View::Advertised(view) => {
+                runtime.block_on(routes::advertised_by_router(&speaker, view, format))
+            }
             _ => bail!(
                 "a router's socket shows peers, routes and advertised only; leave --socket out to look into the cluster"
             ),
@@ -116,6 +127,7 @@ pub fn run(args: NetArgs, global: &Global) -> Result<()> {
             View::History(view) => history::run(&context, view).await,
             View::Topology => topology::run(&context).await,
             View::Trace(view) => trace::run(&context, view).await,
+            View::Drain(work) => drain::run(&context, work).await,
             View::Budget(view) => budget::run(&context, view).await,
         }
     })

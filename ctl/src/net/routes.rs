@@ -1,19 +1,14 @@
-//! `peapod net routes` and `advertised`: the tables of a BGP speaker, by its control socket.
-//!
-//! A node's table is asked for where the node runs: tables are large, and the API holds only
-//! counts of them (`peapod net peers`, `budget`).
+//! `peapod net routes` and `advertised`: the tables of a BGP speaker, from itself. They are large:
+//! the API holds only counts of them (`peapod net peers`, `budget`).
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::Args;
-use peapod_router::control::{self, ShownRoute};
+use peapod_router::control::ShownRoute;
 use serde::Serialize;
 
 use super::Context;
-use super::local;
-use super::peers::unreachable;
 use super::show::{Cell, Format, Table, Tone, age};
+use super::speaker::Speaker;
 
 /// `peapod net routes`.
 #[derive(Debug, Args)]
@@ -41,36 +36,22 @@ pub struct AdvertisedArgs {
 }
 
 /// Shows those of a router.
-pub fn of_router(socket: &Path, args: &RoutesArgs, format: Format) -> Result<()> {
-    let routes = control::routes(socket, args.received.clone(), args.advertised.clone())
-        .with_context(|| unreachable(socket))?;
+pub async fn of_router(speaker: &Speaker<'_>, args: &RoutesArgs, format: Format) -> Result<()> {
+    let (received, advertised) = (args.received.clone(), args.advertised.clone());
+    let routes = speaker.routes(received, advertised).await?;
     format.print(&routes, || table(&routes))
 }
 
-/// Shows those of a node of this machine.
+/// Shows those of a node.
 pub async fn of_cluster(context: &Context, args: &RoutesArgs) -> Result<()> {
-    let nodes = local::nodes(&context.instance)?;
-    let node = local::node(&nodes, args.node.as_deref())?;
-    of_router(speaker(node)?, args, context.format)
+    let speaker = Speaker::of(context, args.node.as_deref())?;
+    of_router(&speaker, args, context.format).await
 }
 
-/// Shows what a node of this machine tells.
+/// Shows what a node tells.
 pub async fn advertised(context: &Context, args: &AdvertisedArgs) -> Result<()> {
-    let nodes = local::nodes(&context.instance)?;
-    let node = local::node(&nodes, args.node.as_deref())?;
-    advertised_by_router(speaker(node)?, args, context.format)
-}
-
-/// The control socket of a node's speaker.
-fn speaker(node: &local::LocalNode) -> Result<&Path> {
-    if !node.control.exists() {
-        bail!(
-            "node {} speaks no BGP (no socket at {}); make a BgpPeer that selects it",
-            node.name,
-            node.control.display()
-        );
-    }
-    Ok(&node.control)
+    let speaker = Speaker::of(context, args.node.as_deref())?;
+    advertised_by_router(&speaker, args, context.format).await
 }
 
 /// What a neighbour is told.
@@ -81,18 +62,21 @@ struct Told {
 }
 
 /// Shows what a router tells a neighbour, or each of them.
-pub fn advertised_by_router(socket: &Path, args: &AdvertisedArgs, format: Format) -> Result<()> {
+pub async fn advertised_by_router(
+    speaker: &Speaker<'_>,
+    args: &AdvertisedArgs,
+    format: Format,
+) -> Result<()> {
     let neighbors = match &args.neighbor {
         Some(name) => vec![name.clone()],
         None => {
-            let peers = control::peers(socket).with_context(|| unreachable(socket))?;
+            let peers = speaker.peers().await?;
             peers.into_iter().map(|shown| shown.peer.name).collect()
         }
     };
     let mut told = Vec::new();
     for neighbor in neighbors {
-        let routes = control::routes(socket, None, Some(neighbor.clone()))
-            .with_context(|| unreachable(socket))?;
+        let routes = speaker.routes(None, Some(neighbor.clone())).await?;
         told.push(Told { neighbor, routes });
     }
     format.print(&told, || told_table(&told))

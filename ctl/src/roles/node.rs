@@ -25,6 +25,8 @@ use crate::instance::{Layout, preflight};
 
 /// Where the kubelet API listens.
 pub const KUBELET_PORT: u16 = 10250;
+/// What the node's BGP speaker is called there.
+pub const BGP_AGENT: &str = "bgp";
 /// Most pods on the node: a /24 less what is not handed out.
 const MAX_PODS: u32 = 250;
 
@@ -203,6 +205,11 @@ pub async fn spawn_nodelet(
     Ok(())
 }
 
+/// The agents of the node that answer for themselves.
+pub fn agents(layout: &Layout) -> BTreeMap<String, PathBuf> {
+    BTreeMap::from([(BGP_AGENT.to_owned(), layout.bgp_socket())])
+}
+
 /// Starts the agents of a node in the API server's own process.
 pub async fn start_in(
     server: &ApiServer,
@@ -234,6 +241,7 @@ pub async fn start_in(
         // Renewed at the next start.
         serving: tokio::sync::watch::channel(serving).1,
         client_ca_pem: server.pki().ca_certificate().to_owned(),
+        agents: agents(layout),
     };
     spawn_nodelet(client, node, layout, socket, kubelet, netd.clone(), tasks).await?;
     Ok(netd)

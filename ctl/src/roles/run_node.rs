@@ -124,6 +124,7 @@ async fn live(
         port: node::KUBELET_PORT,
         serving,
         client_ca_pem: ca,
+        agents: node::agents(layout),
     };
     let (agent, at) = (client.clone(), socket.clone());
     node::spawn_nodelet(agent, node, layout, at, server, network, &mut tasks).await?;

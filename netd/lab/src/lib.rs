@@ -438,7 +438,10 @@ impl Drop for Ours {
 }
 
 /// Puts this thread into a network namespace.
-fn enter(space: &Path) {
+///
+/// # Panics
+/// If it cannot.
+pub fn enter(space: &Path) {
     let file = std::fs::File::open(space).unwrap();
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
 }

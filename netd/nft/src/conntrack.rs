@@ -23,6 +23,10 @@ pub struct Connection {
     pub destination: (IpAddr, u16),
     /// Where answers come from: the destination after translation.
     pub answered_by: (IpAddr, u16),
+    /// State of a TCP connection (`TCP_CONNTRACK_*`).
+    pub tcp_state: Option<u8>,
+    /// Its mark; 0 where it has none.
+    pub mark: u32,
     original: Vec<u8>,
 }
 
@@ -96,9 +100,16 @@ impl Connection {
             source,
             destination,
             answered_by,
+            tcp_state: tcp_state(attrs),
+            mark: attrs.be32(CTA_MARK).unwrap_or_default(),
             original: original.to_vec(),
         })
     }
+}
+
+fn tcp_state(attrs: Attrs<'_>) -> Option<u8> {
+    let tcp = attrs.nested(CTA_PROTOINFO).nested(CTA_PROTOINFO_TCP);
+    tcp.find(CTA_PROTOINFO_TCP_STATE)?.first().copied()
 }
 
 type End = (IpAddr, u16);

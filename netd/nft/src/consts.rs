@@ -113,9 +113,11 @@ pub(crate) const NFTA_PAYLOAD_LEN: u16 = 4;
 
 pub(crate) const NFTA_META_DREG: u16 = 1;
 pub(crate) const NFTA_META_KEY: u16 = 2;
+pub(crate) const NFTA_META_SREG: u16 = 3;
 
 pub(crate) const NFTA_CT_DREG: u16 = 1;
 pub(crate) const NFTA_CT_KEY: u16 = 2;
+pub(crate) const NFTA_CT_SREG: u16 = 4;
 
 pub(crate) const NFTA_REJECT_TYPE: u16 = 1;
 pub(crate) const NFTA_REJECT_ICMP_CODE: u16 = 2;
@@ -145,6 +147,10 @@ pub(crate) const IPCTNL_MSG_CT_DELETE: u16 = 2;
 pub(crate) const IPCTNL_MSG_CT_GET: u16 = 1;
 pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
+pub(crate) const CTA_PROTOINFO: u16 = 4;
+pub(crate) const CTA_MARK: u16 = 8;
+pub(crate) const CTA_PROTOINFO_TCP: u16 = 1;
+pub(crate) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 pub(crate) const CTA_TUPLE_IP: u16 = 1;
 pub(crate) const CTA_TUPLE_PROTO: u16 = 2;
 pub(crate) const CTA_IP_V4_SRC: u16 = 1;

@@ -46,6 +46,8 @@ pub enum MetaKey {
     L4Proto,
     /// Network protocol (`NFPROTO_*`), 1 byte.
     NfProto,
+    /// The packet's mark, 4 bytes, native order.
+    Mark,
 }
 
 /// Facts about a packet's connection.
@@ -55,6 +57,8 @@ pub enum CtKey {
     State,
     /// `dnat`, `snat`, ...: a mask of 4 bytes, native order (`IPS_*`).
     Status,
+    /// The connection's mark, 4 bytes, native order.
+    Mark,
 }
 
 /// Comparison of a register with a constant.
@@ -120,6 +124,16 @@ pub enum Expr {
         key: CtKey,
         /// Into.
         dreg: Reg,
+    },
+    /// Marks the packet with 4 bytes, native order.
+    SetMark {
+        /// From.
+        sreg: Reg,
+    },
+    /// Marks the connection with 4 bytes, native order.
+    SetCtMark {
+        /// From.
+        sreg: Reg,
     },
     /// Asks the routing tables.
     Fib {
@@ -226,8 +240,8 @@ impl Expr {
     fn name(&self) -> &'static str {
         match self {
             Expr::Payload { .. } => "payload",
-            Expr::Meta { .. } => "meta",
-            Expr::Ct { .. } => "ct",
+            Expr::Meta { .. } | Expr::SetMark { .. } => "meta",
+            Expr::Ct { .. } | Expr::SetCtMark { .. } => "ct",
             Expr::Fib { .. } => "fib",
             Expr::Cmp { .. } => "cmp",
             Expr::Mask { .. } => "bitwise",
@@ -262,6 +276,14 @@ impl Expr {
             Expr::Ct { key, dreg } => {
                 w.be32(NFTA_CT_DREG, dreg.number());
                 w.be32(NFTA_CT_KEY, key.number());
+            }
+            Expr::SetMark { sreg } => {
+                w.be32(NFTA_META_KEY, MetaKey::Mark.number());
+                w.be32(NFTA_META_SREG, sreg.number());
+            }
+            Expr::SetCtMark { sreg } => {
+                w.be32(NFTA_CT_KEY, CtKey::Mark.number());
+                w.be32(NFTA_CT_SREG, sreg.number());
             }
             Expr::Fib { result, dreg } => write_fib(w, *result, *dreg),
             Expr::Cmp { op, sreg, data } => {
@@ -378,6 +400,7 @@ impl MetaKey {
             MetaKey::OifName => 7,
             MetaKey::L4Proto => 16,
             MetaKey::NfProto => 15,
+            MetaKey::Mark => 3,
         }
     }
 }
@@ -387,6 +410,7 @@ impl CtKey {
         match self {
             CtKey::State => 0,
             CtKey::Status => 2,
+            CtKey::Mark => 3,
         }
     }
 }

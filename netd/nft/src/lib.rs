@@ -31,6 +31,7 @@ mod sys;
 mod transaction;
 mod wire;
 
+pub use conntrack::Connection;
 pub use dump::{ListedChain, ListedRule};
 pub use error::Error;
 pub use expr::{Base, CmpOp, CtKey, Expr, FibResult, MetaKey, NatKind, Reg, Reject};

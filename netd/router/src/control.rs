@@ -257,15 +257,17 @@ pub fn routes(
     received: Option<String>,
     advertised: Option<String>,
 ) -> io::Result<Vec<ShownRoute>> {
-    let mut routes: Vec<ShownRoute> = ask(
-        socket,
-        &Request::Routes {
-            received,
-            advertised,
-        },
-    )?;
+    let request = Request::Routes {
+        received,
+        advertised,
+    };
+    Ok(in_order(ask(socket, &request)?))
+}
+
+/// Routes as people look for them: by prefix.
+pub fn in_order(mut routes: Vec<ShownRoute>) -> Vec<ShownRoute> {
     routes.sort_by_key(|shown| shown.route.prefix);
-    Ok(routes)
+    routes
 }
 
 fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> io::Result<Vec<T>> {
@@ -274,8 +276,16 @@ fn ask<T: DeserializeOwned>(socket: &Path, request: &Request) -> io::Result<Vec<
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;
+    read(BufReader::new(stream))
+}
+
+/// Reads an answer, wherever it comes from.
+///
+/// # Errors
+/// If the router refuses, or its answer is not whole.
+pub fn read<T: DeserializeOwned>(answer: impl BufRead) -> io::Result<Vec<T>> {
     let mut items = Vec::new();
-    for line in BufReader::new(stream).lines() {
+    for line in answer.lines() {
         let line = line?;
         let end: End = serde_json::from_str(&line).unwrap_or_default();
         match end {

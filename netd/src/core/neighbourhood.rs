@@ -17,6 +17,8 @@ pub struct NodeFacts {
     pub ips: Vec<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// It leaves the fabric.
+    pub leaving: bool,
 }
 
 /// A block of pod addresses.
@@ -145,7 +147,8 @@ impl Neighbourhood {
     /// What the ways of `node` follow from; `None` while the API has no such node: by its labels
     /// it may be one of the fabric's.
     pub fn ways(&self, node: &str, ips: &[IpAddr]) -> Option<Facts> {
-        let own_bgp = self.speaks_bgp(self.nodes.get(node)?);
+        let here = self.nodes.get(node)?;
+        let own_bgp = self.speaks_bgp(here);
         let mut own = BTreeMap::new();
         let mut others: BTreeMap<String, Other> = BTreeMap::new();
         for block in self.blocks.values() {
@@ -157,6 +160,7 @@ impl Neighbourhood {
                 let other = entry.or_insert_with(|| Other {
                     ips: holder.ips.clone(),
                     on_fabric: own_bgp && self.speaks_bgp(holder),
+                    leaving: holder.leaving,
                     blocks: BTreeMap::new(),
                 });
                 other.blocks.insert(block.cidr, asked);
@@ -168,6 +172,7 @@ impl Neighbourhood {
         };
         Some(Facts {
             ips: ips.to_vec(),
+            leaving: here.leaving,
             blocks: own,
             others,
             tunnels_asked: self.pools.values().any(asked),

@@ -26,6 +26,8 @@ const MTU_MIN: u32 = 1280;
 pub struct Facts {
     /// This node's own addresses.
     pub ips: Vec<IpAddr>,
+    /// This node leaves the fabric.
+    pub leaving: bool,
     /// This node's own blocks of pod addresses, and how packets get to each; the nodes decide
     /// where nothing is said.
     pub blocks: BTreeMap<IpNet, Option<Encapsulation>>,
@@ -45,6 +47,8 @@ pub struct Other {
     pub ips: Vec<IpAddr>,
     /// Both that node and this one speak BGP.
     pub on_fabric: bool,
+    /// It leaves the fabric.
+    pub leaving: bool,
     /// Its blocks of pod addresses.
     pub blocks: BTreeMap<IpNet, Option<Encapsulation>>,
 }
@@ -83,6 +87,18 @@ pub struct Ways {
     /// Addresses of nodes that pods of a class reach by tunnels: nothing between the nodes need
     /// know of pods, and packets go the same way forth and back.
     pub nodes: BTreeMap<(Class, IpAddr), Hop>,
+    /// To the node that leaves and gets the connections that it began.
+    pub handover: Option<Handover>,
+}
+
+/// The way to a node that leaves the fabric: its clients' packets, which the fabric leads to other
+/// nodes by then, are sent on to it, since it alone knows their connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// Its name.
+    pub node: String,
+    /// Its address of each family, and the way there.
+    pub ways: BTreeMap<IpAddr, Way>,
 }
 
 /// Blocks to which packets get in one way.
@@ -146,6 +162,9 @@ impl Ways {
                 on_link,
             };
             ways.add(&pair, other, facts);
+            if facts.leaving || other.leaving {
+                ways.hand_over(&pair, facts.leaving, other.leaving);
+            }
         }
         let used: BTreeSet<(Class, bool)> = ways
             .nodes
@@ -190,6 +209,44 @@ impl Ways {
                 self.nodes.extend(ips.map(|&ip| ((class, ip), hop)));
             }
         }
+    }
+
+    /// Of several nodes that leave, the others hand over to the first by name, and each of them to
+    /// the next: so every packet comes by all of them, and by none twice.
+    fn hand_over(&mut self, pair: &Pair<'_>, own: bool, other: bool) {
+        let mut ways = BTreeMap::new();
+        for &ip in &pair.theirs {
+            // One way of each family is enough.
+            if ways
+                .keys()
+                .any(|one: &IpAddr| one.is_ipv4() == ip.is_ipv4())
+            {
+                continue;
+            }
+            let way = pair.way(Some(Encapsulation::VxlanCrossSubnet), ip.is_ipv4());
+            // Who leaves has its end of the tunnel, too.
+            if let Some(way) = way.filter(|way| self.dig(pair, way)) {
+                ways.insert(ip, way);
+            }
+        }
+        let next = !own || pair.names.1 > pair.names.0;
+        if other && next && self.handover.is_none() && !ways.is_empty() {
+            self.handover = Some(Handover {
+                node: pair.names.1.to_owned(),
+                ways,
+            });
+        }
+    }
+
+    /// The families of tunnels that pods' packets go through.
+    fn of_pods(&self) -> BTreeSet<Underlay> {
+        let blocks = self.blocks.values().filter_map(|way| match way {
+            Way::Tunnel(hop) => Some(hop.over),
+            Way::Direct { .. } => None,
+        });
+        blocks
+            .chain(self.nodes.values().map(|hop| hop.over))
+            .collect()
     }
 
     /// Sees to the tunnel that a way leads through; whether there is one for this pair.
@@ -308,7 +365,7 @@ pub fn pod_mtu(facts: &Facts, ways: &Ways, mtu: u32) -> u32 {
     // With IPv4 it is the first choice.
     let own = facts.ips.iter().map(|&ip| family(ip)).min();
     let asked = own.filter(|_| facts.tunnels_asked);
-    let used = ways.tunnels.keys().copied().chain(asked);
+    let used = ways.of_pods().into_iter().chain(asked);
     used.map(|over| over.mtu(mtu)).min().unwrap_or(mtu).min(mtu)
 }
 

@@ -33,6 +33,11 @@ impl Announced {
         )
     }
 
+    /// All addresses of services.
+    pub fn services(&self) -> impl Iterator<Item = IpAddr> {
+        self.external.iter().chain(&self.cluster).copied()
+    }
+
     fn told(
         blocks: &[IpNet],
         service_cidrs: &[IpNet],

@@ -16,6 +16,7 @@
 
 mod announced;
 pub mod balancers;
+mod drain;
 mod links;
 mod metrics;
 pub mod plan;
@@ -33,6 +34,7 @@ use peapod_api::net::BgpNodeStatus;
 use peapod_router::{RouterConfig, RouterView, Seat, run_seated};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -40,7 +42,8 @@ pub(crate) use self::announced::Announced;
 pub(crate) use self::metrics::BgpMetrics;
 
 use self::links::{LinkKeeper, fabric_links};
-use self::plan::{Facts, Plan};
+use self::plan::{Drain, Facts, Plan};
+use self::status::Drained;
 use self::watches::{Known, Watches};
 use crate::tasks::Shared;
 
@@ -77,6 +80,10 @@ pub(crate) async fn run(
     let mut links = LinkKeeper::new(shared.clone());
     // As the router has shown them: until then those hold that an earlier run wrote.
     let mut neighbors: Option<BTreeSet<String>> = None;
+    let mut drained = Drained::default();
+    let mut handover = shared.handover.subscribe();
+    let mut counting = tokio::time::interval(drain::EVERY);
+    counting.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         if let Some(neighbors) = &neighbors {
             let announced = running
@@ -89,20 +96,30 @@ pub(crate) async fn run(
             Some(input) = inputs.recv() => known.take(input),
             Ok(()) = announced.changed() => {}
             () = links.due() => continue,
+            Ok(()) = handover.changed() => {
+                drained.hands_over_to = handover.borrow_and_update().clone();
+                tell_of(&tell, running.as_ref(), &drained, None);
+                continue;
+            }
+            _ = counting.tick(), if leaves(running.as_ref()) => {
+                drained.connections = count(&shared, &announced).await;
+                tell_of(&tell, running.as_ref(), &drained, None);
+                continue;
+            }
             news = news(&mut running) => match news {
                 News::Changed => {
                     let view = running.as_ref().map(|now| now.view.borrow().clone());
                     let view = view.unwrap_or_default();
                     neighbors = Some(view.links.clone());
                     metrics.show(view);
-                    tell_of(&tell, running.as_ref(), None);
+                    tell_of(&tell, running.as_ref(), &drained, None);
                     continue;
                 }
                 News::Ended(error) => {
                     tracing::error!(error, "the node's BGP speaker ended; starting it again");
                     running = None;
                     metrics.show(RouterView::default());
-                    tell_of(&tell, None, error);
+                    tell_of(&tell, None, &drained, error);
                     tokio::time::sleep(AGAIN).await;
                 }
             },
@@ -121,7 +138,12 @@ pub(crate) async fn run(
         let Some(facts) = facts.and_then(|announced| known.facts(&shared.config, announced)) else {
             continue;
         };
-        follow(&facts, &mut running, &tell, metrics).await;
+        if facts.drain > Drain::None && !leaves(running.as_ref()) {
+            // The first number is a true one.
+            drained.connections = count(&shared, &announced).await;
+        }
+        let error = follow(&facts, &mut running, metrics).await;
+        tell_of(&tell, running.as_ref(), &drained, error);
         if running.is_none() {
             neighbors = Some(BTreeSet::new());
         }
@@ -131,17 +153,39 @@ pub(crate) async fn run(
     }
 }
 
-/// Makes the router as the facts want it.
+fn leaves(running: Option<&Running>) -> bool {
+    running.is_some_and(|now| now.plan.drain > Drain::None)
+}
+
+/// Connections that still go through this node.
+async fn count(shared: &Arc<Shared>, announced: &watch::Receiver<Option<Announced>>) -> u32 {
+    let services = announced
+        .borrow()
+        .as_ref()
+        .map(|all| all.services().collect());
+    let inside = shared.config.pod_cidrs.clone();
+    let work = move || drain::connections(&services.unwrap_or_default(), &inside);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(count)) => count,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot count connections; a drain will wait its time");
+            u32::MAX
+        }
+        // The runtime ends, and this task with it.
+        Err(_) => 0,
+    }
+}
+
+/// Makes the router as the facts want it; what is wrong with them.
 async fn follow(
     facts: &Facts,
     running: &mut Option<Running>,
-    tell: &watch::Sender<BgpNodeStatus>,
     metrics: &BgpMetrics,
-) {
+) -> Option<String> {
     let plan = match plan::plan(facts) {
         Ok(plan) => plan,
         // The router goes on as it was: a mistake in the API is no reason to go dark.
-        Err(fault) => return tell_of(tell, running.as_ref(), Some(fault.to_string())),
+        Err(fault) => return Some(fault.to_string()),
     };
     let Some(plan) = plan else {
         // No peer: the router, if there is one, stays without, so that its routes go.
@@ -153,7 +197,7 @@ async fn follow(
             running.plan.peers.clear();
             running.plan.faults.clear();
         }
-        return tell_of(tell, running.as_ref(), None);
+        return None;
     };
     let identity = |config: &RouterConfig| (config.asn, config.router_id);
     let same = |now: &Running| identity(&now.plan.router) == identity(&plan.router);
@@ -171,7 +215,7 @@ async fn follow(
         }
         None => *running = Some(start(plan, metrics)),
     }
-    tell_of(tell, running.as_ref(), None);
+    None
 }
 
 fn start(plan: Plan, metrics: &BgpMetrics) -> Running {
@@ -223,13 +267,18 @@ async fn news(running: &mut Option<Running>) -> News {
     }
 }
 
-fn tell_of(tell: &watch::Sender<BgpNodeStatus>, running: Option<&Running>, error: Option<String>) {
+fn tell_of(
+    tell: &watch::Sender<BgpNodeStatus>,
+    running: Option<&Running>,
+    drained: &Drained,
+    error: Option<String>,
+) {
     let plan = running.map(|now| &now.plan);
     let view = running.map(|now| now.view.borrow().clone());
     let view = view.unwrap_or_default();
     let now = jiff::Timestamp::now();
     tell.send_if_modified(|told| {
-        let mut status = status::status(plan, &view, told, now);
+        let mut status = status::status(plan, &view, drained, told, now);
         status.last_error = error;
         let differs = *told != status;
         *told = status;

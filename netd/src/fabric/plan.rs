@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use peapod_api::labels::RACK;
+use peapod_api::labels::{DRAIN_ALL, DRAIN_GRACEFUL, DRAIN_HANDOVER, DRAIN_SERVICES, RACK};
 use peapod_api::net::{
     AsPlan, BgpConfigSpec, BgpGracefulRestart, BgpPeerAs, BgpPeerSpec, BgpRouterId, DEFAULT_ASN,
 };
@@ -36,10 +36,40 @@ pub enum Drain {
     /// Not at all.
     #[default]
     None,
+    /// Others get ready to hand over what the fabric will lead to them.
+    Handover,
     /// Others are preferred.
     Graceful,
     /// Services are withdrawn too.
     Services,
+    /// Pods' addresses are.
+    All,
+}
+
+// === impl Drain ===
+
+impl Drain {
+    /// As the node's annotation says it.
+    pub fn read(annotation: Option<&str>) -> Self {
+        match annotation {
+            Some(DRAIN_HANDOVER) => Self::Handover,
+            Some(DRAIN_GRACEFUL) => Self::Graceful,
+            Some(DRAIN_SERVICES) => Self::Services,
+            Some(DRAIN_ALL) => Self::All,
+            _ => Self::None,
+        }
+    }
+
+    /// The annotation that says it.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Handover => Some(DRAIN_HANDOVER),
+            Self::Graceful => Some(DRAIN_GRACEFUL),
+            Self::Services => Some(DRAIN_SERVICES),
+            Self::All => Some(DRAIN_ALL),
+        }
+    }
 }
 
 /// What the router follows from.
@@ -76,6 +106,8 @@ pub struct Facts {
 pub struct Plan {
     /// The router.
     pub router: RouterConfig,
+    /// How far the node has left with it.
+    pub drain: Drain,
     /// The `BgpPeer` of each of its neighbours, by the neighbour's name.
     pub peers: BTreeMap<String, String>,
     /// Why there may be no session with a neighbour, by the neighbour's name.
@@ -179,9 +211,10 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     router.control_socket = facts.control_socket.clone();
     Ok(Some(Plan {
         router,
+        drain: facts.drain,
         peers,
         faults,
-        announces_blocks: facts.config.announce.pod_cidrs,
+        announces_blocks: facts.config.announce.pod_cidrs && facts.drain < Drain::All,
     }))
 }
 
@@ -267,7 +300,7 @@ fn made_of(name: &str) -> Ipv4Addr {
 fn announce(facts: &Facts) -> Vec<IpNet> {
     let (wanted, have) = (&facts.config.announce, &facts.announced);
     let mut prefixes = BTreeSet::new();
-    if wanted.pod_cidrs {
+    if wanted.pod_cidrs && facts.drain < Drain::All {
         prefixes.extend(have.blocks.iter().map(IpNet::trunc));
     }
     if facts.drain < Drain::Services {
@@ -538,8 +571,10 @@ mod tests {
         let mut facts = facts(json!({}), leaf());
         for (drain, shutdown, count) in [
             (Drain::None, false, 2),
+            (Drain::Handover, false, 2),
             (Drain::Graceful, true, 2),
             (Drain::Services, true, 1),
+            (Drain::All, true, 0),
         ] {
             facts.drain = drain;
             let plan = plan(&facts).unwrap().unwrap();

@@ -81,7 +81,8 @@ async fn write(
 
 /// The status with every field, since a merge patch keeps what it does not name.
 fn whole(status: &BgpNodeStatus) -> serde_json::Value {
-    let mut fields = json!({"asn": null, "routerId": null, "lastError": null, "conditions": null});
+    let mut fields = json!({"asn": null, "routerId": null, "lastError": null, "conditions": null,
+        "drain": null, "handsOverTo": null});
     if let Ok(serde_json::Value::Object(given)) = serde_json::to_value(status)
         && let Some(all) = fields.as_object_mut()
     {

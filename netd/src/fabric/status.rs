@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use peapod_api::k8s_openapi;
-use peapod_api::net::{BgpNodeStatus, BgpSession};
+use peapod_api::net::{BgpDrain, BgpNodeStatus, BgpSession};
 use peapod_router::RouterView;
 use peapod_router::control::{FamilyView, ShownPeer};
 use peapod_router::kernel::fib::Refusals;
@@ -17,10 +17,20 @@ const PROGRAMMED: &str = "Programmed";
 /// no more than this.
 const SAME: SignedDuration = SignedDuration::from_secs(2);
 
+/// What is known of nodes that leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that still go through this node, which leaves.
+    pub connections: u32,
+    /// Another node that leaves, and gets the connections that it began.
+    pub hands_over_to: Option<String>,
+}
+
 /// The status now. `before` is what was told last: what has not changed is told in the same words.
 pub fn status(
     plan: Option<&Plan>,
     view: &RouterView,
+    drained: &Drained,
     before: &BgpNodeStatus,
     now: Timestamp,
 ) -> BgpNodeStatus {
@@ -46,6 +56,13 @@ pub fn status(
             .map(|_| programmed(&view.refusals, before, now))
             .into_iter()
             .collect(),
+        drain: plan
+            .and_then(|plan| plan.drain.name())
+            .map(|step| BgpDrain {
+                step: step.to_owned(),
+                connections: drained.connections,
+            }),
+        hands_over_to: drained.hands_over_to.clone(),
         sessions,
         last_error: None,
     }
@@ -121,6 +138,7 @@ fn session(shown: &ShownPeer, object: &str, before: &[BgpSession], now: Timestam
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::plan::Drain;
     use serde_json::json;
 
     fn shown(state: &str, seconds: u64) -> ShownPeer {
@@ -138,6 +156,7 @@ mod tests {
         let peer = |name: &&str| ((*name).to_owned(), "leaves".to_owned());
         Plan {
             router: peapod_router::RouterConfig::new(65001, [192, 0, 2, 1].into()),
+            drain: Drain::None,
             peers: neighbors.iter().map(peer).collect(),
             faults: std::collections::BTreeMap::new(),
             announces_blocks: true,
@@ -155,24 +174,43 @@ mod tests {
     fn what_the_kernel_refuses_is_told() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let (plan, mut view) = (plan(&[]), RouterView::default());
-        let first = status(Some(&plan), &view, &BgpNodeStatus::default(), at(1));
+        let idle = Drained::default();
+        let first = status(Some(&plan), &view, &idle, &BgpNodeStatus::default(), at(1));
         let told = |status: &BgpNodeStatus| status.conditions[0].clone();
         assert_eq!(told(&first).status, "True");
         view.refusals = Refusals {
             count: 2,
             some: vec![("10.0.0.0/8".parse().unwrap(), "no way".to_owned())],
         };
-        let second = status(Some(&plan), &view, &first, at(2));
+        let second = status(Some(&plan), &view, &idle, &first, at(2));
         assert_eq!(second.refused_routes, 2);
         assert_eq!(
             told(&second).message,
             "the kernel refuses 2 routes and is asked again; 10.0.0.0/8: no way"
         );
         assert_eq!(told(&second).last_transition_time, Time(at(2)));
-        let third = status(Some(&plan), &view, &second, at(3));
+        let third = status(Some(&plan), &view, &idle, &second, at(3));
         assert_eq!(third, second, "nothing new");
-        let none = status(None, &RouterView::default(), &third, at(4));
+        let none = status(None, &RouterView::default(), &idle, &third, at(4));
         assert!(none.conditions.is_empty(), "no router");
+    }
+
+    #[test]
+    fn how_far_the_node_has_left_is_told() {
+        let mut plan = plan(&[]);
+        let drained = Drained {
+            connections: 3,
+            hands_over_to: Some("n2".to_owned()),
+        };
+        let tell = |plan: &Plan| {
+            let (view, none) = (RouterView::default(), BgpNodeStatus::default());
+            status(Some(plan), &view, &drained, &none, Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(tell(&plan).drain, None);
+        plan.drain = Drain::Services;
+        let told = tell(&plan).drain.unwrap();
+        assert_eq!((told.step.as_str(), told.connections), ("services", 3));
+        assert_eq!(tell(&plan).hands_over_to.as_deref(), Some("n2"));
     }
 
     #[test]
@@ -184,6 +222,7 @@ mod tests {
         let told = status(
             Some(&plan),
             &view(vec![shown("Idle", 0)]),
+            &Drained::default(),
             &none,
             Timestamp::UNIX_EPOCH,
         );
@@ -198,6 +237,7 @@ mod tests {
             status(
                 Some(&plan),
                 &view(vec![shown(state, seconds)]),
+                &Drained::default(),
                 before,
                 at(now),
             )
@@ -220,6 +260,7 @@ mod tests {
         let gone = status(
             Some(&super::tests::plan(&[])),
             &view(vec![shown("Idle", 0)]),
+            &Drained::default(),
             &first,
             at("2026-01-01T00:02:00Z"),
         );

@@ -9,7 +9,7 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
-use peapod_api::labels::{DRAIN, DRAIN_GRACEFUL, DRAIN_SERVICES, ROUTER_ID};
+use peapod_api::labels::{DRAIN, ROUTER_ID};
 use peapod_api::net::{
     BGP_SECRET_NAMESPACE, BgpConfig, BgpConfigSpec, BgpPeer, BgpPeerSpec, DEFAULT_BGP_CONFIG,
     LoadBalancerPool,
@@ -177,11 +177,7 @@ impl Known {
 fn own(node: &Node) -> Option<Own> {
     let annotations = node.metadata.annotations.as_ref();
     let wanted = annotations.and_then(|all| all.get(DRAIN));
-    let drain = match wanted.map(String::as_str) {
-        Some(DRAIN_GRACEFUL) => Drain::Graceful,
-        Some(DRAIN_SERVICES) => Drain::Services,
-        _ => Drain::None,
-    };
+    let drain = Drain::read(wanted.map(String::as_str));
     Some(Own {
         uid: node.metadata.uid.clone()?,
         labels: node.metadata.labels.clone().unwrap_or_default(),

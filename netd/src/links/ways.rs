@@ -1,7 +1,7 @@
 //! The ways to other nodes' pods in the kernel: compared with what should be, and made so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -10,8 +10,11 @@ use super::rtnl::ways::{WayRoute, delete_way, replace_way};
 use super::rtnl::{Link, Request, Rtnl};
 use super::{Error, alias, vxlan};
 use crate::core::ways::{Class, Facts, Hop, Mac, OnLink, Underlay, Way, Ways, mac, pod_mtu};
+use crate::nat::handover;
 
 const MAIN_TABLE: u32 = 254;
+/// The routing table of what is handed over to a node that leaves.
+const HANDOVER_TABLE: u32 = 9_704;
 /// Requests that go to the kernel as one message: their answers must fit its buffer.
 const BATCH: usize = 128;
 
@@ -228,7 +231,40 @@ fn routes(ways: &Ways, ips: &[IpAddr], links: &BTreeMap<Underlay, u32>) -> BTree
             source: None,
         })
     });
-    blocks.chain(nodes).collect()
+    blocks
+        .chain(nodes)
+        .chain(handover_routes(ways, links))
+        .collect()
+}
+
+/// Whatever is handed over goes by these.
+fn handover_routes<'a>(
+    ways: &'a Ways,
+    links: &'a BTreeMap<Underlay, u32>,
+) -> impl Iterator<Item = WayRoute> + 'a {
+    let all = ways.handover.iter().flat_map(|handover| &handover.ways);
+    all.filter_map(|(&ip, way)| {
+        let (link, gateway, onlink) = match *way {
+            Way::Direct { link, gateway } => (link, gateway, false),
+            Way::Tunnel(hop) => (*links.get(&hop.over)?, hop.to.next_hop(ip.into()), true),
+        };
+        Some(WayRoute {
+            table: HANDOVER_TABLE,
+            destination: everything(ip.is_ipv4()),
+            gateway,
+            link,
+            onlink,
+            source: None,
+        })
+    })
+}
+
+fn everything(v4: bool) -> IpNet {
+    let any: IpAddr = match v4 {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNet::new_assert(any, 0)
 }
 
 /// The routing table in which pods of a class find the addresses of other nodes.
@@ -243,9 +279,19 @@ fn table(class: Class) -> u32 {
 fn rules(ways: &Ways) -> BTreeSet<Rule> {
     let rule = |(&from, &class)| Rule {
         from,
+        mark: None,
         table: table(class),
     };
-    ways.returns.iter().map(rule).collect()
+    let handover = ways
+        .handover
+        .iter()
+        .flat_map(|handover| handover.ways.keys());
+    let handover = handover.map(|ip| Rule {
+        from: everything(ip.is_ipv4()),
+        mark: Some(handover::MARK),
+        table: HANDOVER_TABLE,
+    });
+    ways.returns.iter().map(rule).chain(handover).collect()
 }
 
 /// What the link of the tunnels over a family must know.
@@ -264,7 +310,13 @@ fn entries(ways: &Ways, over: Underlay) -> BTreeSet<Entry> {
         .nodes
         .iter()
         .map(|(&(_, ip), &hop)| (hop, IpNet::from(ip)));
-    let hops = blocks.chain(nodes).filter(|(hop, _)| hop.over == over);
+    let handover = ways.handover.iter().flat_map(|handover| &handover.ways);
+    let handover = handover.filter_map(|(&ip, way)| match way {
+        Way::Tunnel(hop) => Some((*hop, IpNet::from(ip))),
+        Way::Direct { .. } => None,
+    });
+    let hops = blocks.chain(nodes).chain(handover);
+    let hops = hops.filter(|(hop, _)| hop.over == over);
     let neighbour = |(Hop { to, .. }, range): (Hop, IpNet)| {
         let to: Mac = to;
         Entry::Neighbour(to, to.next_hop(range))

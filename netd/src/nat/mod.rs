@@ -28,6 +28,7 @@
 mod base;
 mod chains;
 mod codec;
+pub mod handover;
 mod programmer;
 mod source;
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
-use peapod_api::labels::LAST_CHANGE_TRIGGER;
+use peapod_api::labels::{DRAIN, LAST_CHANGE_TRIGGER};
 use peapod_api::net::{BgpPeer, BgpPeerSpec, IpBlock, IpPool};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::until;
 use crate::core::facts::{ServiceFacts, ServiceKey, SliceFacts};
 use crate::core::neighbourhood::{BlockFacts, NodeFacts, PoolFacts};
+use crate::fabric::plan::Drain;
 
 /// Namespace and name of an EndpointSlice.
 pub(crate) type SliceId = (String, String);
@@ -92,6 +93,7 @@ pub(crate) fn spawn(
         let facts = NodeFacts {
             ips: node_addresses(&node),
             labels: node.metadata.labels.clone().unwrap_or_default(),
+            leaving: Drain::read(node.annotations().get(DRAIN).map(String::as_str)) != Drain::None,
         };
         (node.name_any(), facts)
     });

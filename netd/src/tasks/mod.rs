@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) announced: watch::Sender<Option<Announced>>,
     /// What the ways to other nodes follow from, once that is known.
     pub(crate) ways: watch::Sender<Option<Arc<Facts>>>,
+    /// The node that leaves and gets the connections that it began, once it does.
+    pub(crate) handover: watch::Sender<Option<String>>,
     /// Whether there are tunnels to other nodes.
     pub(crate) tunnelled: watch::Sender<bool>,
 }

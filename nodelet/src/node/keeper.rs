@@ -28,6 +28,9 @@ const BEAT: Duration = Duration::from_secs(10);
 const STATUS_EVERY: Duration = Duration::from_secs(300);
 /// Longest time for the runtime to say that it is well.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time for the API to answer. Then the connection is taken for dead, as it is when the
+/// network was away for a while, and the next request goes by another one.
+const ANSWER: Duration = Duration::from_secs(10);
 /// After a failed registration.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,14 @@ pub struct Keeper {
     devices: watch::Receiver<Counts>,
     /// Where the kubelet API is, of this run and not of one before.
     port: Option<u16>,
+}
+
+/// Whether somebody has written that nothing is heard of the node.
+fn is_missed(node: &Node) -> bool {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    let mut all = conditions.unwrap_or_default().iter();
+    all.any(|one| one.type_ == "Ready" && one.status == "Unknown")
 }
 
 /// The node as it will be registered: what pods are admitted to until the API has it.
@@ -109,10 +120,15 @@ impl Keeper {
                 }
                 () = runtime_changed(&mut events) => self.check_runtime().await,
                 event = watched.try_next() => {
-                    if let Ok(Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) = event {
-                        self.node.send_replace(Arc::new(node));
+                    let Ok(Some(watcher::Event::Apply(node) | watcher::Event::InitApply(node))) = event else {
+                        continue;
+                    };
+                    let missed = is_missed(&node);
+                    self.node.send_replace(Arc::new(node));
+                    if !missed {
+                        continue;
                     }
-                    continue;
+                    self.reported = None;
                 }
             }
             self.report().await;
@@ -162,12 +178,17 @@ impl Keeper {
         };
     }
 
-    async fn renew(&self) {
+    async fn renew(&mut self) {
         let uid = self.node.borrow().uid();
         let name = &self.config.node_name;
-        if let Err(error) = lease::renew(&self.client, name, uid.as_deref()).await {
-            tracing::debug!(%error, "cannot renew the node's lease");
+        let renewal = lease::renew(&self.client, name, uid.as_deref());
+        match tokio::time::timeout(ANSWER, renewal).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::debug!(%error, "cannot renew the node's lease"),
+            Err(_) => tracing::debug!("the API does not answer the renewal of the node's lease"),
         }
+        // Who was not heard of is taken for gone: the status is written as soon as it can be.
+        self.reported = None;
     }
 
     /// Writes the status, if it has changed or is due.
@@ -191,11 +212,12 @@ impl Keeper {
         }
         let patch = Patch::Strategic(patch(&status));
         let name = &self.config.node_name;
-        match self
-            .api()
-            .patch_status(name, &PatchParams::default(), &patch)
-            .await
-        {
+        let (api, params) = (self.api(), PatchParams::default());
+        let writing = api.patch_status(name, &params, &patch);
+        let Ok(written) = tokio::time::timeout(ANSWER, writing).await else {
+            return tracing::debug!("the API does not answer the node's status");
+        };
+        match written {
             Ok(_) => self.reported = Some((status, Instant::now())),
             Err(kube::Error::Api(gone)) if gone.code == 404 => {
                 tracing::warn!("the node was deleted; registering it again");

@@ -8,11 +8,13 @@
 //! | `/csi/DRIVER` | [`csi`]: a storage driver's own gRPC |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
 //! | `/metrics`: of the network agent, which may be another process | here |
+//! | `/agents/NAME` | [`agents`]: what another agent of the node says |
 //! | `/pods`, `/healthz` | here |
 //!
 //! It listens on the node's InternalIP only, and answers no one but who shows a certificate of
 //! the cluster's CA that is the API server's or an administrator's ([`tls`]).
 
+mod agents;
 mod cadvisor;
 pub mod channels;
 pub mod csi;
@@ -26,7 +28,9 @@ pub mod port_forward;
 pub mod stats;
 pub mod tls;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +65,8 @@ pub struct Shared {
     pub context: Arc<Context>,
     /// Its pods.
     pub table: Table,
+    /// Sockets of other agents of the node, by name.
+    pub agents: Arc<BTreeMap<String, PathBuf>>,
 }
 
 /// A server that has its socket.
@@ -138,7 +144,12 @@ impl Server {
 
     /// Serves for ever. Dropping it ends every connection.
     pub async fn run(mut self, context: Arc<Context>, table: Table) {
-        let router = router(Shared { context, table });
+        let agents = Arc::new(self.config.agents.clone());
+        let router = router(Shared {
+            context,
+            table,
+            agents,
+        });
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -208,6 +219,7 @@ fn router(shared: Shared) -> Router {
             any(port_forward::port_forward),
         )
         .route("/csi/{driver}", get(csi::csi))
+        .route("/agents/{name}", get(agents::ask))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics", get(network_metrics))
         .route("/metrics/resource", get(stats::resource))

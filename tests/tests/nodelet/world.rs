@@ -194,6 +194,7 @@ impl World {
             })
             .1,
             client_ca_pem: pki.ca_certificate().to_owned(),
+            agents: Default::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use peapod_netd::probe::connection::{self, Tracked};
 use peapod_netd::probe::route::{self, Chosen, Flow};
 use peapod_netd::probe::send::{self, Probe, Walk};
 
-use super::path::{Decision, Facts, Far};
+use super::facts::{Decision, Facts, Far};
 use super::question::{Asked, Kind, PodEnd};
 use crate::net::local::{self, LocalNode};
 use crate::net::services;

@@ -1,11 +1,15 @@
 //! `peapod net trace FROM TO`: the way of a packet, hop by hop, checked with probes.
 //!
 //! [`question`] finds out who is meant, [`gather`] asks the kernels of the nodes on this machine
-//! and sends the probes, [`path`] is the pure core that makes hops of the answers.
+//! and sends the probes: [`facts`]. [`path`] is the pure core that makes hops of them, [`marks`]
+//! tells which hop answered which probe, [`words`] are what people read.
 
+mod facts;
 mod gather;
+mod marks;
 mod path;
 mod question;
+mod words;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -49,7 +53,7 @@ pub async fn run(context: &Context, args: &TraceArgs) -> Result<()> {
     let facts = gather::gather(&asked, !args.no_probe)?;
     let trace = path::trace(&facts);
     if context.format.is_table() {
-        print!("{}", path::text(&trace));
+        print!("{}", words::text(&trace));
         return Ok(());
     }
     context.format.print(&trace, super::show::Table::default)

@@ -12,6 +12,10 @@ use crate::policy::community::insert;
 use crate::policy::{Decision, Policy};
 use crate::types::{AsPath, Community, PathAttributes, Role, Segment};
 
+/// By so much longer is the AS path of what is announced by one that leaves: neighbours that do not
+/// know GRACEFUL_SHUTDOWN prefer others, too.
+const LEAVING_PREPENDED: usize = 3;
+
 /// Everything on which it depends what a peer is told. Peers that agree in it are one update
 /// group: what they are told is worked out once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -145,7 +149,11 @@ impl Egress {
         if self.show_real_as {
             attributes.as_path = attributes.as_path.prepended(local.asn, 1);
         }
-        attributes.as_path = attributes.as_path.prepended(self.shown_as, 1);
+        let times = match local.graceful_shutdown {
+            true => 1 + LEAVING_PREPENDED,
+            false => 1,
+        };
+        attributes.as_path = attributes.as_path.prepended(self.shown_as, times);
         attributes.next_hop = None;
         attributes.local_pref = None;
         attributes.originator_id = None;

@@ -96,6 +96,38 @@ fn bird_with_a_password_right_and_wrong() {
 }
 
 #[test]
+fn gobgp_with_a_password_right_and_wrong() {
+    let mut lab = Lab::new();
+    for (link, name, asn) in [(0, "b", 65002), (1, "c", 65003)] {
+        let [us, them] = [1, 2].map(|end| format!("10.0.{link}.{end}"));
+        lab.link(("a", &format!("{us}/24")), (name, &format!("{them}/24")));
+        lab.gobgp(
+            name,
+            &format!(
+                "[global.config]\nas = {asn}\nrouter-id = \"{them}\"\n[[neighbors]]\n\
+                 [neighbors.config]\nneighbor-address = \"{us}\"\npeer-as = 65001\n\
+                 auth-password = \"secret\"\n[neighbors.timers.config]\nconnect-retry = 1\n\
+                 idle-hold-time-after-reset = 1\n"
+            ),
+        );
+    }
+    lab.router(
+        "a",
+        &format!(
+            "{OURS}neighbors: [{{address: 10.0.0.2, remoteAs: 65002, password: secret}}, \
+             {{address: 10.0.1.2, remoteAs: 65003, password: mistaken}}]"
+        ),
+    );
+    lab.established("a", "10.0.0.2");
+    eventually("GoBGP has our prefix", || {
+        let rib = lab.try_within("b", "gobgp global rib");
+        rib.is_ok_and(|rib| rib.contains("10.244.1.0/24"))
+    });
+    let wrong = lab.peer("a", "10.0.1.2").unwrap();
+    assert_eq!(wrong.established, 0, "{wrong:?}");
+}
+
+#[test]
 fn gobgp_comes_from_a_range() {
     let mut lab = Lab::new();
     lab.link(("a", "10.0.0.1/24"), ("b", "10.0.0.2/24"));

@@ -1,7 +1,7 @@
 //! VXLAN links, what their forwarding tables say, and who is behind them; and the rules that lead
 //! pods' packets there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -44,11 +44,13 @@ pub enum Entry {
     Neighbour(Mac, IpAddr),
 }
 
-/// A rule: what comes from a range looks into a table of its own first.
+/// A rule: some packets look into a table of its own first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// The range.
+    /// Where they come from: a range, or anywhere.
     pub from: IpNet,
+    /// The mark that they carry, where they must carry one.
+    pub mark: Option<u32>,
     /// The table.
     pub table: u32,
 }
@@ -210,11 +212,15 @@ fn rule_message(rule: Rule) -> RuleMessage {
     message.header.action = RuleAction::ToTable;
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     message.attributes = vec![
-        RuleAttribute::Source(rule.from.addr()),
         RuleAttribute::Table(rule.table),
         RuleAttribute::Priority(RULE_PRIORITY),
         RuleAttribute::Protocol(RouteProtocol::Other(WAY_PROTOCOL)),
     ];
+    let attributes = &mut message.attributes;
+    if rule.from.prefix_len() > 0 {
+        attributes.push(RuleAttribute::Source(rule.from.addr()));
+    }
+    attributes.extend(rule.mark.map(RuleAttribute::FwMark));
     message
 }
 
@@ -298,14 +304,19 @@ fn read_rule(message: RouteNetlinkMessage) -> Option<Rule> {
         return None;
     }
     let mut table = u32::from(message.header.table);
-    let mut from = None;
+    let mut from: IpAddr = match message.header.family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        _ => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut mark = None;
     for attribute in message.attributes {
         match attribute {
-            RuleAttribute::Source(ip) => from = Some(ip),
+            RuleAttribute::Source(ip) => from = ip,
+            RuleAttribute::FwMark(number) => mark = Some(number),
             RuleAttribute::Table(number) => table = number,
             _ => {}
         }
     }
-    let from = IpNet::new(from?, message.header.src_len).ok()?;
-    Some(Rule { from, table })
+    let from = IpNet::new(from, message.header.src_len).ok()?;
+    Some(Rule { from, mark, table })
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
@@ -105,6 +106,18 @@ async fn start(dir: &Path) -> Result<PathBuf> {
     }
     let what = "starting a private containerd";
     fs::create_dir_all(dir).map_err(|e| failed(what, dir, &e))?;
+    // Several nodes may share it and find at once that it has ended. One starts it; a second
+    // daemon would wait for the first one's files, and its number hide the first one's.
+    let _turn = turn(dir).await.map_err(|e| failed(what, dir, &e))?;
+    let deadline = Instant::now() + START_LIMIT;
+    while running_pid(dir).is_some() && Instant::now() < deadline {
+        if answers(&socket).await.is_ok() {
+            return Ok(socket);
+        }
+        sleep(CHECK_INTERVAL).await;
+    }
+    // One that hangs makes room.
+    end_all(dir).await;
     let config = dir.join(CONFIG);
     fs::write(&config, config_toml(dir)).map_err(|e| failed(what, &config, &e))?;
     let log = dir.join("containerd.log");
@@ -142,6 +155,9 @@ async fn start(dir: &Path) -> Result<PathBuf> {
         }
         let ended = child.try_wait().ok().flatten();
         if ended.is_some() || Instant::now() > deadline {
+            // It may have ended by itself.
+            let _ = child.kill();
+            reap(child);
             let state = ended.map_or("does not answer".to_owned(), |s| format!("ended ({s})"));
             return Err(Error::Unavailable(format!(
                 "the private containerd {state}; its last words in {}: {}",
@@ -162,21 +178,60 @@ fn reap(mut child: std::process::Child) {
     }
 }
 
-/// Stops the private daemon of `dir`, if it runs. Containers run on.
+/// Stops the private daemon of `dir`, if it runs, and any that was left beside it. Containers run
+/// on.
 pub async fn stop(dir: &Path) -> Result<()> {
-    let Some(pid) = running_pid(dir) else {
+    if !dir.exists() {
         return Ok(());
-    };
-    let _ = kill(pid, Signal::SIGTERM);
+    }
+    let turn = turn(dir).await;
+    let _turn = turn.map_err(|e| failed("stopping the private containerd", dir, &e))?;
+    end_all(dir).await;
+    let _ = fs::remove_file(dir.join("containerd.pid"));
+    Ok(())
+}
+
+/// Waits until nobody else starts or stops the daemon of `dir`.
+async fn turn(dir: &Path) -> std::io::Result<Flock<File>> {
+    let file = File::create(dir.join("containerd.lock"))?;
+    let locked = tokio::task::spawn_blocking(move || Flock::lock(file, FlockArg::LockExclusive));
+    let locked = locked.await.map_err(std::io::Error::other)?;
+    locked.map_err(|(_, errno)| errno.into())
+}
+
+/// Ends every daemon of `dir`, gently first.
+async fn end_all(dir: &Path) {
     let deadline = Instant::now() + STOP_LIMIT;
-    while is_ours(pid, dir) {
-        if Instant::now() > deadline {
-            let _ = kill(pid, Signal::SIGKILL);
+    let mut told = Vec::new();
+    loop {
+        let running = all(dir);
+        if running.is_empty() {
+            return;
+        }
+        for pid in running {
+            let late = Instant::now() > deadline;
+            if late || !told.contains(&pid) {
+                let with = if late {
+                    Signal::SIGKILL
+                } else {
+                    Signal::SIGTERM
+                };
+                // It may have ended in between.
+                let _ = kill(pid, with);
+                told.push(pid);
+            }
         }
         sleep(CHECK_INTERVAL).await;
     }
-    let _ = fs::remove_file(dir.join("containerd.pid"));
-    Ok(())
+}
+
+/// Every daemon that was started with the configuration file of `dir`.
+fn all(dir: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.map(Pid::from_raw)
+        .filter(|&pid| is_ours(pid, dir))
+        .collect()
 }
 
 /// The private daemon's process, if it runs. A stale file may name a stranger's process.

@@ -1,5 +1,7 @@
 //! A cluster of machines: a server, and a machine (a network namespace) that joins it.
 
+mod routed;
+
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
@@ -13,18 +15,13 @@ const MACHINE: &str = "10.253.9.2";
 /// A machine of its own, as far as its network goes, on a cable to the server.
 struct Place {
     name: String,
-    link: String,
     data: tempfile::TempDir,
 }
 
 impl Place {
     fn new() -> Result<Self> {
-        let place = Self {
-            name: format!("peapod-join-{}", std::process::id()),
-            link: format!("pj{}", std::process::id()),
-            data: tempfile::Builder::new().prefix("peapod-join-").tempdir()?,
-        };
-        let (name, link) = (&place.name, &place.link);
+        let place = Self::unwired("")?;
+        let (name, link) = (&place.name, format!("pj{}", std::process::id()));
         for line in [
             format!("netns add {name}"),
             format!("link add {link} type veth peer name eth0 netns {name}"),
@@ -42,6 +39,14 @@ impl Place {
             place.inside("ip", line.split(' '))?.ok()?;
         }
         Ok(place)
+    }
+
+    /// One without a cable.
+    fn unwired(suffix: &str) -> Result<Self> {
+        Ok(Self {
+            name: format!("peapod-join-{}{suffix}", std::process::id()),
+            data: tempfile::Builder::new().prefix("peapod-join-").tempdir()?,
+        })
     }
 
     fn inside<'a>(&self, program: &str, args: impl Iterator<Item = &'a str>) -> Result<Run> {
@@ -98,11 +103,11 @@ impl Drop for Place {
 }
 
 /// `peapod server`, and the join command that it prints.
-fn server(cluster: &Cluster) -> Result<(Child, String)> {
+fn server(cluster: &Cluster, address: &str) -> Result<(Child, String)> {
     let out = cluster.data_dir().join("server.out");
     let port = cluster.listen().rsplit(':').next().context("no port")?;
     let child = Command::new(command::peapod()?)
-        .args(["server", "--listen", &format!("{SERVER}:{port}")])
+        .args(["server", "--listen", &format!("{address}:{port}")])
         .arg("--data-dir")
         .arg(cluster.data_dir())
         .stdout(File::create(&out)?)
@@ -124,7 +129,7 @@ fn server(cluster: &Cluster) -> Result<(Child, String)> {
 fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
     let cluster = Cluster::prepare()?;
     let place = Place::new()?;
-    let (mut child, join) = server(&cluster)?;
+    let (mut child, join) = server(&cluster, SERVER)?;
     let words: Vec<&str> = join.split(' ').collect();
     let (url, token, pin) = (words[1], words[3], words[5]);
     let (id, secret) = token.split_once('.').context("no token")?;

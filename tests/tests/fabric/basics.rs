@@ -1,4 +1,4 @@
-//! A rack on one machine: nodes, leaves and spines in namespaces, which speak BGP.
+//! Pods reach each other over the fabric, and its routers speak.
 
 use anyhow::{Context, Result};
 use peapod_tests::{Cluster, Machine, command, process, wait};
