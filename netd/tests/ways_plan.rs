@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
+use peapod_api::labels::DRAIN;
 use peapod_api::net::{BgpPeerSpec, Encapsulation, IpPoolSpec};
 use peapod_netd::core::neighbourhood::{BlockFacts, Neighbourhood, NodeFacts, PoolFacts};
 use peapod_netd::core::ways::{Class, Facts, OnLink, Other, Way, Ways, mac, pod_mtu};
@@ -92,6 +93,7 @@ impl World {
                         .collect(),
                     labels: serde_json::from_value(object["metadata"]["labels"].clone())
                         .unwrap_or_default(),
+                    leaving: object["metadata"]["annotations"][DRAIN].is_string(),
                 };
                 self.known.set_node(name, Some(node));
             }
@@ -157,6 +159,18 @@ impl World {
                 writeln!(text, "  {ip} by {:?} tunnel to {}", hop.over, hop.to).unwrap();
             }
         }
+        if let Some(handover) = &ways.handover {
+            writeln!(text, "hands over to {}:", handover.node).unwrap();
+            for (ip, way) in &handover.ways {
+                match way {
+                    Way::Direct { link, .. } => writeln!(text, "  {ip} on link {link}"),
+                    Way::Tunnel(hop) => {
+                        writeln!(text, "  {ip} by {:?} tunnel to {}", hop.over, hop.to)
+                    }
+                }
+                .unwrap();
+            }
+        }
         writeln!(text, "pods' MTU of 1500: {}", pod_mtu(&facts, &ways, 1500)).unwrap();
         text
     }
@@ -168,6 +182,7 @@ struct Member {
     /// Number of its IPv4 and of its IPv6 network, where it has an address of the family.
     networks: [Option<u8>; 2],
     on_fabric: bool,
+    leaving: bool,
     /// Its encapsulations: each has a block of each family.
     pools: Vec<Option<Encapsulation>>,
 }
@@ -182,9 +197,12 @@ fn member() -> impl Strategy<Value = Member> {
         VxlanCrossSubnet,
     ]));
     let pools = proptest::collection::vec(pool, 1..4);
-    (network(), network(), any::<bool>(), pools).prop_map(|(v4, v6, on_fabric, pools)| Member {
+    let leaving = proptest::bool::weighted(0.4);
+    let all = (network(), network(), any::<bool>(), leaving, pools);
+    all.prop_map(|(v4, v6, on_fabric, leaving, pools)| Member {
         networks: [v4, v6],
         on_fabric,
+        leaving,
         pools,
     })
 }
@@ -229,12 +247,14 @@ fn seen_from(number: usize, members: &[Member]) -> (Facts, Ways) {
         .filter(|(other, _)| *other != number);
     let facts = Facts {
         ips: ips(number, own),
+        leaving: own.leaving,
         blocks: blocks(number, own),
         others: others
             .map(|(other, member)| {
                 let facts = Other {
                     ips: ips(other, member),
                     on_fabric: own.on_fabric && member.on_fabric,
+                    leaving: member.leaving,
                     blocks: blocks(other, member),
                 };
                 (name(other), facts)
@@ -266,6 +286,34 @@ fn class(asked: Option<Encapsulation>) -> Option<Class> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn what_is_handed_over_gets_there_and_goes_around_in_no_circle(
+        members in proptest::collection::vec(member(), 2..6)
+    ) {
+        let all: Vec<(Facts, Ways)> = (0..members.len()).map(|n| seen_from(n, &members)).collect();
+        for (number, (_, ways)) in all.iter().enumerate() {
+            let (mut at, mut left) = (number, members.len());
+            while let Some(handover) = &all[at].1.handover {
+                let next = (0..members.len()).find(|n| name(*n) == handover.node).unwrap();
+                prop_assert!(members[next].leaving);
+                prop_assert!(handover.ways.keys().all(|ip| ips(next, &members[next]).contains(ip)));
+                at = next;
+                prop_assert!(left > 0, "a circle from {}", name(number));
+                left -= 1;
+            }
+            let hops = ways.handover.iter().flat_map(|handover| {
+                handover.ways.values().map(|way| (handover.node.clone(), *way))
+            });
+            for (node, way) in hops {
+                let Way::Tunnel(hop) = way else { continue };
+                let there = (0..members.len()).find(|n| name(*n) == node).unwrap();
+                let far = &all[there].1.tunnels[&hop.over];
+                prop_assert_eq!(ways.tunnels[&hop.over].far[&hop.to], far.local);
+                prop_assert_eq!(far.far[&mac(&name(number))], ways.tunnels[&hop.over].local);
+            }
+        }
+    }
 
     #[test]
     fn ways_agree_at_both_ends(members in proptest::collection::vec(member(), 2..6)) {
