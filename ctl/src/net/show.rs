@@ -58,6 +58,8 @@ pub struct Table {
 /// Narrowest that a column is cut to.
 const NARROWEST: usize = 8;
 const GAP: usize = 3;
+/// Between columns where room is scarce.
+const NARROW_GAP: usize = 2;
 
 // === impl Format ===
 
@@ -140,50 +142,74 @@ impl Table {
         if self.rows.is_empty() {
             return "nothing to show\n".to_owned();
         }
+        // Where room is scarce a column that says nothing takes none.
+        let says = |at: usize| {
+            let mut cells = self.rows.iter().filter_map(|row| row.get(at));
+            width.is_none() || cells.any(|cell| !cell.text.is_empty())
+        };
         let shown: Vec<usize> = (0..self.heads.len())
-            .filter(|&at| wide || !self.heads[at].1)
+            .filter(|&at| wide || (!self.heads[at].1 && says(at)))
             .collect();
         let natural = shown.iter().map(|&at| {
             let cells = self.rows.iter().filter_map(|row| row.get(at));
             let longest = cells.map(|cell| cell.text.chars().count()).max();
             longest.unwrap_or(0).max(self.heads[at].0.len())
         });
-        let widths = fit(natural.collect(), width);
+        let (widths, gap) = fit(natural.collect(), width);
         let mut out = String::new();
         let heads = shown.iter().map(|&at| Cell::from(self.heads[at].0));
-        line(&mut out, &heads.collect::<Vec<_>>(), &widths, false);
+        line(&mut out, &heads.collect::<Vec<_>>(), (&widths, gap), false);
         for row in &self.rows {
             let cells = shown
                 .iter()
                 .map(|&at| row.get(at).cloned().unwrap_or_default());
-            line(&mut out, &cells.collect::<Vec<_>>(), &widths, colours);
+            line(
+                &mut out,
+                &cells.collect::<Vec<_>>(),
+                (&widths, gap),
+                colours,
+            );
         }
         out
     }
 }
 
-/// Makes the widest columns narrower until all fit.
-fn fit(mut widths: Vec<usize>, limit: Option<usize>) -> Vec<usize> {
-    let Some(limit) = limit else { return widths };
-    let gaps = GAP * widths.len().saturating_sub(1);
-    while widths.iter().sum::<usize>() + gaps > limit {
+/// Makes the gaps between columns smaller, then the widest columns narrower, until all fit.
+fn fit(mut widths: Vec<usize>, limit: Option<usize>) -> (Vec<usize>, usize) {
+    let total = |widths: &[usize], gap: usize| {
+        widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1)
+    };
+    let Some(limit) = limit.filter(|&limit| total(&widths, GAP) > limit) else {
+        return (widths, GAP);
+    };
+    while total(&widths, NARROW_GAP) > limit {
         match widths.iter_mut().max() {
             Some(widest) if *widest > NARROWEST => *widest -= 1,
             _ => break,
         }
     }
-    widths
+    (widths, NARROW_GAP)
 }
 
-fn line(out: &mut String, cells: &[Cell], widths: &[usize], colours: bool) {
+/// As much of a text as there is room for. Names and addresses differ at their ends.
+fn cut(text: &str, width: usize) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let name = !text.contains(' ') && text.contains([':', '.', '/', '-']);
+    let tail = if name { room / 2 } else { 0 };
+    let (head, tail) = (&chars[..room - tail], &chars[chars.len() - tail..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
+fn line(out: &mut String, cells: &[Cell], (widths, gap): (&[usize], usize), colours: bool) {
     let mut text = String::new();
     let last = cells.iter().rposition(|cell| !cell.text.is_empty());
     for (at, (cell, &width)) in cells.iter().zip(widths).enumerate() {
         let long = cell.text.chars().count();
-        let shown = match long > width {
-            true => cell.text.chars().take(width - 1).chain(['…']).collect(),
-            false => cell.text.clone(),
-        };
+        let shown = cut(&cell.text, width);
         let colour = match cell.tone {
             Tone::Plain => None,
             Tone::Good => Some("\x1b[32m"),
@@ -195,7 +221,7 @@ fn line(out: &mut String, cells: &[Cell], widths: &[usize], colours: bool) {
             None => text.push_str(&shown),
         }
         if last.is_some_and(|last| at < last) {
-            text.extend(std::iter::repeat_n(' ', width.saturating_sub(long) + GAP));
+            text.extend(std::iter::repeat_n(' ', width.saturating_sub(long) + gap));
         }
     }
     out.push_str(text.trim_end());
@@ -241,11 +267,29 @@ mod tests {
         let text = table().render(false, Some(40), false);
         assert_eq!(
             text,
-            "NAME   STATE         WHY\na      Established   a very long reason…\nbbb    Idle\n"
+            "NAME  STATE        WHY\na     Established  a very long reason t…\nbbb   Idle\n"
         );
         assert!(
             text.lines().all(|line| line.chars().count() <= 40),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_says_nothing_takes_no_room_and_names_keep_their_ends() {
+        let mut table = Table::new(&["PREFIX", "BFD", "WHY"]);
+        table.row(vec![
+            "fd00:10:244:11::/64".into(),
+            "".into(),
+            "only path".into(),
+        ]);
+        assert_eq!(
+            table.render(false, Some(24), false),
+            "PREFIX         WHY\nfd00:1…1::/64  only path\n"
+        );
+        assert_eq!(
+            table.render(false, None, false),
+            "PREFIX                BFD   WHY\nfd00:10:244:11::/64         only path\n"
         );
     }
 

@@ -1,11 +1,14 @@
 //! Which hop answered which probe.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use peapod_netd::probe::send::{Met, Step, Walk};
 
 use super::path::Hop;
+
+/// What a router that has only IPv6 addresses answers from (RFC 7600): any of them.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8));
 
 /// Writes the probes' answers to the hops that they came from: in order from the front, and the
 /// destination's and that of the hop before it from the back. What is left over between is a
@@ -54,7 +57,7 @@ pub(super) fn mark(hops: &mut Vec<Hop>, walk: &Walk, nodes: &BTreeMap<String, Ve
                 hops[at].micros = Some(step.micros);
             }
             // A loop passes the same routers again and again.
-            (_, Some(ip)) if unknown.iter().any(|(one, _)| *one == ip) => {}
+            (_, Some(ip)) if ip != NOBODY && unknown.iter().any(|(one, _)| *one == ip) => {}
             (_, Some(ip)) => unknown.push((ip, step.micros)),
             (_, None) => {}
         }
@@ -68,7 +71,10 @@ pub(super) fn mark(hops: &mut Vec<Hop>, walk: &Walk, nodes: &BTreeMap<String, Ve
         let hop = Hop {
             kind: "router",
             name: ip.to_string(),
-            detail: vec!["told by its answer only".to_owned()],
+            detail: vec![match ip == NOBODY {
+                true => "a router without an IPv4 address of its own (RFC 7600)".to_owned(),
+                false => "told by its answer only".to_owned(),
+            }],
             source: "probe",
             answered_from: Some(ip),
             micros: Some(micros),

@@ -222,6 +222,29 @@ fn spines_show_by_their_answers() {
 }
 
 #[test]
+fn routers_without_addresses_are_counted() {
+    let nobody = Met::Hop(ip("192.0.0.8"));
+    let hops = [
+        Met::Hop(ip("10.0.0.1")),
+        nobody,
+        nobody,
+        nobody,
+        Met::Hop(ip("10.0.0.2")),
+        Met::Answered,
+    ];
+    let facts = Facts {
+        walk: Some(walk(&hops)),
+        ..fabric()
+    };
+    let trace = trace(&facts);
+    let kinds: Vec<&str> = trace.hops.iter().map(|hop| hop.kind).collect();
+    assert_eq!(
+        kinds,
+        ["pod", "node", "leaf", "router", "router", "node", "pod"]
+    );
+}
+
+#[test]
 fn what_stops_a_packet_is_named() {
     let mut facts = one_node();
     facts.decision = Some(Decision {
