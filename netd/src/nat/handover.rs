@@ -172,7 +172,7 @@ fn claim(ip: Ip) -> Rule {
             kind: NatKind::Destination,
             family: ip.family(),
             address: Reg::R0,
-            port,
+            port: Some(port),
         },
     ]);
     Rule::new(exprs).comment("in the middle of a connection of a node that leaves")
