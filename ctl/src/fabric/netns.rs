@@ -23,6 +23,19 @@ fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type().0 == NSFS)
 }
 
+/// Makes the directory a shared mount of its own, as `ip netns add` does when it finds none: done
+/// later, by others, it would hide our pins below copies of them, and nobody could remove them.
+fn share_directory() -> io::Result<()> {
+    let (none, shared) = (None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC);
+    fs::create_dir_all(DIR)?;
+    if mount(none, DIR, none, shared, none).is_err() {
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(DIR), DIR, none, bind, none)?;
+        mount(none, DIR, none, shared, none)?;
+    }
+    Ok(())
+}
+
 /// Makes a namespace, or keeps the one that is there; tells whether it is new.
 pub fn ensure(name: &str) -> Result<bool> {
     let path = path(name);
@@ -30,7 +43,7 @@ pub fn ensure(name: &str) -> Result<bool> {
         return Ok(false);
     }
     let make = || -> io::Result<()> {
-        fs::create_dir_all(DIR)?;
+        share_directory()?;
         File::create(&path)?;
         in_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -76,8 +89,12 @@ pub fn remove(name: &str) -> Result<()> {
 
 /// Removes the directory of namespaces if nobody has one.
 pub fn tidy() {
-    // Not empty, or a mount point of `ip netns`: then it is of use.
-    let _ = fs::remove_dir(DIR);
+    let empty = fs::read_dir(DIR).is_ok_and(|mut entries| entries.next().is_none());
+    if empty {
+        // Whoever makes a namespace meanwhile makes the mount and the directory again.
+        let _ = umount2(DIR, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(DIR);
+    }
 }
 
 /// Runs `work` inside a pinned namespace, on a thread of its own. Sockets opened inside stay
@@ -118,5 +135,28 @@ mod tests {
         remove(&name).unwrap();
         remove(&name).unwrap();
         assert!(list(&name).is_empty());
+    }
+
+    #[test]
+    fn others_may_make_namespaces_after_us() {
+        in_thread(|| {
+            // A /run that nobody has touched, seen by this thread and its children only.
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let (none, private) = (None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
+            mount(none, "/", none, private, none)?;
+            mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), none)?;
+            assert!(ensure("ours").unwrap());
+            let ip = std::process::Command::new("ip")
+                .args(["netns", "add", "theirs"])
+                .status()?;
+            assert!(ip.success());
+            remove("ours").unwrap();
+            assert_eq!(list(""), ["theirs"]);
+            remove("theirs").unwrap();
+            tidy();
+            assert!(!Path::new(DIR).exists());
+            Ok(())
+        })
+        .unwrap();
     }
 }
