@@ -14,7 +14,7 @@ use nix::sys::time::TimeValLike;
 use peapod_api::attach::Protocol;
 use peapod_netd::core::facts::{EndpointFacts, PortFacts, ServiceFacts, ServiceKey, SliceFacts};
 use peapod_netd::core::services::ServiceTable;
-use peapod_netd::nat::{Nat, NatConfig};
+use peapod_netd::nat::{Nat, NatConfig, Ranges};
 
 const ENDPOINTS: u32 = 3;
 const CHANGES: u32 = 200;
@@ -98,6 +98,14 @@ fn program(services: u32) {
 fn connections() {
     let (mut nat, mut table, _) = filled(10_000, Some(pod_service()));
     nat.apply(&table.plan()).expect("the kernel takes them");
+    let pods = ["10.1.0.0/24".parse().expect("a range")];
+    let ranges = Ranges {
+        blocks: &pods,
+        cluster: &pods,
+        masqueraded_off_fabric: &pods,
+        ..Ranges::default()
+    };
+    nat.set_ranges(ranges).expect("the kernel takes them");
     ip("link set lo up");
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root");
     ip("route add 10.96.0.0/12 dev lo");

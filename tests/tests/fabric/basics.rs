@@ -222,7 +222,7 @@ spec:
     wait::until("an answer to a client beyond the leaves", || {
         Ok(beyond
             .ask(&format!("{url}client"))
-            .is_ok_and(|client| client == CLIENT))
+            .is_ok_and(|client| client.contains(CLIENT)))
     })?;
     let answers = |from: &str| {
         beyond
@@ -240,11 +240,8 @@ spec:
         beyond.cut(leaf)?;
     }
     wait::until("an answer of the other rack", || Ok(answers(other)))?;
-    assert_eq!(
-        beyond.ask(&format!("{url}client"))?,
-        CLIENT,
-        "the source is kept"
-    );
+    let client = beyond.ask(&format!("{url}client"))?;
+    assert!(client.contains(CLIENT), "the source is kept: {client}");
 
     // Only racks that the pool selects announce its addresses.
     let select = |rack: &str| {
