@@ -7,6 +7,7 @@ mod access;
 mod address_pools;
 mod balancer_addresses;
 mod certificates;
+mod claim_resize;
 mod collection;
 mod default_tolerations;
 pub mod expressions;
@@ -140,6 +141,7 @@ impl Chain {
             Box::new(rbac::RbacEscalation),
             Box::new(certificates::Certificates),
             Box::new(storage_protection::StorageObjectInUseProtection),
+            Box::new(claim_resize::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
             Box::new(ingress_class::DefaultIngressClass),
             Box::new(address_pools::AddressPools),
