@@ -7,7 +7,7 @@ use std::hash::Hash;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::core::drivers::{Capacity, Drivers};
 use crate::core::input::{Input, PodUpdate, key};
 use crate::core::node::NodeSpec;
 use crate::core::preempt::Budget;
@@ -31,7 +32,7 @@ pub enum Message {
 }
 
 /// How many watches there are; each says once that it is synced.
-pub const WATCHES: usize = 7;
+pub const WATCHES: usize = 10;
 
 /// One kind: how its objects become inputs.
 struct Kind<K, I> {
@@ -107,6 +108,30 @@ pub fn start(client: &Client, into: &mpsc::Sender<Message>, tasks: &mut JoinSet<
         deleted: |key| Input::Budget(key, None),
         all: None,
     };
+    let csi_nodes = Kind::<CSINode, _> {
+        config: config(),
+        id: name,
+        applied: |node| Input::Limits(name(&node), Some(Drivers::limits_of(&node))),
+        deleted: |name| Input::Limits(name, None),
+        all: None,
+    };
+    let drivers = Kind::<CSIDriver, _> {
+        config: config(),
+        id: name,
+        applied: |driver| Input::DriverTells(name(&driver), Drivers::tells(&driver)),
+        deleted: |name| Input::DriverTells(name, false),
+        all: None,
+    };
+    let capacities = Kind::<CSIStorageCapacity, _> {
+        config: config(),
+        id: object_key,
+        applied: |one| Input::Capacity(object_key(&one), Some(Box::new(Capacity::of(&one)))),
+        deleted: |key| Input::Capacity(key, None),
+        all: None,
+    };
+    tasks.spawn(watch(client.clone(), csi_nodes, into.clone()));
+    tasks.spawn(watch(client.clone(), drivers, into.clone()));
+    tasks.spawn(watch(client.clone(), capacities, into.clone()));
     tasks.spawn(watch(client.clone(), budgets, into.clone()));
     tasks.spawn(watch(client.clone(), pods, into.clone()));
     tasks.spawn(watch(client.clone(), nodes, into.clone()));

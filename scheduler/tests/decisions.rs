@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use peapod_scheduler::core::decide::{Candidate, Diagnosis, decide};
+use peapod_scheduler::core::drivers::{Capacity, Drivers};
 use peapod_scheduler::core::node::NodeSpec;
 use peapod_scheduler::core::preempt::{Budget, preempt};
 use peapod_scheduler::core::shape::Shape;
@@ -39,6 +40,12 @@ struct Case {
     volumes: Vec<PersistentVolume>,
     #[serde(default)]
     classes: Vec<StorageClass>,
+    #[serde(default)]
+    csi_nodes: Vec<CSINode>,
+    #[serde(default)]
+    csi_drivers: Vec<CSIDriver>,
+    #[serde(default)]
+    capacities: Vec<CSIStorageCapacity>,
     pod: PodCase,
     expect: Expect,
 }
@@ -203,6 +210,19 @@ impl Case {
         for class in &self.classes {
             let (name, class) = (name(&class.metadata), Class::of(class));
             snapshot.volumes.classes.insert(name, class);
+        }
+        let drivers = &mut snapshot.volumes.drivers;
+        for node in &self.csi_nodes {
+            drivers
+                .limits
+                .insert(name(&node.metadata), Drivers::limits_of(node));
+        }
+        for driver in self.csi_drivers.iter().filter(|one| Drivers::tells(one)) {
+            drivers.telling.insert(name(&driver.metadata));
+        }
+        for one in &self.capacities {
+            let key = format!("default/{}", name(&one.metadata));
+            drivers.capacities.insert(key, Capacity::of(one));
         }
         snapshot
     }

@@ -64,9 +64,10 @@ pub fn could_help(change: Change<'_>, pod: &Pending, by: Plugins, snapshot: &Sna
                 && fits(pod, node, snapshot)
                 || affinity && apart
                 || spread && counts(&pod.shape, other)
+                || by.contains(Plugin::NodeVolumeLimits) && !other.claims.is_empty()
                 || by.contains(Plugin::VolumeRestrictions) && pod.shape.claims.iter().any(shares)
         }
-        Change::Volumes => by.contains(Plugin::VolumeBinding),
+        Change::Volumes => by.intersects(&[Plugin::VolumeBinding, Plugin::NodeVolumeLimits]),
         Change::Namespace => affinity,
     }
 }

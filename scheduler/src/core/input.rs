@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::drivers::{Capacity, Limits};
 use super::node::NodeSpec;
 use super::preempt::Budget;
 use super::queue::Pending;
@@ -32,6 +33,12 @@ pub enum Input {
     Volume(String, Option<Box<Volume>>),
     /// A storage class is there or changed, or is gone.
     Class(String, Option<Box<Class>>),
+    /// How many volumes a node takes, or that nothing is said of it any more.
+    Limits(String, Option<Limits>),
+    /// Whether a storage driver tells how much room it has.
+    DriverTells(String, bool),
+    /// Room for volumes (`namespace/name`) is there or changed, or is gone.
+    Capacity(String, Option<Box<Capacity>>),
     /// A namespace's labels, or that it is gone.
     Namespace(String, Option<BTreeMap<String, String>>),
     /// A PodDisruptionBudget (`namespace/name`) is there or changed, or is gone.

@@ -1,6 +1,7 @@
 //! The pure core: the snapshot, the decision, the queue. No IO, no clock, no randomness of its own.
 
 pub mod decide;
+pub mod drivers;
 pub mod events;
 pub mod input;
 pub mod node;

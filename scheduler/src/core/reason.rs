@@ -14,6 +14,7 @@ pub enum Plugin {
     NodePorts,
     NodeResourcesFit,
     VolumeRestrictions,
+    NodeVolumeLimits,
     VolumeBinding,
     PodTopologySpread,
     InterPodAffinity,
@@ -41,6 +42,8 @@ pub enum Reason {
     ExistingAntiAffinity,
     VolumeNodeAffinity,
     NoVolumeToBind,
+    NoRoomForVolume,
+    TooManyVolumes,
     VolumeMissing,
     ReadWriteOncePod,
     NoVictims,
@@ -166,6 +169,8 @@ impl fmt::Display for Reason {
             }
             Self::VolumeNodeAffinity => "node(s) had volume node affinity conflict",
             Self::NoVolumeToBind => "node(s) didn't find available persistent volumes to bind",
+            Self::NoRoomForVolume => "node(s) did not have enough free storage",
+            Self::TooManyVolumes => "node(s) exceed max volume count",
             Self::VolumeMissing => {
                 "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
             }

@@ -131,6 +131,23 @@ impl<R: Rng> Scheduler<R> {
                 set(&mut self.snapshot.volumes.classes, name, class.map(|c| *c));
                 self.wake(Change::Volumes, now);
             }
+            Input::Limits(node, limits) => {
+                set(&mut self.snapshot.volumes.drivers.limits, node, limits);
+                self.wake(Change::Volumes, now);
+            }
+            Input::DriverTells(name, tells) => {
+                let telling = &mut self.snapshot.volumes.drivers.telling;
+                match tells {
+                    true => drop(telling.insert(name)),
+                    false => drop(telling.remove(&name)),
+                }
+                self.wake(Change::Volumes, now);
+            }
+            Input::Capacity(key, capacity) => {
+                let capacities = &mut self.snapshot.volumes.drivers.capacities;
+                set(capacities, key, capacity.map(|c| *c));
+                self.wake(Change::Volumes, now);
+            }
             Input::Namespace(name, labels) => {
                 set(&mut self.snapshot.namespaces, name, labels.map(Arc::new));
                 self.wake(Change::Namespace, now);

@@ -7,6 +7,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use peapod_api::quantity::Quantity;
 use peapod_api::selector::{Requirement, Selector};
 
+use super::drivers::Drivers;
 use super::plugins::node_affinity::{NodeTerm, terms};
 
 /// The annotation by which the scheduler tells a provisioner where the pod will run.
@@ -56,6 +57,8 @@ pub struct Volume {
     pub block: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its driver and what that calls it, if it has one (CSI).
+    pub handle: Option<(String, String)>,
     /// Whether it may be bound: `Available`, and not being deleted.
     pub available: bool,
 }
@@ -67,6 +70,8 @@ pub struct Class {
     pub waits: bool,
     /// Whether volumes are made on demand.
     pub provisions: bool,
+    /// Who makes them.
+    pub provisioner: String,
     /// Where volumes can be made: any one of these must hold, when there are some.
     pub allowed: Vec<Selector>,
 }
@@ -97,6 +102,8 @@ pub struct Volumes {
     pub volumes: BTreeMap<String, Volume>,
     /// By name.
     pub classes: HashMap<String, Class>,
+    /// What drivers say of nodes.
+    pub drivers: Drivers,
     /// Volumes that were just chosen for a claim.
     pub reserved: HashMap<String, String>,
 }
@@ -154,6 +161,7 @@ impl Volume {
             modes: spec.access_modes.unwrap_or_default(),
             block: spec.volume_mode.as_deref() == Some("Block"),
             labels: meta.labels.clone().unwrap_or_default(),
+            handle: spec.csi.map(|source| (source.driver, source.volume_handle)),
             available: matches!(phase, None | Some("" | "Pending" | "Available"))
                 && meta.deletion_timestamp.is_none(),
         }
@@ -185,6 +193,7 @@ impl Class {
         Self {
             waits: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
             provisions: class.provisioner != NO_PROVISIONER,
+            provisioner: class.provisioner.clone(),
             allowed: allowed.collect(),
         }
     }
@@ -208,6 +217,19 @@ impl Volumes {
         });
         let best = fitting.min_by_key(|(_, volume)| (volume.claim.is_none(), volume.capacity))?;
         Some(best.0)
+    }
+
+    /// The driver of a claim's volume and what names the volume there; of one yet to be made the
+    /// claim stands for it.
+    pub fn driven(&self, key: &str) -> Option<(String, String)> {
+        let claim = self.claims.get(key)?;
+        match &claim.bound_to {
+            Some(volume) => self.volumes.get(volume)?.handle.clone(),
+            None => {
+                let class = self.classes.get(&claim.class)?;
+                Some((class.provisioner.clone(), format!("for {key}")))
+            }
+        }
     }
 
     /// Whether every claim of these is bound.
