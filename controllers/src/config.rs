@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::csi::Dialer;
 use crate::shell::metrics::Metrics;
 
 /// The configuration of the controllers. [`Config::default`] is that of one machine, and enough
@@ -28,6 +29,8 @@ pub struct Config {
     pub node_grace: Duration,
     /// Finished pods beyond this number are deleted, oldest first. 0: never.
     pub finished_pods_kept: usize,
+    /// How the drivers of volumes (CSI) are reached.
+    pub csi: Dialer,
     /// Metrics; register them to serve them.
     pub metrics: Metrics,
 }
@@ -55,6 +58,7 @@ impl Default for Config {
             local_volumes_dir: "/var/lib/peapod/volumes".into(),
             node_grace: Duration::from_secs(40),
             finished_pods_kept: 12_500,
+            csi: Dialer::default(),
             metrics: Metrics::default(),
         }
     }

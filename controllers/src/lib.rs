@@ -8,8 +8,9 @@
 //! their certificates and tokens ([`certificates`], [`bootstrap_token`], [`bootstrap_signer`]),
 //! the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what every namespace has
 //! ([`service_account`]) and may use ([`quota`]), roles made of others
-//! ([`cluster_role_aggregation`]), and volumes and claims ([`volume`]). It owns nothing that is
-//! not in the API, and must not know the other parts: it meets them over a `kube::Client`.
+//! ([`cluster_role_aggregation`]), volumes and claims ([`volume`]), and what their drivers do for
+//! them ([`csi`]). It owns nothing that is not in the API, and must not know the other parts: it
+//! meets them over a `kube::Client`.
 //!
 //! # How to write a controller
 //!
@@ -39,6 +40,7 @@ pub mod bootstrap_token;
 pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cronjob;
+pub mod csi;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -95,6 +97,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     pod_gc::start(&ctx, &mut tasks);
     quota::start(&ctx, &mut tasks);
     volume::start(&ctx, &mut tasks);
+    csi::start(&ctx, &mut tasks);
     disruption::start(&ctx, &mut tasks);
     horizontal::start(&ctx, &mut tasks);
     cluster_role_aggregation::start(&ctx, &mut tasks);

@@ -50,6 +50,19 @@ impl<K: Eq + Hash + Clone> Backoff<K> {
         attempts.insert(thing.clone(), Attempt { at: now, pause });
         None
     }
+
+    /// How long to wait before the next attempt, after one that failed, noted before or not.
+    pub fn pause(&self, thing: &K, now: Instant) -> Duration {
+        let noted = self.next(thing, now);
+        noted
+            .or_else(|| self.next(thing, now))
+            .unwrap_or(self.first)
+    }
+
+    /// Forgets a thing that went well: its next attempt is the first.
+    pub fn forget(&self, thing: &K) {
+        self.attempts.lock().remove(thing);
+    }
 }
 
 #[cfg(test)]
@@ -70,5 +83,9 @@ mod tests {
         assert_eq!(backoff.next(&"a", start + second * 3), Some(second * 3));
         assert_eq!(backoff.next(&"a", start + second * 90), None);
         assert_eq!(backoff.next(&"a", start + second * 90), Some(second));
+        assert_eq!(backoff.pause(&"a", start + second * 90), second);
+        assert_eq!(backoff.pause(&"c", start), second, "not noted before");
+        backoff.forget(&"a");
+        assert_eq!(backoff.next(&"a", start + second * 90), None);
     }
 }

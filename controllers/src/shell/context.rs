@@ -16,7 +16,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+};
 use kube::{Api, Client};
 use peapod_api::net::{
     BgpConfig, BgpNode, BgpPeer, IpBlock, IpPool, LoadBalancerAddress, LoadBalancerPool,
@@ -124,6 +126,16 @@ informers! {
     claims: PersistentVolumeClaim = Keep::default(), Api::all;
     /// Storage classes.
     storage_classes: StorageClass = Keep::default(), Api::all;
+    /// Classes of attributes that volumes can change to.
+    attributes_classes: VolumeAttributesClass = Keep::default(), Api::all;
+    /// Drivers of volumes.
+    csi_drivers: CSIDriver = Keep::default(), Api::all;
+    /// On which nodes they are.
+    csi_nodes: CSINode = Keep::default(), Api::all;
+    /// How much room they have where.
+    csi_capacities: CSIStorageCapacity = Keep::default(), Api::all;
+    /// Which volumes are, or are to be, attached to which nodes: see [`term`].
+    attachments: VolumeAttachment = Keep { index: index_attachment, ..Keep::default() }, Api::all;
     /// Secrets of bootstrap tokens, no others.
     bootstrap_tokens: Secret = Keep { fields: "type=bootstrap.kubernetes.io/token", ..Keep::default() }, Api::all;
     /// Certificate requests.
@@ -168,7 +180,7 @@ pub mod term {
         format!("orphan/{namespace}")
     }
 
-    /// Pods on a node; address blocks of it.
+    /// Pods on a node; address blocks of it; attachments to it.
     pub fn on_node(node: &str) -> String {
         format!("node/{node}")
     }
@@ -181,6 +193,11 @@ pub mod term {
     /// Pods that use a claim.
     pub fn using_claim(claim: &Key) -> String {
         format!("claim/{claim}")
+    }
+
+    /// Attachments of a volume.
+    pub fn of_volume(volume: &str) -> String {
+        format!("volume/{volume}")
     }
 
     /// EndpointSlices of a service; addresses of a load balancer of it.
@@ -229,6 +246,16 @@ fn index_address(address: &LoadBalancerAddress) -> Vec<String> {
     let services = address.spec.services.iter();
     services
         .map(|one| term::of_service(&Key::new(&one.namespace, &one.name)))
+        .collect()
+}
+
+fn index_attachment(attachment: &VolumeAttachment) -> Vec<String> {
+    let spec = &attachment.spec;
+    let volume = spec.source.persistent_volume_name.as_deref();
+    let volume = volume.map(term::of_volume);
+    volume
+        .into_iter()
+        .chain([term::on_node(&spec.node_name)])
         .collect()
 }
 

@@ -21,6 +21,12 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A storage driver refused or did not answer.
+    #[error("CSI driver {0}")]
+    Csi(#[from] peapod_csi::Error),
+    /// A storage driver could not be reached.
+    #[error("{0}")]
+    Driver(String),
     /// Some of several independent steps failed.
     #[error("{failed} of {total} steps failed, first: {first}")]
     Partly {

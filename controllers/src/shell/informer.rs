@@ -50,7 +50,8 @@ impl<K> Change<K> {
     }
 }
 
-type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+/// Says whether it wants to hear of further changes.
+type Handler<K> = Box<dyn Fn(&Change<K>) -> bool + Send + Sync>;
 
 /// How a kind is kept.
 pub struct Keep<K> {
@@ -151,6 +152,14 @@ impl<K: Kind> Informer<K> {
     /// Calls `handler` at every change, in the order of the watch. It must be quick: it runs in
     /// the watch's task.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        self.on_change_while(move |change| {
+            handler(change);
+            true
+        });
+    }
+
+    /// As [`Informer::on_change`], until the handler says `false`.
+    pub fn on_change_while(&self, handler: impl Fn(&Change<K>) -> bool + Send + Sync + 'static) {
         self.handlers.lock().push(Box::new(handler));
     }
 
@@ -277,9 +286,7 @@ impl<K: Kind> Informer<K> {
     }
 
     fn tell(&self, change: Change<K>) {
-        for handler in self.handlers.lock().iter() {
-            handler(&change);
-        }
+        self.handlers.lock().retain(|handler| handler(&change));
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Loop {
     queue: Queue,
     needs: Vec<BoxFuture<'static, ()>>,
     workers: usize,
+    /// Goes with the loop, and with it what fills the queue.
+    alive: Arc<()>,
 }
 
 // === impl Tasks ===
@@ -63,6 +65,11 @@ impl Tasks {
             set: JoinSet::new(),
             shutdown,
         }
+    }
+
+    /// What ends them.
+    pub fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
     }
 
     /// Runs a task until it ends or shutdown comes.
@@ -97,6 +104,7 @@ impl Loop {
             queue: Queue::new(ctx.metrics.queue(name)),
             needs: Vec::new(),
             workers: WORKERS,
+            alive: Arc::default(),
         }
     }
 
@@ -112,11 +120,13 @@ impl Loop {
         informer: &Arc<Informer<K>>,
         keys: impl Fn(&Change<K>) -> I + Send + Sync + 'static,
     ) -> Self {
-        let queue = self.queue.clone();
-        informer.on_change(move |change| {
-            for key in keys(change) {
-                queue.add(key);
+        let (queue, alive) = (self.queue.clone(), Arc::downgrade(&self.alive));
+        informer.on_change_while(move |change| {
+            let alive = alive.strong_count() > 0;
+            if alive {
+                keys(change).into_iter().for_each(|key| queue.add(key));
             }
+            alive
         });
         self.reads(informer)
     }
@@ -146,8 +156,8 @@ impl Loop {
         tasks.spawn(name, self.work(Arc::new(controller)));
     }
 
-    async fn work<C: Controller>(self, controller: Arc<C>) {
-        futures::future::join_all(self.needs).await;
+    async fn work<C: Controller>(mut self, controller: Arc<C>) {
+        futures::future::join_all(std::mem::take(&mut self.needs)).await;
         debug!(controller = self.name, "started");
         // Owned here, so that an aborted loop aborts its reconciliations.
         let mut running = JoinSet::new();
@@ -231,6 +241,7 @@ mod tests {
             queue: Queue::new(Metrics::default().queue("test")),
             needs: Vec::new(),
             workers: 1,
+            alive: Arc::default(),
         };
         wired.queue().add(Key::new("a", "b"));
         wired.run(&mut tasks, script);

@@ -288,11 +288,15 @@ pub fn bound_status(
     volume: &PersistentVolume,
 ) -> PersistentVolumeClaimStatus {
     let spec = volume.spec.as_ref();
+    let old = claim.status.clone().unwrap_or_default();
+    // Once bound the claim's size follows its filesystem's, which may be behind the volume's.
+    let known = old.capacity.clone();
+    let known = known.filter(|_| old.phase.as_deref() == Some("Bound"));
     PersistentVolumeClaimStatus {
         phase: Some("Bound".to_owned()),
         access_modes: spec.and_then(|spec| spec.access_modes.clone()),
-        capacity: spec.and_then(|spec| spec.capacity.clone()),
-        ..claim.status.clone().unwrap_or_default()
+        capacity: known.or_else(|| spec.and_then(|spec| spec.capacity.clone())),
+        ..old
     }
 }
 
@@ -387,6 +391,16 @@ mod tests {
         assert_eq!(
             volume_step(&bound_v, Some(&bound_c)),
             VolumeStep::Phase("Bound")
+        );
+        let mut claim = bound_c.clone();
+        claim.status = Some(bound_status(&claim, &bound_v));
+        let mut grown = bound_v.clone();
+        let capacity = grown.spec.as_mut().unwrap().capacity.as_mut().unwrap();
+        capacity.get_mut("storage").unwrap().0 = "2Gi".to_owned();
+        assert_eq!(
+            Some(bound_status(&claim, &grown)),
+            claim.status,
+            "its size is another's business"
         );
         let free = unbound_volume(&bound_v, false);
         assert_eq!(free.spec, volume.spec);

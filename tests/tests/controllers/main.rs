@@ -1,6 +1,7 @@
 //! The controllers over the API server, in one process; a hollow agent runs the pods.
 
 mod autoscaler;
+mod csi;
 mod endpoints;
 mod load_balancer;
 mod quota;
