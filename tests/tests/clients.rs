@@ -17,6 +17,29 @@ fn the_python_client() -> Result<()> {
     Ok(())
 }
 
+/// Those of the equivalents of upstream's conformance tests (`tests/conformance/nodes`) that are
+/// quick and whose mechanism nothing else here asks for.
+#[test]
+fn what_upstreams_conformance_tests_ask_of_nodes() -> Result<()> {
+    const ASKED: &str = "websockets|invalid sysctls|optional updates|image defaults|\
+        EtcHosts|termination message|hostIPs|various prefixes|subpaths with|DRA|\
+        EmptyDir volumes should support|ephemeral container|VolumeAttachment|Lease";
+    let cluster = Cluster::up()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut program = std::process::Command::new(root.join("../target/clients/bin/python3"));
+    program
+        .arg(root.join("conformance/nodes/run.py"))
+        .args(["--only", ASKED, "--load"])
+        .arg(command::peapod()?)
+        .arg(cluster.data_dir())
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let run = command::finish(program, None)?;
+    let said = run.ok()?;
+    assert!(said.ends_with(", 0 failed\n"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_controller_written_with_kube_rs() -> Result<()> {
     let cluster = Cluster::up()?;
