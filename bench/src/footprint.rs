@@ -48,22 +48,8 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
         "-".to_owned(),
     );
 
-    let serving = serving()?;
-    let mut parts: Vec<(&str, u64)> = Vec::new();
-    for process in &serving {
-        let bytes = process::pss(process.pid)?;
-        let name = program(process);
-        match parts.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += bytes,
-            None => parts.push((name, bytes)),
-        }
-    }
-    let total = parts.iter().map(|(_, bytes)| bytes).sum();
-    let detail: Vec<String> = parts
-        .iter()
-        .map(|(name, bytes)| format!("{name} {}", mb(*bytes)))
-        .collect();
-    let reference = format!("{}; Kubernetes 1.36: above 700 MB", detail.join(", "));
+    let (total, detail) = (pss_of_all()?, parts()?);
+    let reference = format!("{detail}; Kubernetes 1.36: above 700 MB");
     report.add(
         "PSS of all that serves, 10 pods",
         mb(total),
@@ -73,7 +59,34 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Everything that serves the cluster: peapod and its log writer, containerd, the shims.
+/// Proportional memory of all that serves the cluster, in bytes.
+pub fn pss_of_all() -> Result<u64> {
+    Ok(by_part()?.iter().map(|(_, bytes)| bytes).sum())
+}
+
+/// The same, part by part, in words.
+pub fn parts() -> Result<String> {
+    let parts = by_part()?;
+    let parts = parts
+        .iter()
+        .map(|(name, bytes)| format!("{name} {}", mb(*bytes)));
+    Ok(parts.collect::<Vec<_>>().join(", "))
+}
+
+fn by_part() -> Result<Vec<(&'static str, u64)>> {
+    let mut parts: Vec<(&str, u64)> = Vec::new();
+    for process in &serving()? {
+        let bytes = process::pss(process.pid)?;
+        let name = program(process);
+        match parts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += bytes,
+            None => parts.push((name, bytes)),
+        }
+    }
+    Ok(parts)
+}
+
+/// Everything that serves the cluster: peapod, its log writer and its shim, containerd, its shims.
 fn serving() -> Result<Vec<Process>> {
     process::find(|command| {
         let program = command
@@ -87,7 +100,7 @@ fn serving() -> Result<Vec<Process>> {
     })
 }
 
-fn program(process: &Process) -> &str {
+fn program(process: &Process) -> &'static str {
     let mut words = process.command.split_whitespace();
     let name = words
         .next()
@@ -95,8 +108,9 @@ fn program(process: &Process) -> &str {
         .unwrap_or_default();
     match words.next() {
         Some("log-writer") => "log writer",
+        Some("shim") => "shim",
         _ => match name {
-            "containerd-shim-runc-v2" => "shims",
+            "containerd-shim-runc-v2" => "containerd's shims",
             "containerd" => "containerd",
             _ => "peapod",
         },

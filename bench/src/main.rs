@@ -2,6 +2,7 @@
 //! run. CPU time is the steady figure on a shared machine; wall time stands beside it.
 
 mod footprint;
+mod many_pods;
 mod pod_start;
 mod process;
 mod report;
@@ -15,7 +16,7 @@ use crate::report::Report;
 /// Measures Peapod against its promises.
 #[derive(Parser)]
 struct Arguments {
-    /// Only the groups whose name contains this: cluster, pods
+    /// Only the groups whose name contains this: cluster, pods, many
     #[arg(default_value = "")]
     only: String,
     /// Seconds over which an idle cluster is watched
@@ -33,6 +34,9 @@ fn main() -> Result<()> {
     }
     if wanted("pods") {
         pod_start::measure(&mut report)?;
+    }
+    if wanted("many") {
+        many_pods::measure(&mut report, arguments.idle_seconds)?;
     }
     print!("{}", report.render());
     Ok(())

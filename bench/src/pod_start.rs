@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::report::{Report, ms, percentile};
 
 const ROUNDS: usize = 20;
-const IMAGE: &str = "peapod.dev/demo:v1";
+/// The image of every pod here.
+pub const IMAGE: &str = "peapod.dev/demo:v1";
 
 /// Alternates the two, so that both see the same machine.
 pub fn measure(report: &mut Report) -> Result<()> {
@@ -41,13 +42,14 @@ pub fn measure(report: &mut Report) -> Result<()> {
     report.add(
         "one pod, created to Running",
         spread,
-        "1.3 x",
+        "50 ms p50, 200 ms p99",
         format!("ctr run -d {} p50", ms(reference)),
     );
     Ok(())
 }
 
-async fn pods(cluster: &Cluster) -> Result<Api<Pod>> {
+/// The pods of the default namespace.
+pub async fn pods(cluster: &Cluster) -> Result<Api<Pod>> {
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Api::namespaced(Client::try_from(config)?, "default"))
@@ -90,12 +92,13 @@ async fn one_pod(pods: &Api<Pod>, round: usize) -> Result<Duration> {
 }
 
 /// The same image through the same containerd, in a namespace of our own, removed at the end.
-struct Ctr {
+pub struct Ctr {
     socket: String,
 }
 
 impl Ctr {
-    fn prepare(cluster: &Cluster) -> Result<Self> {
+    /// With the image.
+    pub fn prepare(cluster: &Cluster) -> Result<Self> {
         let state = cluster.peapod(["status", "-o", "json"])?.ok()?;
         let state: serde_json::Value = serde_json::from_str(&state)?;
         let socket = state["containerd"]
@@ -122,11 +125,21 @@ impl Ctr {
     fn run(&self, round: usize) -> Result<Duration> {
         let id = format!("bare-{round}");
         let started = Instant::now();
-        self.ctr(&["run", "-d", IMAGE, &id])?;
+        self.start(&id)?;
         let took = started.elapsed();
-        self.ctr(&["task", "delete", "--force", &id])?;
-        self.ctr(&["container", "delete", &id])?;
+        self.remove(&id)?;
         Ok(took)
+    }
+
+    /// Runs a container.
+    pub fn start(&self, id: &str) -> Result<()> {
+        self.ctr(&["run", "-d", IMAGE, id]).map(drop)
+    }
+
+    /// Removes it.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        self.ctr(&["task", "delete", "--force", id])?;
+        self.ctr(&["container", "delete", id]).map(drop)
     }
 }
 

@@ -65,6 +65,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Run the containers of a node (started by the node agent)
+    #[command(hide = true)]
+    Shim {
+        /// What the node agent passes
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the logs of containers (started by the node agent)
     #[command(hide = true)]
     LogWriter {
@@ -98,6 +105,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "peapod", &mut std::io::stdout());
+        }
+        Command::Shim { arguments } => {
+            peapod_nodelet::shim_main(&arguments).map_err(anyhow::Error::msg)?;
         }
         Command::LogWriter { arguments } => {
             peapod_nodelet::logs::writer_main(&arguments).map_err(anyhow::Error::msg)?;

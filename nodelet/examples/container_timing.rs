@@ -2,7 +2,8 @@
 //! the same containerd, in turns. Needs root, containerd, ctr and a static `/bin/busybox`.
 //!
 //! ```text
-//! cargo run -p peapod-nodelet --example container_timing -- 20 runc
+//! cargo run -p peapod-nodelet --example container_timing -- 20 crun
+//! cargo run -p peapod-nodelet --example container_timing -- 20 runc containerd
 //! ```
 
 use std::collections::BTreeMap;
@@ -39,16 +40,20 @@ fn main() -> Result<()> {
     if words.first().is_some_and(|word| word == "log-writer") {
         return peapod_nodelet::logs::writer_main(&words[1..]).map_err(Into::into);
     }
+    if words.first().is_some_and(|word| word == "shim") {
+        return peapod_nodelet::shim_main(&words[1..]).map_err(Into::into);
+    }
     let rounds = words.first().map_or(Ok(20), |word| word.parse())?;
     let oci_runtime = words.get(1).map_or("runc", String::as_str);
+    let own_shim = words.get(2).is_none_or(|word| word != "containerd");
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?
-        .block_on(measure(rounds, oci_runtime))
+        .block_on(measure(rounds, oci_runtime, own_shim))
 }
 
-async fn measure(rounds: usize, oci_runtime: &str) -> Result<()> {
+async fn measure(rounds: usize, oci_runtime: &str, own_shim: bool) -> Result<()> {
     let dir = tempfile::Builder::new()
         .prefix("peapod-timing-")
         .tempdir()?;
@@ -56,6 +61,9 @@ async fn measure(rounds: usize, oci_runtime: &str) -> Result<()> {
     let address = launch::find_or_start(&launch::Choice::Private, &containerd).await?;
     let mut config = Config::new(address.clone(), "peapod-timing", dir.path().join("run"));
     config.oci_runtime = oci_runtime.to_owned();
+    if !own_shim {
+        config.shim = None;
+    }
     let runtime = Containerd::start(config.clone()).await?;
     let archive = dir.path().join("busybox.tar");
     Assemble::from_busybox(IMAGE, Path::new("/bin/busybox"), &["sh", "sleep"])?
@@ -65,7 +73,7 @@ async fn measure(rounds: usize, oci_runtime: &str) -> Result<()> {
     let mut samples = Samples::default();
     for round in 0..rounds {
         one_of_ours(&runtime, dir.path(), round, &mut samples).await?;
-        samples.ctr.push(one_of_ctr(&address, oci_runtime, round)?);
+        samples.ctr.push(one_of_ctr(&address, round)?);
     }
     print(&mut samples, oci_runtime);
     drop(runtime);
@@ -109,7 +117,7 @@ async fn one_of_ours(
     Ok(())
 }
 
-fn one_of_ctr(address: &Path, oci_runtime: &str, round: usize) -> Result<Duration> {
+fn one_of_ctr(address: &Path, round: usize) -> Result<Duration> {
     let id = format!("ctr-{round}");
     let ctr = |words: &[&str]| {
         let mut command = Command::new("ctr");
@@ -121,18 +129,7 @@ fn one_of_ctr(address: &Path, oci_runtime: &str, round: usize) -> Result<Duratio
         command
     };
     let begin = Instant::now();
-    let binary = format!("--runc-binary={oci_runtime}");
-    let output = ctr(&[
-        "run",
-        &binary,
-        "--detach",
-        "--null-io",
-        IMAGE,
-        &id,
-        "sleep",
-        "1000",
-    ])
-    .output()?;
+    let output = ctr(&["run", "--detach", "--null-io", IMAGE, &id, "sleep", "1000"]).output()?;
     let elapsed = begin.elapsed();
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());

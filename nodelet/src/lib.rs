@@ -40,4 +40,5 @@ pub use cleanup::cleanup;
 pub use config::{Config, ServerConfig, Serving};
 pub use error::Error;
 pub use kubelet_config::KubeletConfiguration;
+pub use peapod_shim::shim_main;
 pub use tasks::run;

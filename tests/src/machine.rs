@@ -123,7 +123,14 @@ fn processes() -> Result<String> {
             .and_then(|p| p.rsplit('/').next());
         if matches!(
             program,
-            Some("peapod" | "containerd" | "containerd-shim-runc-v2" | "runc" | "peapod-demo")
+            Some(
+                "peapod"
+                    | "containerd"
+                    | "containerd-shim-runc-v2"
+                    | "runc"
+                    | "crun"
+                    | "peapod-demo"
+            )
         ) {
             text.push_str(&format!("{line}\n"));
         }

@@ -1,6 +1,7 @@
 //! What a reboot takes from a cluster: every process, mount, link, route, table and cgroup, and
 //! what lies in `/run`. What is on disk stays.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -22,12 +23,12 @@ pub fn reboot(cluster: &Cluster) -> Result<()> {
     let data = cluster.data_dir();
     let tasks = data.join("containerd/state/io.containerd.runtime.v2.task");
     let sockets = shim_sockets(&tasks)?;
-    let namespaces = names(&tasks)?;
     let node_ip = cluster.node_ip()?;
     let dns = cluster.field("service/kube-dns -n kube-system", "{.spec.clusterIP}")?;
 
     let roots = process::with_argument(&data.to_string_lossy())?;
     let everything = process::with_descendants(&roots)?;
+    let groups = pods_cgroups(&everything);
     for &pid in &everything {
         // Nobody may see the others go. One that has just ended is gone already.
         let _ = signal::kill(Pid::from_raw(pid), Signal::SIGSTOP);
@@ -35,7 +36,7 @@ pub fn reboot(cluster: &Cluster) -> Result<()> {
     process::kill(&everything)?;
 
     unmount_below(data)?;
-    for namespace in &namespaces {
+    for namespace in &groups {
         remove_cgroups(namespace);
         remove_dir(&Path::new(RUN).join("runc").join(namespace))?;
     }
@@ -43,6 +44,21 @@ pub fn reboot(cluster: &Cluster) -> Result<()> {
         std::fs::remove_file(&socket).with_context(|| socket.display().to_string())?;
     }
     forget_network(&[node_ip, dns])
+}
+
+/// The cgroups below which the pods of these processes are; named like the containerd namespaces.
+fn pods_cgroups(pids: &[i32]) -> BTreeSet<String> {
+    let mut groups = BTreeSet::new();
+    for pid in pids {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        let tops = paths.filter_map(|path| path.trim_start_matches('/').split('/').next());
+        groups.extend(
+            tops.filter(|top| top.starts_with("peapod"))
+                .map(str::to_owned),
+        );
+    }
+    groups
 }
 
 /// Names of what a folder holds.

@@ -46,6 +46,7 @@ pub async fn run(session: &Session, args: &DescribeArgs) -> Result<()> {
                 println!("\n");
             }
             print!("{}", text(&object));
+            print!("{}", timing_of(session, &object).await);
             if !args.no_events {
                 print!("{}", events_of(session, &object).await?);
             }
@@ -64,6 +65,42 @@ async fn events_of(session: &Session, object: &Value) -> Result<String> {
     }
     let table = events::table(&events, false, Timestamp::now());
     Ok(format!("Events:\n{}", indent(&table)))
+}
+
+/// What the node's agent did to start a pod, and how long it took. Empty for other objects, and for nodes
+/// that do not tell.
+async fn timing_of(session: &Session, object: &Value) -> String {
+    let node = object["spec"]["nodeName"].as_str();
+    let (Some("Pod"), Some(node)) = (object["kind"].as_str(), node) else {
+        return String::new();
+    };
+    let name = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let (namespace, pod) = (name("namespace"), name("name"));
+    let path = format!("/api/v1/nodes/{node}/proxy/timing/{namespace}/{pod}");
+    match session.get(&path).await {
+        Ok(steps) => timing(&steps),
+        Err(_) => String::new(),
+    }
+}
+
+fn timing(steps: &Value) -> String {
+    let steps = steps.as_array().filter(|steps| !steps.is_empty());
+    let head = ["STEP", "CONTAINER", "AFTER", "TOOK"].map(str::to_owned);
+    let mut lines = vec![head.to_vec()];
+    for step in steps.into_iter().flatten() {
+        let ms = |field: &str| format!("{:.1} ms", step[field].as_f64().unwrap_or_default());
+        let text = |field: &str| step[field].as_str().unwrap_or_default().to_owned();
+        lines.push(vec![
+            text("step"),
+            text("container"),
+            ms("beganMs"),
+            ms("tookMs"),
+        ]);
+    }
+    match lines.len() {
+        1 => String::new(),
+        _ => format!("Start, as the node did it:\n{}", indent(&align(&lines))),
+    }
 }
 
 fn indent(text: &str) -> String {
@@ -191,5 +228,13 @@ mod tests {
             "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}});
         let expected = "Name:   a\nLabels:\n  k=v\nAnnotations: <none>\nSpec:\n  Containers:\n    Args:  x, y\n    Name:  c\n  Node Name:  n1\nStatus:\n  Conditions:\n    Type    Status   Reason   Message\n    Ready   True\n  Pod IP:  10.0.0.1\n";
         assert_eq!(text(&object), expected);
+    }
+
+    #[test]
+    fn a_pods_start_is_told_step_by_step() {
+        let step = json!({"step": "start", "container": "c", "beganMs": 12.25, "tookMs": 8.0});
+        let expected = "Start, as the node did it:\n  STEP    CONTAINER   AFTER     TOOK\n  start   c           12.2 ms   8.0 ms\n";
+        assert_eq!(timing(&json!([step])), expected);
+        assert_eq!(timing(&json!([])), "");
     }
 }

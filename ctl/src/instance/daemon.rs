@@ -142,6 +142,7 @@ impl Parts {
                     SocketAddr::new(advertise, settings.listen.port())
                 ),
                 containerd: socket.clone(),
+                runtime: settings.runtime.clone(),
             };
             rack::start(&seat, plan, &server, &mut tasks).await?;
             reporter.step("waiting for the nodes to be ready");
@@ -289,6 +290,7 @@ fn own_node(settings: &Settings, layout: &Layout, ip: IpAddr) -> Result<NodeSett
         server: control_plane::local_url(settings),
         containerd: None,
         cni: settings.cni.clone(),
+        runtime: settings.runtime.clone(),
         netns: None,
     })
 }

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod preflight;
 mod rack;
 pub mod ready;
+pub mod runtime_flags;
 pub mod settings;
 pub mod state;
 mod status;

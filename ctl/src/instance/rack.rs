@@ -13,6 +13,7 @@ use peapod_apiserver::ApiServer;
 use peapod_apiserver::pki::Subject;
 
 use super::Layout;
+use super::runtime_flags::RuntimeFlags;
 use super::settings::{self, Settings};
 use crate::fabric;
 use crate::fabric::child::Keep;
@@ -31,6 +32,8 @@ pub struct Seat<'a> {
     pub server: String,
     /// The containerd that they share.
     pub containerd: PathBuf,
+    /// What runs their containers.
+    pub runtime: RuntimeFlags,
 }
 
 /// The plan of the nodes in namespaces, raised; `None` when the instance's only node is this
@@ -115,6 +118,7 @@ fn prepare(seat: &Seat<'_>, plan: &Plan, node: &NodePlan, server: &ApiServer) ->
         server: seat.server.clone(),
         containerd: Some(seat.containerd.clone()),
         cni: None,
+        runtime: seat.runtime.clone(),
         netns: Some(fabric::netns_path(plan, &node.name)),
     };
     settings::write_json(&layout.node_settings(), &settings)?;

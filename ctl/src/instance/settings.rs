@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::runtime_flags::RuntimeFlags;
 use crate::fabric::plan::Fabric;
 use crate::roles::node::CniSettings;
 
@@ -41,6 +42,9 @@ pub struct Settings {
     /// Somebody else's CNI plugins that link the pods, if that was chosen.
     #[serde(default)]
     pub cni: Option<CniSettings>,
+    /// What runs containers.
+    #[serde(default)]
+    pub runtime: RuntimeFlags,
     /// The fabric between them, if there is one.
     #[serde(default)]
     pub fabric: Option<Fabric>,

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::api_flags::ApiFlags;
 use super::cni_flags::CniFlags;
+use super::runtime_flags::RuntimeFlags;
 use super::settings::{self, Settings};
 use super::state::InstanceLock;
 use super::{Layout, State, daemon, handshake, layout, preflight, unit};
@@ -79,6 +80,8 @@ pub struct UpArgs {
     pub node_monitor_grace_period: u64,
     #[command(flatten)]
     pub cni: CniFlags,
+    #[command(flatten)]
+    pub runtime: RuntimeFlags,
     #[command(flatten)]
     pub api: ApiFlags,
 }
@@ -181,6 +184,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         nodes: args.nodes,
         fabric: args.fabric,
         cni: args.cni.settings(),
+        runtime: args.runtime.clone(),
         network: None,
         store: Some(args.api.store.describe()),
     };
@@ -232,6 +236,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         nodes: kept.nodes,
         fabric: kept.fabric,
         cni: wanted.cni.clone().or(kept.cni),
+        runtime: wanted.runtime.clone().or(kept.runtime),
         network: kept.network,
         vxlan_port: kept.vxlan_port,
         ..wanted

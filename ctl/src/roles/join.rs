@@ -17,6 +17,7 @@ use super::node::{ClusterSettings, NodeSettings};
 use super::server::address_towards;
 use crate::cli::single_threaded;
 use crate::instance::cni_flags::CniFlags;
+use crate::instance::runtime_flags::RuntimeFlags;
 use crate::instance::settings::{node_name, read_json, write_json, write_private};
 use crate::instance::{self, Layout, State, layout, preflight};
 use crate::terminal::Steps;
@@ -55,6 +56,8 @@ pub struct JoinArgs {
     containerd: Option<PathBuf>,
     #[command(flatten)]
     cni: CniFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 /// Runs `peapod join`.
@@ -157,6 +160,7 @@ async fn settings(args: &JoinArgs, client: &Client, server: &str) -> Result<Node
         server: server.to_owned(),
         containerd: args.containerd.clone(),
         cni: args.cni.settings(),
+        runtime: args.runtime.clone(),
         netns: None,
     })
 }

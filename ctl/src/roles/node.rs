@@ -21,6 +21,7 @@ use peapod_nodelet::runtime::containerd::Containerd;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tasks;
+use crate::instance::runtime_flags::{RuntimeFlags, RuntimeShim};
 use crate::instance::{Layout, preflight};
 
 /// Where the kubelet API listens.
@@ -58,6 +59,9 @@ pub struct NodeSettings {
     /// Somebody else's CNI plugins that link the pods, if that was chosen.
     #[serde(default)]
     pub cni: Option<CniSettings>,
+    /// What runs its containers.
+    #[serde(default)]
+    pub runtime: RuntimeFlags,
     /// Where the node's network namespace is pinned, when it is not the machine's.
     #[serde(default)]
     pub netns: Option<PathBuf>,
@@ -170,6 +174,16 @@ pub async fn spawn_nodelet(
     tasks: &mut Tasks,
 ) -> Result<()> {
     let mut runtime = layout.runtime(socket);
+    if let Some(program) = &node.runtime.oci_runtime {
+        runtime.oci_runtime.clone_from(program);
+    }
+    if node.runtime.runtime_shim.unwrap_or_default() == RuntimeShim::Runc {
+        runtime.shim = None;
+        // crun refuses the hosts with cgroups of both versions, unless our shim starts it.
+        if node.runtime.oci_runtime.is_none() {
+            runtime.oci_runtime = "runc".to_owned();
+        }
+    }
     runtime.host_netns = node.netns.clone();
     let network: Arc<dyn PodNetwork> = match &node.cni {
         None => network,

@@ -23,6 +23,7 @@ use super::node::{self, NodeSettings};
 use super::tasks::{self, Tasks};
 use crate::instance::cni_flags::CniFlags;
 use crate::instance::handshake::Reporter;
+use crate::instance::runtime_flags::RuntimeFlags;
 use crate::instance::settings::{read_json, write_json};
 use crate::instance::state::InstanceLock;
 use crate::instance::{Layout, State, layout, preflight, ready};
@@ -44,6 +45,8 @@ pub struct NodeArgs {
     without: Vec<Part>,
     #[command(flatten)]
     cni: CniFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,6 +70,11 @@ pub fn run(args: &NodeArgs) -> Result<()> {
         };
         if let Some(cni) = args.cni.settings() {
             node.cni = Some(cni);
+            write_json(&layout.node_settings(), &node)?;
+        }
+        let runtime = args.runtime.clone().or(node.runtime.clone());
+        if runtime != node.runtime {
+            node.runtime = runtime;
             write_json(&layout.node_settings(), &node)?;
         }
         let apart = args.without.contains(&Part::Netd);

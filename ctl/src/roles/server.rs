@@ -24,6 +24,7 @@ use super::tasks::{self, Tasks};
 use super::{discovery, token};
 use crate::instance::api_flags::ApiFlags;
 use crate::instance::cni_flags::CniFlags;
+use crate::instance::runtime_flags::RuntimeFlags;
 use crate::instance::settings::{self, Settings};
 use crate::instance::state::InstanceLock;
 use crate::instance::{Layout, State, layout, preflight, ready};
@@ -85,6 +86,8 @@ pub struct ServerArgs {
     containerd: Option<PathBuf>,
     #[command(flatten)]
     cni: CniFlags,
+    #[command(flatten)]
+    runtime: RuntimeFlags,
     #[command(flatten)]
     api: ApiFlags,
 }
@@ -236,6 +239,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         nodes: None,
         fabric: None,
         cni: args.cni.settings(),
+        runtime: args.runtime.clone(),
         network: None,
         store: Some(args.api.store.describe()),
     };
@@ -258,6 +262,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         },
         cni: wanted.cni.or(kept.cni),
         vxlan_port: kept.vxlan_port,
+        runtime: wanted.runtime.or(kept.runtime),
         ..wanted
     };
     if kept.pod_cidrs != wanted.pod_cidrs || kept.service_cidrs != wanted.service_cidrs {
@@ -320,6 +325,7 @@ async fn start_node(
         server: url.to_owned(),
         containerd: None,
         cni: settings.cni.clone(),
+        runtime: settings.runtime.clone(),
         netns: None,
     };
     let netd = node::start_in(server, &own, layout, socket.clone(), tasks).await?;

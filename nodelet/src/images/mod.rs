@@ -32,6 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use containerd_client::services::v1::snapshots::ListSnapshotsRequest;
 use containerd_client::services::v1::{
     CreateImageRequest, DeleteImageRequest, GetImageRequest, Image as Record,
     ListContainersRequest, ListImagesRequest, UpdateImageRequest,
@@ -39,7 +40,7 @@ use containerd_client::services::v1::{
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
-use crate::runtime::containerd::client::Client;
+use crate::runtime::containerd::client::{Client, SNAPSHOTTER};
 use crate::runtime::containerd::lease::Lease;
 use crate::runtime::{
     Error, FsMount, Image, ImageError, ImageUsage, Images, Progress, ProgressEvent, PullRequest,
@@ -51,6 +52,9 @@ use manifest::{Config, Descriptor, Document, Manifest, Platform};
 use pull::Pulls;
 use reference::Reference;
 use registry::RegistryConfig;
+
+/// Label of a container's file system: the ID of its image.
+pub const SNAPSHOT_IMAGE: &str = "peapod.dev/image";
 
 /// Images whose config is remembered.
 const CACHE_MAX: usize = 1024;
@@ -94,6 +98,36 @@ impl ContainerdImages {
         let image = self.get(reference).await?.ok_or_else(missing)?;
         let known = self.read_image(&image.digest).await?.ok_or_else(missing)?;
         Ok(Resolved { image, ..known })
+    }
+
+    /// The IDs of the images that containers are made of: by containerd's containers, and by the file
+    /// systems of those that it does not know of.
+    async fn used(&self) -> Result<BTreeSet<String>> {
+        let request = ListContainersRequest {
+            filters: Vec::new(),
+        };
+        let mut service = self.client.containers();
+        let listed = self
+            .client
+            .call("listing containers", service.list(request))
+            .await?;
+        let mut used: BTreeSet<String> = listed.containers.into_iter().map(|c| c.image).collect();
+        let what = "listing snapshots";
+        let request = ListSnapshotsRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            filters: Vec::new(),
+        };
+        let mut service = self.client.snapshots();
+        let mut stream = self.client.call(what, service.list(request)).await?;
+        while let Some(part) = stream
+            .message()
+            .await
+            .map_err(|s| self.client.error(what, &s))?
+        {
+            let labels = part.info.into_iter().map(|info| info.labels);
+            used.extend(labels.filter_map(|mut labels| labels.remove(SNAPSHOT_IMAGE)));
+        }
+        Ok(used)
     }
 
     async fn records(&self) -> Result<Vec<Record>> {
@@ -420,15 +454,7 @@ impl Images for ContainerdImages {
     }
 
     async fn prune(&self, keep: &[String]) -> Result<Vec<Image>> {
-        let request = ListContainersRequest {
-            filters: Vec::new(),
-        };
-        let mut service = self.client.containers();
-        let listed = self
-            .client
-            .call("listing containers", service.list(request))
-            .await?;
-        let used: BTreeSet<String> = listed.containers.into_iter().map(|c| c.image).collect();
+        let used = self.used().await?;
         let keep: BTreeSet<String> = keep
             .iter()
             .filter_map(|k| k.parse::<Reference>().ok())

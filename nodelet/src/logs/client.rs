@@ -2,21 +2,19 @@
 //! it dies.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use peapod_shim::daemon::Daemon;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::protocol::{LOG_RECORD, LogSpec, MESSAGE_MAX, Reply, Request};
 use super::writer::Args;
-use crate::runtime::{Error, Result, sys};
+use crate::runtime::{Error, Result};
 
 /// A request is a few system calls; a disk that hangs is the exception.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
@@ -39,9 +37,7 @@ pub struct Config {
 
 /// Speaks to the log writer of this node.
 pub struct LogWriter {
-    config: Config,
-    /// Held while the process is started, so that it is started once.
-    starting: Mutex<()>,
+    daemon: Daemon,
 }
 
 // === impl LogWriter ===
@@ -49,9 +45,14 @@ pub struct LogWriter {
 impl LogWriter {
     /// Nothing is started yet.
     pub fn new(config: Config) -> Self {
+        let Config {
+            mut command,
+            socket,
+            args,
+        } = config;
+        command.extend(args.to_words().map(OsString::from));
         Self {
-            config,
-            starting: Mutex::new(()),
+            daemon: Daemon::new(command, socket),
         }
     }
 
@@ -90,11 +91,11 @@ impl LogWriter {
 
     /// Ends the process, if it runs.
     pub async fn shutdown(&self) -> Result<()> {
-        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
+        if let Ok(stream) = self.daemon.find().await {
             self.exchange(&mut BufReader::new(stream), &Request::Shutdown)
                 .await?;
         }
-        let _ = fs::remove_file(&self.config.socket);
+        let _ = fs::remove_file(self.daemon.socket());
         Ok(())
     }
 
@@ -164,61 +165,14 @@ impl LogWriter {
     }
 
     async fn connect(&self) -> Result<UnixStream> {
-        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
-            return Ok(stream);
-        }
-        let _starting = self.starting.lock().await;
-        // Another task may have started it in the meantime.
-        if let Ok(stream) = UnixStream::connect(&self.config.socket).await {
-            return Ok(stream);
-        }
-        self.start().map_err(|error| self.unreachable(&error))?;
-        UnixStream::connect(&self.config.socket)
-            .await
-            .map_err(|error| self.unreachable(&error))
-    }
-
-    /// The process gets the listening socket as its standard input, so that we can connect at
-    /// once and never wait for it to come up.
-    fn start(&self) -> io::Result<()> {
-        let Config {
-            command,
-            socket,
-            args,
-        } = &self.config;
-        let (program, first) = command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no program is configured for it"))?;
-        for dir in [socket.parent(), Some(args.containers.as_path())]
-            .into_iter()
-            .flatten()
-        {
-            fs::create_dir_all(dir)?;
-        }
-        let _ = fs::remove_file(socket);
-        let listener = UnixListener::bind(socket)?;
-        let log = socket.with_extension("log");
-        let log: File = OpenOptions::new().create(true).append(true).open(log)?;
-        let mut command = Command::new(program);
-        command
-            .args(first)
-            .args(args.to_words())
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)))
-            .stdout(Stdio::null())
-            .stderr(log);
-        let mut child = sys::own_session(&mut command).spawn()?;
-        tracing::info!(pid = child.id(), "started the log writer");
-        // So that it leaves no zombie if it ends before us.
-        std::thread::Builder::new()
-            .name("log-writer-reaper".into())
-            .spawn(move || child.wait())?;
-        Ok(())
+        let stream = self.daemon.connect().await;
+        stream.map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Error {
         Error::Unavailable(format!(
             "cannot reach the log writer at {}: {error}",
-            self.config.socket.display()
+            self.daemon.socket().display()
         ))
     }
 }

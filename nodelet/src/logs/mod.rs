@@ -1,7 +1,7 @@
 //! Container logs: written by a process that outlives the agent, read by whoever asks.
 //!
 //! ```text
-//!   container --pipe--> shim --fifo--> log writer --> pods/.../0.log (CRI format)
+//!   container --fifo--> log writer --> pods/.../0.log (CRI format)
 //!                                        |  ^
 //!                           attached clients  the agent: open, flush, close
 //! ```
@@ -15,7 +15,8 @@
 //! | [`client`] | the agent's end: starts it, talks to it, restarts it |
 //! | [`reader`] | tail, since, follow, across rotations |
 //!
-//! The shim holds both ends of every fifo, so while the writer is restarted nothing is lost.
+//! The container itself (with containerd: its shim) holds both ends of every fifo, so while the writer is
+//! restarted nothing is lost.
 //! Neither the writer nor its files know about pods.
 
 pub mod client;

@@ -29,7 +29,8 @@ pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action)
     let (context, entry) = (context.as_ref(), entry.as_ref());
     match action {
         Action::SyncVolumes => {
-            let done = limited(PLACE_TIMEOUT, "volumes", sync_volumes(context, entry)).await;
+            let done = limited(PLACE_TIMEOUT, "volumes", sync_volumes(context, entry));
+            let done = entry.timing.of("volumes", "", done).await;
             Some(match done {
                 Ok(refresh_at) => Event::VolumesReady { refresh_at },
                 Err(message) => Event::VolumesFailed(message),
@@ -42,7 +43,10 @@ pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action)
                 Err(message) => Event::SandboxFailed(message),
             })
         }
-        Action::EnsureImage { container } => Some(images::ensure(context, entry, &container).await),
+        Action::EnsureImage { container } => {
+            let ensured = images::ensure(context, entry, &container);
+            Some(entry.timing.of("image", &container, ensured).await)
+        }
         Action::StartContainer {
             container,
             attempt,
@@ -183,11 +187,9 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
     if fresh {
         spec.runtime_handler = runtime_handler(context, &pod).await?;
     }
-    let made = context
-        .runtime
-        .create_sandbox(&spec)
-        .await
-        .map_err(|e| e.to_string())?;
+    let making = context.runtime.create_sandbox(&spec);
+    let made = entry.timing.of("namespaces", "", making).await;
+    let made = made.map_err(|e| e.to_string())?;
     *entry.sandbox.lock() = Some(made.clone());
     let Some(netns) = made.netns else {
         return Ok((context.config.node_ips.clone(), fresh));
@@ -198,11 +200,9 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
         interface: None,
         host_ports: sandbox::host_ports(&pod),
     };
-    let reply = context
-        .network
-        .attach(request)
-        .await
-        .map_err(|e| e.to_string())?;
+    let attaching = context.network.attach(request);
+    let reply = entry.timing.of("network", "", attaching).await;
+    let reply = reply.map_err(|e| e.to_string())?;
     Ok((reply.ips, fresh))
 }
 

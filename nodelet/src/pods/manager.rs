@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::timing::Timing;
 use super::worker::{INBOX_MAX, Message, Worker};
 use super::{Context, Entry, Table, observe, orphans};
 use crate::core::{Action, Machine, Observed, admit};
@@ -213,6 +214,7 @@ impl Manager {
             tokens: Tokens::default(),
             located: Mutex::default(),
             sandbox: Mutex::new(sandbox),
+            timing: Timing::default(),
             stepped: watch::Sender::new(()),
             inbox,
         });

@@ -17,6 +17,7 @@ mod resize;
 mod signals;
 pub mod start;
 pub mod table;
+pub mod timing;
 pub mod worker;
 
 pub use context::Context;

@@ -102,14 +102,14 @@ async fn try_start(
     image: &ImageRef,
 ) -> Result<String, StartFault> {
     let _permit = context.limits.starts.acquire().await;
-    let spec = prepare(context, entry, name, attempt, image).await?;
+    let timing = &entry.timing;
+    let preparing = prepare(context, entry, name, attempt, image);
+    let spec = timing.of("prepare", name, preparing).await?;
     let create = |e: crate::runtime::Error| StartFault::Create(e.to_string());
-    let id = context
-        .runtime
-        .create_container(&spec)
-        .await
-        .map_err(create)?;
-    match context.runtime.start_container(&id).await {
+    let creating = context.runtime.create_container(&spec);
+    let id = timing.of("create", name, creating).await.map_err(create)?;
+    let starting = context.runtime.start_container(&id);
+    match timing.of("start", name, starting).await {
         Ok(()) => Ok(id.0),
         Err(error) => Err(StartFault::Run {
             id: id.0,

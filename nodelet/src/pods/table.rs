@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use peapod_api::k8s_openapi;
 use tokio::sync::{mpsc, watch};
 
+use super::timing::Timing;
 use super::worker::Message;
 use crate::core::{Machine, View, view};
 use crate::objects::References;
@@ -30,6 +31,8 @@ pub struct Entry {
     pub located: Mutex<BTreeMap<String, Located>>,
     /// Its namespaces, as far as they are known.
     pub sandbox: Mutex<Option<Sandbox>>,
+    /// Where the time of its start goes.
+    pub timing: Timing,
     /// Tells of each step of the machine.
     pub stepped: watch::Sender<()>,
     /// The way to its worker.

@@ -291,6 +291,7 @@ impl Worker {
             )
         };
         let (context, pod) = (self.context.clone(), self.entry.pod());
+        let entry = self.entry.clone();
         if self
             .written
             .as_ref()
@@ -300,7 +301,8 @@ impl Worker {
             let old = self.written.clone();
             self.tasks.spawn(async move {
                 let _permit = context.limits.reports.acquire().await;
-                let reported = report::status(&context.client, &pod, old.as_ref(), &status).await;
+                let report = report::status(&context.client, &pod, old.as_ref(), &status);
+                let reported = entry.timing.of("report", "", report).await;
                 Done::Written(Box::new(status), reported)
             });
         } else if finished {

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -208,6 +208,7 @@ fn router(shared: Shared) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/pods", get(pods))
+        .route("/timing/{namespace}/{pod}", get(timing))
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(logs::logs),
@@ -252,6 +253,15 @@ async fn network_metrics(State(shared): State<Shared>) -> Response {
         Ok(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => Refusal(StatusCode::SERVICE_UNAVAILABLE, error.message).into_response(),
     }
+}
+
+/// Where the time of a pod's start went.
+async fn timing(
+    State(shared): State<Shared>,
+    Path((namespace, pod)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let entry = shared.pod(&namespace, &pod)?;
+    Ok(axum::Json(entry.timing.document()).into_response())
 }
 
 /// The values of a query's key, percent-decoded.

@@ -5,7 +5,7 @@ use peapod_nodelet::runtime::{
     User,
 };
 
-use crate::support::{Node, sandbox};
+use crate::support::{LIMIT, Node, sandbox};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_runs_and_its_end_and_log_are_known() {
@@ -145,7 +145,10 @@ async fn what_cannot_start_says_why() {
     let id = node.runtime().create_container(&spec).await.unwrap();
     let error = node.runtime().start_container(&id).await.unwrap_err();
     assert!(
-        error.to_string().contains("no such file or directory"),
+        error
+            .to_string()
+            .to_lowercase()
+            .contains("no such file or directory"),
         "{error}"
     );
     let ContainerState::Exited(exit) = node.runtime().container(&id).await.unwrap().state else {
@@ -248,4 +251,49 @@ async fn a_container_joins_the_processes_of_another() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("does not run"), "{error}");
+}
+
+/// Peapod's shim with both OCI runtimes, and containerd's: what a node chooses, and what a RuntimeClass may ask for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_runtime_runs_the_same_container() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    for (oci_runtime, shim) in [("runc", true), ("crun", true), ("runc", false)] {
+        node.use_shim(shim).await;
+        let name = format!("{oci_runtime}-{shim}");
+        let script = "echo up; while read line; do echo got $line; done; exit 3";
+        let mut spec = node.container("web", &name, script);
+        spec.runtime_handler = Some(oci_runtime.into());
+        spec.stdin = true;
+        spec.user.uid = Some(1000);
+        let id = node.run(&spec).await;
+        let said = |script: &str| {
+            let command = ["sh", "-c", script].map(str::to_owned);
+            let (id, node) = (&id, &node);
+            async move { node.runtime().exec_sync(id, &command, LIMIT).await.unwrap() }
+        };
+        let output = said("echo out; echo err >&2; id -u; exit 5").await;
+        assert_eq!(output.code, 5, "{name}");
+        assert_eq!(output.stdout, b"out\n1000\n", "{name}");
+        assert_eq!(output.stderr, b"err\n", "{name}");
+        let output = said("echo again >/dev/stderr").await;
+        assert_eq!(
+            (output.code, output.stderr.as_slice()),
+            (0, &b"again\n"[..])
+        );
+        let resources = Resources {
+            memory_limit_bytes: Some(64 << 20),
+            ..Resources::default()
+        };
+        let update = node.runtime().update_container(&id, &resources);
+        update.await.unwrap();
+        // An agent that does otherwise from now on leaves those that run as they are.
+        node.use_shim(!shim).await;
+        let state = node.runtime().container(&id).await.unwrap().state;
+        assert!(matches!(state, ContainerState::Running { .. }), "{state:?}");
+        node.runtime().signal_container(&id, 9).await.unwrap();
+        assert_eq!(node.exit(&id).await.code, 137, "{name}");
+        assert_eq!(node.log(&spec), "up\n", "{name}");
+        node.runtime().remove_container(&id).await.unwrap();
+    }
 }

@@ -13,3 +13,9 @@ mod survival;
 fn log_writer_process() {
     support::log_writer_process();
 }
+
+/// Not a test of its own either: the shim of those agents.
+#[test]
+fn shim_process() {
+    support::shim_process();
+}

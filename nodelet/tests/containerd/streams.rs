@@ -128,7 +128,10 @@ async fn a_probe_is_bounded_in_time_and_output() {
         .exec_sync(&id, &["/no/such".into()], LIMIT)
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("no such file"), "{error}");
+    assert!(
+        error.to_string().to_lowercase().contains("no such file"),
+        "{error}"
+    );
 
     node.runtime().signal_container(&id, 9).await.unwrap();
     node.exit(&id).await;

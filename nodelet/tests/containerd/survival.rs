@@ -1,10 +1,10 @@
 //! What a container does not notice: the agent, containerd or the log writer going away and
 //! coming back.
 
-use containerd_client::services::v1::ListContainersRequest;
+use containerd_client::services::v1::snapshots::MountsRequest;
 use peapod_nodelet::runtime::containerd::client::Client;
 use peapod_nodelet::runtime::containerd::{launch, purge};
-use peapod_nodelet::runtime::{Container, ContainerState, Runtime, RuntimeEvent};
+use peapod_nodelet::runtime::{Container, ContainerState, ExitReason, Runtime, RuntimeEvent};
 
 use crate::support::{LIMIT, Node, processes_of};
 
@@ -87,6 +87,83 @@ async fn a_killed_log_writer_loses_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_outlive_a_killed_shim_and_another_takes_them_over() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.01; done";
+    let spec = node.container("web", "runs", script);
+    let runs = node.run(&spec).await;
+    let ends = node
+        .run(&node.container("web", "ends", "exec sleep 1000"))
+        .await;
+    let before = node.runtime().container(&runs).await.unwrap();
+    for _ in 0..5 {
+        for pid in [
+            node.shims(),
+            processes_of(&node.config.state_dir.join("containers")),
+        ]
+        .concat()
+        {
+            // It may have ended by the kill before.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        let echo = ["echo".to_owned(), "here".to_owned()];
+        let output = node.runtime().exec_sync(&runs, &echo, LIMIT).await;
+        assert_eq!(output.unwrap().stdout, b"here\n");
+        node.runtime().flush_log(&runs).await.unwrap();
+    }
+    assert_eq!(node.shims().len(), 1, "one shim");
+    assert_eq!(node.runtime().container(&runs).await.unwrap(), before);
+    // Not its child: the code is known only where the kernel tells it.
+    node.runtime().signal_container(&ends, 9).await.unwrap();
+    let exit = node.exit(&ends).await;
+    let known = (137, ExitReason::Exited);
+    let unknown = (255, ExitReason::Unknown);
+    assert!(
+        [known, unknown].contains(&(exit.code, exit.reason)),
+        "{exit:?}"
+    );
+    node.runtime().signal_container(&runs, 9).await.unwrap();
+    node.exit(&runs).await;
+    let log = node.log(&spec);
+    let whole: Vec<String> = (1..=log.lines().count())
+        .map(|n| format!("line {n}"))
+        .collect();
+    assert_eq!(log.lines().collect::<Vec<_>>(), whole);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_while_neither_agent_nor_shim_was_there_is_told_once() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let id = node
+        .run(&node.container("web", "app", "exec sleep 1000"))
+        .await;
+    let ContainerState::Running { pid, .. } = node.runtime().container(&id).await.unwrap().state
+    else {
+        panic!("it runs")
+    };
+    node.stop_agent();
+    let sigkill = nix::sys::signal::Signal::SIGKILL;
+    for shim in node.shims() {
+        nix::sys::signal::kill(shim, sigkill).unwrap();
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), sigkill).unwrap();
+    node.restart_agent().await;
+    let ended = async {
+        loop {
+            let state = node.runtime().container(&id).await.unwrap().state;
+            if let ContainerState::Exited(exit) = state {
+                return exit;
+            }
+        }
+    };
+    let exit = tokio::time::timeout(LIMIT, ended).await.unwrap();
+    assert!([137, 255].contains(&exit.code), "{exit:?}");
+    node.runtime().remove_sandbox("web").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_leaves_nothing_and_can_be_repeated() {
     let mut node = Node::start().await;
     node.pod("web").await;
@@ -101,6 +178,7 @@ async fn a_purge_leaves_nothing_and_can_be_repeated() {
     assert!(!mounts.contains(&state_dir), "{mounts}");
     assert!(!node.config.state_dir.exists());
     assert_eq!(processes_of(&node.config.state_dir.join("containers")), []);
+    assert_eq!(node.shims(), []);
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
         assert!(!hierarchy.unwrap().path().join(&name).exists());
     }
@@ -110,8 +188,7 @@ async fn a_purge_leaves_nothing_and_can_be_repeated() {
 async fn what_a_crash_left_half_made_is_swept_up() {
     let mut node = Node::start().await;
     node.pod("web").await;
-    let whole = node
-        .run(&node.container("web", "whole", "exec sleep 1000"))
+    node.run(&node.container("web", "whole", "exec sleep 1000"))
         .await;
     let half = node
         .run(&node.container("web", "half", "exec sleep 1000"))
@@ -129,17 +206,11 @@ async fn what_a_crash_left_half_made_is_swept_up() {
     let client = Client::new(&node.config.address, &node.config.namespace).unwrap();
     let gone = async {
         loop {
-            let request = ListContainersRequest {
-                filters: Vec::new(),
+            let request = MountsRequest {
+                snapshotter: "overlayfs".to_owned(),
+                key: half.0.clone(),
             };
-            let listed = client
-                .containers()
-                .list(request)
-                .await
-                .unwrap()
-                .into_inner()
-                .containers;
-            if listed.iter().all(|container| container.id == whole.0) {
+            if client.snapshots().mounts(request).await.is_err() {
                 return;
             }
         }

@@ -48,6 +48,8 @@ impl Containers {
         let words = ["log_writer_process", "--exact", "--nocapture"];
         config.log_writer = vec![std::env::current_exe().unwrap().into()];
         config.log_writer.extend(words.map(OsString::from));
+        config.shim = None;
+        config.oci_runtime = "runc".to_owned();
         let runtime = Containerd::start(config.clone()).await.unwrap();
         let archive: PathBuf = dir.path().join("image.tar");
         Assemble::from_busybox(IMAGE, Path::new("/bin/busybox"), &APPLETS)

@@ -34,9 +34,16 @@ enum Victim {
     Peapod,
     Containerd,
     LogWriter,
+    /// What runs the containers.
+    Shim,
 }
 
-const VICTIMS: [Victim; 3] = [Victim::Peapod, Victim::Containerd, Victim::LogWriter];
+const VICTIMS: [Victim; 4] = [
+    Victim::Peapod,
+    Victim::Containerd,
+    Victim::LogWriter,
+    Victim::Shim,
+];
 
 fn kill(cluster: &Cluster, victim: Victim) -> Result<()> {
     match victim {
@@ -49,6 +56,10 @@ fn kill(cluster: &Cluster, victim: Victim) -> Result<()> {
             let text =
                 std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             process::kill(&[text.trim().parse()?])
+        }
+        Victim::Shim => {
+            let dir = cluster.data_dir().join("runtime/shim");
+            process::kill(&process::with_argument(&dir.to_string_lossy())?)
         }
         Victim::LogWriter => {
             let containers = cluster.data_dir().join("runtime/containers");

@@ -3,23 +3,19 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use containerd_client::services::v1::container::Runtime as RuntimeOption;
+use containerd_client::services::v1::DeleteContainerRequest;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
 use containerd_client::services::v1::snapshots::{
     MountsRequest, RemoveSnapshotRequest, UsageRequest,
 };
-use containerd_client::services::v1::{
-    Container as ContainerdContainer, CreateContainerRequest, DeleteContainerRequest,
-    ListTasksRequest,
-};
 use containerd_client::types::Mount;
-use containerd_client::types::v1::{Process, Status};
 use jiff::Timestamp;
 
 use super::client::SNAPSHOTTER;
 use super::state::{Record, RootfsMount, State};
-use super::{Shared, host, options};
-use crate::images::Resolved;
+use super::tasks::{Made, Task, TaskState};
+use super::{Shared, host};
+use crate::images::{Resolved, SNAPSHOT_IMAGE};
 use crate::runtime::spec::{self, Surroundings, user};
 use crate::runtime::{
     Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, ExitReason, NamespaceMode,
@@ -28,11 +24,6 @@ use crate::runtime::{
 
 /// Keeps a snapshot that nothing refers to yet.
 const GC_ROOT: &str = "containerd.io/gc.root";
-/// Label of our containers in containerd: UID of the pod.
-const POD_UID: &str = "peapod.dev/pod-uid";
-/// Label of our containers in containerd: name in the pod.
-const NAME: &str = "peapod.dev/container";
-
 impl Shared {
     /// Makes a container's file system, specification and record.
     pub(super) async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId> {
@@ -64,15 +55,28 @@ impl Shared {
             )));
         }
         let image = self.images.resolve(&spec.image).await?;
-        let rootfs = self.prepare_rootfs(id, &image.chain_id).await?;
+        let rootfs = self.prepare_rootfs(id, &image).await?;
         let pidns = self.pid_namespace(spec, &sandbox).await?;
         let around = self.surroundings(id, spec, &sandbox, &image, &rootfs, pidns)?;
         let oci = spec::build(spec, &around, &self.host)?;
         let process = oci.process().clone().unwrap_or_default();
         let now = Timestamp::now();
-        let record = Record::new(spec, &image.image, around.cgroup, rootfs, process, now);
+        let oci_runtime = spec.runtime_handler.as_deref();
+        let record = Record {
+            oci_runtime: oci_runtime.unwrap_or(&self.config.oci_runtime).to_owned(),
+            shim: self.config.shim.is_some(),
+            shares_pids: around.pid == NamespaceMode::Host || around.pidns.is_some(),
+            ..Record::new(spec, &image.image, around.cgroup, rootfs, process, now)
+        };
         state.create(&record)?;
-        self.record_container(id, spec, &image, &oci).await
+        let made = Made {
+            state,
+            record: &record,
+            oci,
+            oci_runtime: &record.oci_runtime,
+            image_id: &image.image.id,
+        };
+        self.tasks_of(&record).prepare(id, &made).await
     }
 
     async fn discard(&self, id: &ContainerId, state: &State) {
@@ -85,59 +89,17 @@ impl Shared {
         }
     }
 
-    async fn record_container(
-        &self,
-        id: &ContainerId,
-        spec: &ContainerSpec,
-        image: &Resolved,
-        oci: &oci_spec::runtime::Spec,
-    ) -> Result<()> {
-        let oci_runtime = spec
-            .runtime_handler
-            .as_deref()
-            .unwrap_or(&self.config.oci_runtime);
-        let labels = HashMap::from([
-            (POD_UID.to_owned(), spec.pod_uid.clone()),
-            (NAME.to_owned(), spec.name.clone()),
-        ]);
-        let container = ContainerdContainer {
-            id: id.0.clone(),
-            labels,
-            image: image.image.id.clone(),
-            runtime: Some(RuntimeOption {
-                name: options::SHIM.to_owned(),
-                options: Some(options::shim_options(oci_runtime)),
-            }),
-            spec: Some(options::spec(oci)?),
-            snapshotter: SNAPSHOTTER.to_owned(),
-            snapshot_key: id.0.clone(),
-            ..ContainerdContainer::default()
-        };
-        let what = format!("making container {}", spec.name);
-        let request = CreateContainerRequest {
-            container: Some(container),
-        };
-        let mut containers = self.client.containers();
-        let made = containers.create(request.clone());
-        if self.client.call_create(&what, made).await?.is_none() {
-            // Of an attempt that was not completed, perhaps with another specification.
-            let stale = DeleteContainerRequest { id: id.0.clone() };
-            self.client
-                .call_gone_ok(&what, containers.delete(stale))
-                .await?;
-            self.client.call(&what, containers.create(request)).await?;
-        }
-        Ok(())
-    }
-
     /// A writable snapshot on top of the image; the one of an earlier attempt will do.
-    async fn prepare_rootfs(&self, id: &ContainerId, parent: &str) -> Result<Vec<RootfsMount>> {
+    async fn prepare_rootfs(&self, id: &ContainerId, image: &Resolved) -> Result<Vec<RootfsMount>> {
         let what = format!("making the file system of container {id}");
-        let labels = HashMap::from([(GC_ROOT.to_owned(), Timestamp::now().to_string())]);
+        let labels = HashMap::from([
+            (GC_ROOT.to_owned(), Timestamp::now().to_string()),
+            (SNAPSHOT_IMAGE.to_owned(), image.image.id.clone()),
+        ]);
         let request = PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: id.0.clone(),
-            parent: parent.to_owned(),
+            parent: image.chain_id.clone(),
             labels,
         };
         let mut snapshots = self.client.snapshots();
@@ -231,26 +193,23 @@ impl Shared {
 
     /// All containers.
     pub(super) async fn list(&self) -> Result<Vec<Container>> {
-        let request = ListTasksRequest {
-            filter: String::new(),
-        };
-        // The ID of a listed task is its container's; `container_id` stays empty.
-        let tasks = self
-            .client
-            .call("listing tasks", self.client.tasks().list(request))
-            .await?;
-        let tasks: HashMap<String, Process> = tasks
-            .tasks
-            .into_iter()
-            .map(|task| (task.id.clone(), task))
-            .collect();
-        let mut containers = Vec::new();
-        for id in self.states.ids() {
-            let state = self.states.of(&id);
-            if let Some(record) = state.record()? {
-                let standing = standing(&state, tasks.get(&id.0))?;
-                containers.push(state.container(record, standing));
+        let ids = self.states.ids();
+        let mut records = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(record) = self.states.of(&id).record()? {
+                records.push((id, record));
             }
+        }
+        let mut tasks: HashMap<String, Task> = HashMap::new();
+        for tasks_of in self.tasks_in_use(records.iter().map(|(_, record)| record)) {
+            let listed = tasks_of.list().await?;
+            tasks.extend(listed.into_iter().map(|task| (task.id.clone(), task)));
+        }
+        let mut containers = Vec::new();
+        for (id, record) in records {
+            let state = self.states.of(&id);
+            let standing = standing(&state, tasks.get(&id.0))?;
+            containers.push(state.container(record, standing));
         }
         Ok(containers)
     }
@@ -258,7 +217,7 @@ impl Shared {
     /// One container.
     pub(super) async fn get(&self, id: &ContainerId) -> Result<Container> {
         let record = self.record(id)?;
-        let task = self.find_task(id).await?;
+        let task = self.tasks_of(&record).find(id).await?;
         let state = self.states.of(id);
         let standing = standing(&state, task.as_ref())?;
         Ok(state.container(record, standing))
@@ -305,7 +264,7 @@ impl Shared {
 }
 
 /// Where a container stands, by its files and its task.
-pub(super) fn standing(state: &State, task: Option<&Process>) -> Result<ContainerState> {
+pub(super) fn standing(state: &State, task: Option<&Task>) -> Result<ContainerState> {
     if let Some(exit) = state.exit()? {
         return Ok(ContainerState::Exited(exit));
     }
@@ -317,9 +276,11 @@ pub(super) fn standing(state: &State, task: Option<&Process>) -> Result<Containe
             Some(started_at) => ContainerState::Exited(lost(Some(started_at))),
         });
     };
-    Ok(match task.status() {
-        Status::Stopped => ContainerState::Exited(exit_of(task, started, ExitReason::Exited)),
-        Status::Running | Status::Paused | Status::Pausing => {
+    Ok(match task.state {
+        TaskState::Stopped { .. } => {
+            ContainerState::Exited(exit_of(task, started, ExitReason::Exited))
+        }
+        TaskState::Running => {
             let started_at = started.or_else(|| process_start(task.pid));
             let started_at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
             ContainerState::Running {
@@ -327,24 +288,28 @@ pub(super) fn standing(state: &State, task: Option<&Process>) -> Result<Containe
                 pid: task.pid,
             }
         }
-        Status::Created | Status::Unknown => ContainerState::Created,
+        TaskState::Created => ContainerState::Created,
     })
 }
 
-/// How a task ended, as containerd tells it.
-pub(super) fn exit_of(task: &Process, started: Option<Timestamp>, reason: ExitReason) -> Exit {
-    let finished_at = task
-        .exited_at
-        .as_ref()
-        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok())
-        .filter(|at| *at > Timestamp::UNIX_EPOCH)
-        .unwrap_or_else(Timestamp::now);
-    Exit {
-        code: task.exit_status as i32,
-        started_at: started,
-        finished_at,
-        reason,
-        message: String::new(),
+/// How a task ended.
+pub(super) fn exit_of(task: &Task, started: Option<Timestamp>, reason: ExitReason) -> Exit {
+    match task.state {
+        TaskState::Stopped {
+            code: Some(code),
+            at,
+        } => Exit {
+            code,
+            started_at: started,
+            finished_at: at.unwrap_or_else(Timestamp::now),
+            reason,
+            message: String::new(),
+        },
+        TaskState::Stopped { code: None, at } => Exit {
+            finished_at: at.unwrap_or_else(Timestamp::now),
+            ..lost(started)
+        },
+        TaskState::Created | TaskState::Running => lost(started),
     }
 }
 

@@ -4,6 +4,7 @@
 //! marker is published until it comes back; what happened before is found by looking at
 //! every container; from then on nothing is missed until the stream breaks.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use prost_types::Any;
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
+use super::tasks::Tasks;
 use super::{Shared, launch};
 use crate::runtime::{ContainerId, Error, Result, RuntimeEvent};
 
@@ -112,8 +114,8 @@ async fn publish_markers(shared: &Shared) -> Error {
 impl Shared {
     /// Settles what ended while nobody listened.
     async fn look_at_all(self: &Arc<Self>, settling: &mut JoinSet<()>) -> Result<()> {
-        // Also tells that containerd answers for tasks, not only for events.
-        self.list().await?;
+        // That containerd answers for tasks, not only for events.
+        self.by_containerd.list().await?;
         for id in self.states.ids() {
             self.settle_soon(id, settling);
         }
@@ -146,7 +148,7 @@ impl Shared {
         }
     }
 
-    fn settle_soon(self: &Arc<Self>, id: ContainerId, settling: &mut JoinSet<()>) {
+    pub(super) fn settle_soon(self: &Arc<Self>, id: ContainerId, settling: &mut JoinSet<()>) {
         let shared = Arc::clone(self);
         settling.spawn(async move {
             let mut pause = RETRY_MIN;
@@ -158,6 +160,25 @@ impl Shared {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         });
+    }
+
+    /// Settles the containers that the shim should have and does not.
+    pub(super) async fn settle_unknown(self: &Arc<Self>, settling: &mut JoinSet<()>) -> Result<()> {
+        let known: HashSet<String> = self
+            .by_shim
+            .list()
+            .await?
+            .into_iter()
+            .map(|task| task.id)
+            .collect();
+        for id in self.states.ids() {
+            let state = self.states.of(&id);
+            let shim = state.record()?.is_some_and(|record| record.shim);
+            if shim && !known.contains(&id.0) && state.exit()?.is_none() {
+                self.settle_soon(id, settling);
+            }
+        }
+        Ok(())
     }
 
     fn note_oom(&self, id: ContainerId) {

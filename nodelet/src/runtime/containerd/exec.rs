@@ -10,18 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use containerd_client::services::v1::{
-    CloseIoRequest, DeleteProcessRequest, ExecProcessRequest, KillRequest, ResizePtyRequest,
-    StartRequest, WaitRequest,
-};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::Shared;
 use super::state::make_fifo;
-use super::{Shared, options};
+use super::tasks::{ExecRequest, Running};
 use crate::logs::format::Stream;
 use crate::logs::protocol::read_frame;
 use crate::runtime::{
@@ -109,12 +106,13 @@ impl Shared {
                 let fifo = PathBuf::from(self.states.of(id).fifo("stdin"));
                 copy_input(stdin, &fifo).await;
                 if record.spec.stdin_once {
-                    self.close_stdin(id, "").await;
+                    self.tasks_of(&record).close_stdin(id).await;
                 }
             }
             std::future::pending::<()>().await;
         };
-        let resizing = self.resize(id, "", resize);
+        let tasks = self.tasks_of(&record);
+        let resizing = resize_by(resize, |size| tasks.resize(id, size));
         let complete = tokio::select! {
             complete = output => complete,
             () = input => false,
@@ -142,48 +140,27 @@ impl Shared {
             what,
         })
     }
-
-    async fn close_stdin(&self, id: &ContainerId, exec_id: &str) {
-        let request = CloseIoRequest {
-            container_id: id.0.clone(),
-            exec_id: exec_id.to_owned(),
-            stdin: true,
-        };
-        // If the process has ended there is nothing to close.
-        let _ = self.client.tasks().close_io(request).await;
-    }
-
-    /// Passes on sizes of the terminal; never returns.
-    async fn resize(
-        &self,
-        id: &ContainerId,
-        exec_id: &str,
-        sizes: Option<mpsc::Receiver<TerminalSize>>,
-    ) {
-        if let Some(mut sizes) = sizes {
-            while let Some(size) = sizes.recv().await {
-                let request = ResizePtyRequest {
-                    container_id: id.0.clone(),
-                    exec_id: exec_id.to_owned(),
-                    width: size.width.into(),
-                    height: size.height.into(),
-                };
-                // A process that has ended has no terminal.
-                let _ = self.client.tasks().resize_pty(request).await;
-            }
-        }
-        std::future::pending().await
-    }
 }
 
-/// A command in a container. Dropping it kills the process and removes its traces.
+/// Passes on sizes of a terminal; never returns.
+async fn resize_by<F: Future<Output = ()>>(
+    sizes: Option<mpsc::Receiver<TerminalSize>>,
+    resize: impl Fn(TerminalSize) -> F,
+) {
+    if let Some(mut sizes) = sizes {
+        while let Some(size) = sizes.recv().await {
+            resize(size).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// A command in a container, and its streams. Dropping it removes its traces.
 struct Command {
     shared: Arc<Shared>,
     id: ContainerId,
     exec_id: String,
     dir: PathBuf,
-    /// The process is containerd's: it must be deleted.
-    made: bool,
     stdin: bool,
     stdout: Option<Receiver>,
     stderr: Option<Receiver>,
@@ -208,7 +185,6 @@ impl Command {
             id: id.clone(),
             exec_id,
             dir,
-            made: false,
             stdin,
             stdout: None,
             stderr: None,
@@ -234,7 +210,7 @@ impl Command {
     }
 
     async fn run(mut self, spec: &ExecSpec, streams: Streams) -> Result<i32> {
-        self.start(spec).await?;
+        let running = self.start(spec).await?;
         let Streams {
             stdin,
             stdout,
@@ -250,15 +226,15 @@ impl Command {
         let input = async {
             if let Some(stdin) = stdin {
                 copy_input(stdin, &self.dir.join("stdin")).await;
-                self.shared.close_stdin(&self.id, &self.exec_id).await;
+                running.close_stdin().await;
             }
             std::future::pending::<()>().await;
         };
         let mut drained = false;
         let code = {
             let input = input;
-            let resizing = self.shared.resize(&self.id, &self.exec_id, resize);
-            let exit = self.wait();
+            let resizing = resize_by(resize, |size| running.resize(size));
+            let exit = running.wait();
             tokio::pin!(input, resizing, exit);
             loop {
                 tokio::select! {
@@ -275,95 +251,23 @@ impl Command {
         Ok(code)
     }
 
-    async fn start(&mut self, exec: &ExecSpec) -> Result<()> {
-        let what = format!(
-            "running {:?} in container {}",
-            exec.command.join(" "),
-            self.id
-        );
+    async fn start(&self, exec: &ExecSpec) -> Result<Box<dyn Running>> {
         let record = self.shared.record(&self.id)?;
-        let process = spec::exec_process(&record.process, &exec.command, exec.tty);
-        let fifo = |wanted: bool, name: &str| match wanted {
-            true => self.dir.join(name).display().to_string(),
-            false => String::new(),
-        };
-        let request = ExecProcessRequest {
-            container_id: self.id.0.clone(),
+        let request = ExecRequest {
             exec_id: self.exec_id.clone(),
-            stdin: fifo(self.stdin, "stdin"),
-            stdout: fifo(true, "stdout"),
-            stderr: fifo(!exec.tty, "stderr"),
-            terminal: exec.tty,
-            spec: Some(options::process(&process)?),
+            dir: self.dir.clone(),
+            process: spec::exec_process(&record.process, &exec.command, exec.tty),
+            tty: exec.tty,
+            stdin: self.stdin,
         };
-        let mut tasks = self.shared.client.tasks();
-        self.shared.client.call(&what, tasks.exec(request)).await?;
-        self.made = true;
-        let request = StartRequest {
-            container_id: self.id.0.clone(),
-            exec_id: self.exec_id.clone(),
-        };
-        self.shared
-            .client
-            .call(&what, tasks.start(request))
-            .await
-            .map(drop)
-    }
-
-    async fn wait(&self) -> Result<i32> {
-        let request = WaitRequest {
-            container_id: self.id.0.clone(),
-            exec_id: self.exec_id.clone(),
-        };
-        let what = "waiting for a command";
-        match self.shared.client.tasks().wait(request).await {
-            Ok(reply) => Ok(reply.into_inner().exit_status as i32),
-            Err(status) => Err(self.shared.client.error(what, &status)),
-        }
+        let tasks = self.shared.tasks_of(&record);
+        tasks.exec(&self.shared, &self.id, request).await
     }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        let (shared, id, exec_id) = (
-            Arc::clone(&self.shared),
-            self.id.clone(),
-            self.exec_id.clone(),
-        );
-        let (made, dir) = (self.made, self.dir.clone());
-        self.shared.chore(async move {
-            if made {
-                delete_process(&shared, &id, &exec_id).await;
-            }
-            let _ = fs::remove_dir_all(dir);
-        });
-    }
-}
-
-/// Kills the process if it runs, and makes containerd forget it. If that fails, the end of the
-/// container does it.
-async fn delete_process(shared: &Shared, id: &ContainerId, exec_id: &str) {
-    let (container_id, exec_id) = (id.0.clone(), exec_id.to_owned());
-    let mut tasks = shared.client.tasks();
-    let request = DeleteProcessRequest {
-        container_id: container_id.clone(),
-        exec_id: exec_id.clone(),
-    };
-    if tasks.delete_process(request.clone()).await.is_ok() {
-        return;
-    }
-    let kill = KillRequest {
-        container_id: container_id.clone(),
-        exec_id: exec_id.clone(),
-        signal: 9,
-        all: false,
-    };
-    let wait = WaitRequest {
-        container_id,
-        exec_id,
-    };
-    if tasks.kill(kill).await.is_ok() && timeout(OUTPUT_GRACE, tasks.wait(wait)).await.is_ok() {
-        let _ = tasks.delete_process(request).await;
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

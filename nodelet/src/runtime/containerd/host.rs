@@ -192,6 +192,14 @@ pub fn oci_runtimes() -> Vec<String> {
     present.map(|name| (*name).to_owned()).collect()
 }
 
+/// The quickest that this machine has.
+pub fn default_oci_runtime() -> &'static str {
+    match is_program("crun") {
+        true => "crun",
+        false => "runc",
+    }
+}
+
 /// Whether a name, not a path, is a program that can be found.
 pub fn is_program(name: &str) -> bool {
     let plain = !name.is_empty() && !name.contains('/');

@@ -1,5 +1,5 @@
-//! Containers by containerd: its content, snapshot, container and task services, no CRI, no
-//! pause container.
+//! Containers: their images and file systems by containerd (its content and snapshot services, no
+//! CRI), their processes by Peapod's own shim or by containerd's. No pause container.
 //!
 //! ```text
 //!               Containerd (the Runtime trait)
@@ -8,9 +8,13 @@
 //!   namespaces  file system   start,      streams       blobs, layers
 //!   and /dev/   and record    signal,     over fifos
 //!   shm         (create,      settle, remove
-//!               list)           ^
-//!                             events <--- containerd's stream of exits and OOMs
+//!               list)           |
+//!                             tasks: by_shim <--- shim_events: ends
+//!                                    by_containerd <--- events: exits and OOMs
 //! ```
+//!
+//! [`tasks`] is what both shims can do: [`peapod_shim`], one process for the node, and containerd's runc
+//! shim, one for each pod. A container keeps the one that started it.
 //!
 //! Everything that must outlive the agent is outside of it: namespaces are pinned by mounts,
 //! processes belong to the shims, output to the log writer, exit codes wait in the shim until they are
@@ -20,6 +24,8 @@
 //! What `ctl` calls: [`launch::find_or_start`] for the socket, [`Containerd::start`], and for
 //! `down --purge` [`purge::purge`].
 
+mod by_containerd;
+mod by_shim;
 pub mod client;
 mod container;
 mod events;
@@ -30,9 +36,11 @@ pub mod lease;
 pub mod options;
 pub mod purge;
 pub mod sandbox;
+mod shim_events;
 pub mod state;
 mod sweep;
 mod task;
+mod tasks;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -44,12 +52,16 @@ use async_trait::async_trait;
 use containerd_client::services::v1::{CreateNamespaceRequest, Namespace};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use peapod_shim::client::Shim;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+use self::by_containerd::ByContainerd;
+use self::by_shim::ByShim;
 use self::client::Client;
 use self::sandbox::Sandboxes;
-use self::state::States;
+use self::state::{Record, States};
+use self::tasks::Tasks;
 use super::cgroups::{self, Cgroups};
 use super::spec::Host;
 use super::{
@@ -83,6 +95,9 @@ pub struct Config {
     pub oci_runtime: String,
     /// Program and first arguments of the log writer ([`crate::logs::writer_main`]).
     pub log_writer: Vec<OsString>,
+    /// Program and first arguments of the shim ([`peapod_shim::shim_main`]) for new containers; without
+    /// it they get containerd's runc shim. Those that run keep what they have.
+    pub shim: Option<Vec<OsString>>,
     /// How much of each container's log is kept.
     pub log_limits: Limits,
     /// How registries are spoken to.
@@ -102,8 +117,9 @@ impl Config {
             namespace: namespace.to_owned(),
             state_dir,
             cgroup_parent: namespace.to_owned(),
-            oci_runtime: "runc".to_owned(),
-            log_writer: vec![program.into(), "log-writer".into()],
+            oci_runtime: host::default_oci_runtime().to_owned(),
+            log_writer: vec![program.clone().into(), "log-writer".into()],
+            shim: Some(vec![program.into(), "shim".into()]),
             log_limits: Limits::default(),
             registries: RegistryConfig::default(),
             host_netns: None,
@@ -116,6 +132,15 @@ impl Config {
 
     fn containers_dir(&self) -> PathBuf {
         self.state_dir.join("containers")
+    }
+
+    /// The node's shim; also when new containers get none, for those that have one.
+    fn shim(&self) -> Shim {
+        let command = self.shim.clone().unwrap_or_else(|| {
+            let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("peapod"));
+            vec![program.into(), "shim".into()]
+        });
+        Shim::new(command, &self.containers_dir(), self.state_dir.join("shim"))
     }
 
     fn log_config(&self) -> LogConfig {
@@ -146,6 +171,8 @@ pub(crate) struct Shared {
     states: States,
     cgroups: Cgroups,
     host: Host,
+    by_shim: ByShim,
+    by_containerd: ByContainerd,
     logs: LogWriter,
     events: broadcast::Sender<RuntimeEvent>,
     /// One step of a container's life at a time.
@@ -173,7 +200,10 @@ impl Containerd {
             config.registries.clone(),
         ));
         let (events, _) = broadcast::channel(EVENTS_MAX);
+        let shim = Arc::new(config.shim());
         let shared = Arc::new(Shared {
+            by_shim: ByShim::new(Arc::clone(&shim), host.clone()),
+            by_containerd: ByContainerd::new(client.clone(), host.clone()),
             sandboxes: config.sandboxes(),
             states: States::new(config.containers_dir()),
             logs: LogWriter::new(config.log_config()),
@@ -190,6 +220,9 @@ impl Containerd {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(events::run(Arc::clone(&shared)));
+        if shared.needs_shim() {
+            tasks.spawn(shim_events::run(Arc::clone(&shared), shim));
+        }
         let logs = Arc::clone(&shared);
         tasks.spawn(async move { logs.logs.keep_running().await });
         Ok(Self {
@@ -231,6 +264,44 @@ impl Shared {
         if let Ok(reactor) = tokio::runtime::Handle::try_current() {
             chores.spawn_on(work, &reactor);
         }
+    }
+
+    /// What runs a container's processes.
+    fn tasks_of(&self, record: &Record) -> &dyn Tasks {
+        match record.shim {
+            true => &self.by_shim,
+            false => &self.by_containerd,
+        }
+    }
+
+    /// What may run the processes of a container, of which there may be no record.
+    fn tasks_of_any(&self, record: Option<&Record>) -> Vec<&dyn Tasks> {
+        match record {
+            Some(record) => vec![self.tasks_of(record)],
+            None if self.needs_shim() => vec![&self.by_shim, &self.by_containerd],
+            None => vec![&self.by_containerd],
+        }
+    }
+
+    /// What runs the processes of these containers.
+    fn tasks_in_use<'a>(&self, records: impl Iterator<Item = &'a Record>) -> Vec<&dyn Tasks> {
+        let (mut shim, mut containerd) = (false, false);
+        for record in records {
+            shim |= record.shim;
+            containerd |= !record.shim;
+        }
+        let both: [(bool, &dyn Tasks); 2] =
+            [(shim, &self.by_shim), (containerd, &self.by_containerd)];
+        both.into_iter()
+            .filter(|(used, _)| *used)
+            .map(|(_, tasks)| tasks)
+            .collect()
+    }
+
+    /// New containers get the shim, or some that are there have it.
+    fn needs_shim(&self) -> bool {
+        let has = |id: &ContainerId| matches!(self.states.of(id).record(), Ok(Some(r)) if r.shim);
+        self.config.shim.is_some() || self.states.ids().iter().any(has)
     }
 
     /// Waits until nobody else works on this container.

@@ -9,7 +9,9 @@ use containerd_client::services::v1::{
     DeleteTaskRequest, KillRequest, ListContainersRequest, ListContentRequest, ListImagesRequest,
     ListRequest, ListTasksRequest, WaitRequest,
 };
+use peapod_shim::protocol::Request;
 
+use super::by_shim::worded;
 use super::client::{Client, SNAPSHOTTER};
 use super::{Config, blocking};
 use crate::logs::client::LogWriter;
@@ -24,6 +26,7 @@ const RUNC_ROOT: &str = "/run/containerd/runc";
 /// node. What is gone already is no error, so a purge that was interrupted can be repeated.
 pub async fn purge(config: &Config) -> Result<()> {
     let client = Client::new(&config.address, &config.namespace)?;
+    remove_shim_tasks(config).await?;
     remove_tasks(&client).await?;
     remove_containers(&client).await?;
     LogWriter::new(config.log_config()).shutdown().await?;
@@ -54,6 +57,7 @@ pub async fn purge(config: &Config) -> Result<()> {
 /// on the node.
 pub async fn stop(config: &Config) -> Result<()> {
     let client = Client::new(&config.address, &config.namespace)?;
+    remove_shim_tasks(config).await?;
     remove_tasks(&client).await?;
     LogWriter::new(config.log_config()).shutdown().await?;
     let sandboxes = config.sandboxes();
@@ -61,6 +65,27 @@ pub async fn stop(config: &Config) -> Result<()> {
         sandboxes.unpin(&sandbox.spec.pod.uid)?;
     }
     Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))
+}
+
+/// Kills and removes what the shim runs, and ends it.
+async fn remove_shim_tasks(config: &Config) -> Result<()> {
+    let shim = config.shim();
+    let words = |error| worded("ending the containers of the shim", error);
+    // One that does not run may have died over containers; the next takes them over.
+    if config.state_dir.join("shim").exists() {
+        for task in shim.list().await.map_err(words)? {
+            let id = task.id;
+            let kill = Request::Signal {
+                id: id.clone(),
+                signal: 9,
+                all: true,
+            };
+            shim.order(&kill).await.map_err(words)?;
+            shim.wait(&id).await.map_err(words)?;
+            shim.order(&Request::Delete(id)).await.map_err(words)?;
+        }
+    }
+    shim.shutdown().await.map_err(words)
 }
 
 async fn remove_tasks(client: &Client) -> Result<()> {

@@ -42,6 +42,15 @@ pub struct Record {
     pub rootfs: Vec<RootfsMount>,
     /// Its first process; commands run in it are like it.
     pub process: oci_spec::runtime::Process,
+    /// OCI runtime.
+    #[serde(default)]
+    pub oci_runtime: String,
+    /// Peapod's shim runs it, not containerd's.
+    #[serde(default)]
+    pub shim: bool,
+    /// It has no PID namespace of its own.
+    #[serde(default)]
+    pub shares_pids: bool,
 }
 
 /// A mount of the root file system.
@@ -236,6 +245,9 @@ impl Record {
             cgroup,
             rootfs,
             process,
+            oci_runtime: String::new(),
+            shim: false,
+            shares_pids: false,
         }
     }
 }

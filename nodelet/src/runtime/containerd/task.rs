@@ -6,19 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_client::services::v1::{
-    CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, StartRequest, UpdateTaskRequest,
-    WaitRequest,
-};
-use containerd_client::types::Mount;
-use containerd_client::types::v1::{Process, Status};
 use jiff::Timestamp;
-use tonic::Code;
 
+use super::Shared;
 use super::container::{exit_of, lost};
 use super::state::{Record, State};
-use super::{Shared, options};
-use crate::runtime::{ContainerId, Error, Exit, ExitReason, Resources, Result, RuntimeEvent, spec};
+use super::tasks::{Task, TaskState, Tasks};
+use crate::runtime::{ContainerId, Error, Exit, ExitReason, Resources, Result, RuntimeEvent};
 
 /// A process that was killed and has not ended after this time is stuck in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -35,11 +29,13 @@ impl Shared {
             return Ok(());
         }
         self.logs.open(&state.log_spec(&record)).await?;
-        let started = match self.launch(id, &state, &record).await {
+        let tasks = self.tasks_of(&record);
+        let started = match tasks.start(id, &state, &record).await {
             Ok(started) => started,
             Err(error @ (Error::Unavailable(_) | Error::Timeout { .. })) => return Err(error),
             Err(error) => {
-                self.record_start_failure(id, &state, &error).await?;
+                self.record_start_failure(id, &state, &record, &error)
+                    .await?;
                 return Err(error);
             }
         };
@@ -51,41 +47,17 @@ impl Shared {
             pod_uid,
         });
         // It may have ended before we noted that it started.
-        if self
-            .find_task(id)
-            .await?
-            .is_some_and(|task| task.status() == Status::Stopped)
-        {
+        if tasks.find(id).await?.is_some_and(|task| task.has_ended()) {
             self.settle(id).await?;
         }
         Ok(())
-    }
-
-    /// Gives a time just before the process began: it must not seem to have ended before it started.
-    async fn launch(&self, id: &ContainerId, state: &State, record: &Record) -> Result<Timestamp> {
-        let what = format!("starting container {}", record.spec.name);
-        let mut tasks = self.client.tasks();
-        let request = create_request(id, state, record);
-        // A task that is there was made by an agent that did not come to start it.
-        self.client
-            .call_create(&what, tasks.create(request))
-            .await?;
-        let request = StartRequest {
-            container_id: id.0.clone(),
-            exec_id: String::new(),
-        };
-        let now = Timestamp::now();
-        match self.client.answer(&what, tasks.start(request)).await? {
-            Ok(_) => Ok(now),
-            Err(status) if is_running_already(&status) => Ok(now),
-            Err(status) => Err(self.client.error(&what, &status)),
-        }
     }
 
     async fn record_start_failure(
         &self,
         id: &ContainerId,
         state: &State,
+        record: &Record,
         error: &Error,
     ) -> Result<()> {
         let exit = Exit {
@@ -96,41 +68,21 @@ impl Shared {
             message: error.to_string(),
         };
         state.set_exit(&exit)?;
-        self.delete_task(id).await?;
+        self.tasks_of(record).delete(id).await?;
         self.logs.close(&id.0, state.dir()).await
     }
 
     /// Signals the first process, or with `SIGKILL` all.
     pub(super) async fn signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
-        let what = format!("signalling container {id}");
-        let signal_number =
-            u32::try_from(signal).map_err(|_| Error::Invalid(format!("{signal} is no signal")))?;
-        let request = KillRequest {
-            container_id: id.0.clone(),
-            exec_id: String::new(),
-            signal: signal_number,
-            all: signal == SIGKILL,
-        };
-        let mut tasks = self.client.tasks();
-        match self.client.answer(&what, tasks.kill(request)).await? {
-            Ok(_) => Ok(()),
-            Err(status) if is_gone(&status) => Ok(()),
-            Err(status) => Err(self.client.error(&what, &status)),
-        }
+        let record = self.record(id)?;
+        self.tasks_of(&record).signal(id, signal).await
     }
 
     /// Changes the limits of a running container.
     pub(super) async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
-        let what = format!("updating container {id}");
-        let limits = spec::resources(resources, &self.host);
-        let request = UpdateTaskRequest {
-            container_id: id.0.clone(),
-            resources: Some(options::resources(&limits)?),
-            ..UpdateTaskRequest::default()
-        };
-        self.client
-            .call(&what, self.client.tasks().update(request))
-            .await
+        let record = self.record(id)?;
+        let state = self.states.of(id);
+        self.tasks_of(&record).update(id, &state, resources).await
     }
 
     /// Writes down how a container ended, completes its log, and announces it. Does nothing when
@@ -145,12 +97,13 @@ impl Shared {
         let Some(record) = state.record()? else {
             return Ok(());
         };
-        let task = self.find_task(id).await?;
+        let tasks = self.tasks_of(&record);
+        let task = tasks.find(id).await?;
         let settled = state.exit()?;
         let exit = match (&settled, &task) {
             (Some(_), None) if !self.untold.lock().contains(id) => return Ok(()),
             (Some(exit), _) => exit.clone(),
-            (None, Some(task)) if task.status() == Status::Stopped => {
+            (None, Some(task)) if task.has_ended() => {
                 exit_of(task, state.started()?, self.reason(id, &record, task))
             }
             (None, Some(_)) => return Ok(()),
@@ -165,7 +118,7 @@ impl Shared {
         }
         state.set_exit(&exit)?;
         // Deleting waits for the shim to pass on the last output; then the log can be closed.
-        self.delete_task(id).await?;
+        tasks.delete(id).await?;
         if let Err(error) = self.logs.close(&id.0, state.dir()).await {
             tracing::warn!(container.id = %id, %error, "the end of its log may be missing");
         }
@@ -183,8 +136,9 @@ impl Shared {
 
     /// Killed for memory: by the event, or by the count in the cgroup, which is there until the
     /// task is deleted; the two may come in any order.
-    fn reason(&self, id: &ContainerId, record: &Record, task: &Process) -> ExitReason {
-        let killed = task.exit_status == 128 + SIGKILL as u32;
+    fn reason(&self, id: &ContainerId, record: &Record, task: &Task) -> ExitReason {
+        let code = Some(128 + SIGKILL);
+        let killed = matches!(task.state, TaskState::Stopped { code: c, .. } if c == code);
         let oom = || self.oom.lock().contains(id) || self.cgroups.oom_kills(&record.cgroup) > 0;
         if killed && oom() {
             ExitReason::OomKilled
@@ -196,15 +150,17 @@ impl Shared {
     /// Removes a container, whatever it does.
     pub(super) async fn remove(&self, id: &ContainerId) -> Result<()> {
         let lock = self.lock(id).await;
-        if self
-            .find_task(id)
-            .await?
-            .is_some_and(|task| task.status() != Status::Stopped)
-        {
-            self.kill_and_wait(id).await?;
+        // Without a record it may be either's.
+        let record = self.record(id).ok();
+        for tasks in self.tasks_of_any(record.as_ref()) {
+            if tasks.find(id).await?.is_some_and(|task| !task.has_ended()) {
+                kill_and_wait(tasks, id).await?;
+            }
         }
         self.settle_locked(id).await?;
-        self.delete_task(id).await?;
+        for tasks in self.tasks_of_any(record.as_ref()) {
+            tasks.delete(id).await?;
+        }
         self.delete_container(id).await?;
         let state = self.states.of(id);
         if state.dir().exists() {
@@ -217,83 +173,15 @@ impl Shared {
         self.locks.lock().remove(id);
         Ok(())
     }
-
-    async fn kill_and_wait(&self, id: &ContainerId) -> Result<()> {
-        self.signal(id, SIGKILL).await?;
-        let request = WaitRequest {
-            container_id: id.0.clone(),
-            exec_id: String::new(),
-        };
-        let mut tasks = self.client.tasks();
-        match tokio::time::timeout(KILL_LIMIT, tasks.wait(request)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) if is_gone(&status) => Ok(()),
-            Ok(Err(status)) => Err(self.client.error("waiting for a killed container", &status)),
-            Err(_) => Err(Error::Timeout {
-                what: format!("killing container {id}"),
-                limit: KILL_LIMIT,
-            }),
-        }
-    }
-
-    /// The task of a container, if it has one.
-    pub(super) async fn find_task(&self, id: &ContainerId) -> Result<Option<Process>> {
-        let request = GetRequest {
-            container_id: id.0.clone(),
-            exec_id: String::new(),
-        };
-        let what = format!("looking at container {id}");
-        let reply = self
-            .client
-            .call_find(&what, self.client.tasks().get(request))
-            .await?;
-        Ok(reply.and_then(|reply| reply.process))
-    }
-
-    async fn delete_task(&self, id: &ContainerId) -> Result<()> {
-        let request = DeleteTaskRequest {
-            container_id: id.0.clone(),
-        };
-        let what = format!("deleting the task of container {id}");
-        let mut tasks = self.client.tasks();
-        self.client
-            .call_gone_ok(&what, tasks.delete(request))
-            .await
-            .map(drop)
-    }
 }
 
-fn create_request(id: &ContainerId, state: &State, record: &Record) -> CreateTaskRequest {
-    let fifo = |wanted: bool, name: &str| {
-        if wanted {
-            state.fifo(name)
-        } else {
-            String::new()
-        }
+async fn kill_and_wait(tasks: &dyn Tasks, id: &ContainerId) -> Result<()> {
+    tasks.signal(id, SIGKILL).await?;
+    let late = || Error::Timeout {
+        what: format!("killing container {id}"),
+        limit: KILL_LIMIT,
     };
-    let mount = |mount: &super::state::RootfsMount| Mount {
-        r#type: mount.kind.clone(),
-        source: mount.source.clone(),
-        target: String::new(),
-        options: mount.options.clone(),
-    };
-    CreateTaskRequest {
-        container_id: id.0.clone(),
-        rootfs: record.rootfs.iter().map(mount).collect(),
-        stdin: fifo(record.spec.stdin, "stdin"),
-        stdout: fifo(true, "stdout"),
-        stderr: fifo(!record.spec.tty, "stderr"),
-        terminal: record.spec.tty,
-        ..CreateTaskRequest::default()
-    }
-}
-
-/// The process has ended, or there is none.
-fn is_gone(status: &tonic::Status) -> bool {
-    status.code() == Code::NotFound || status.message().contains("process already finished")
-}
-
-/// An agent before us has started it.
-fn is_running_already(status: &tonic::Status) -> bool {
-    status.code() == Code::FailedPrecondition && status.message().contains("running")
+    tokio::time::timeout(KILL_LIMIT, tasks.wait(id))
+        .await
+        .map_err(|_| late())?
 }

@@ -74,7 +74,8 @@ impl Node {
             .to_string_lossy()
             .to_lowercase();
         let mut config = Config::new(address, &id, dir.path().join("run"));
-        config.log_writer = log_writer_command();
+        config.log_writer = helper_command("log_writer_process");
+        config.shim = Some(helper_command("shim_process"));
         let runtime = Containerd::start(config.clone()).await.unwrap();
         let events = runtime.events();
         Self {
@@ -93,6 +94,17 @@ impl Node {
         self.runtime = Some(runtime);
         self.wait_for(|event| matches!(event, RuntimeEvent::Connected))
             .await;
+    }
+
+    /// The agent is killed and comes back as one whose new containers get Peapod's shim, or do not.
+    pub async fn use_shim(&mut self, shim: bool) {
+        self.config.shim = shim.then(|| helper_command("shim_process"));
+        self.restart_agent().await;
+    }
+
+    /// The processes that run containers: Peapod's shim.
+    pub fn shims(&self) -> Vec<nix::unistd::Pid> {
+        processes_of(&self.config.state_dir.join("shim"))
     }
 
     /// The agent ends.
@@ -241,11 +253,12 @@ pub fn sandbox(uid: &str) -> SandboxSpec {
     }
 }
 
-/// This test program again, in the role of the log writer: see [`log_writer_process`].
-fn log_writer_command() -> Vec<OsString> {
+/// This test program again, in the role of the log writer or of the shim: see
+/// [`log_writer_process`] and [`shim_process`].
+fn helper_command(role: &str) -> Vec<OsString> {
     let program = std::env::current_exe().unwrap();
     let mut command = vec![OsString::from(program)];
-    command.extend(["log_writer_process", "--exact", "--nocapture"].map(OsString::from));
+    command.extend([role, "--exact", "--nocapture"].map(OsString::from));
     command
 }
 
@@ -256,6 +269,16 @@ pub fn log_writer_process() {
         .collect();
     if let [_, _, _, _] = words.as_slice() {
         peapod_nodelet::logs::writer_main(&words[1..]).unwrap();
+    }
+}
+
+/// The shim, when the agent of a test has started this program as such.
+pub fn shim_process() {
+    let words: Vec<String> = std::env::args()
+        .skip_while(|word| word != "--nocapture")
+        .collect();
+    if let [_, _, _] = words.as_slice() {
+        peapod_nodelet::shim_main(&words[1..]).unwrap();
     }
 }
 

@@ -1,0 +1,172 @@
+//! A hundred pods on one node: how long they take at once, beside a bare loop of `ctr run -d`, and what
+//! they cost while they idle.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use peapod_tests::{Cluster, wait};
+use serde_json::json;
+
+use crate::footprint;
+use crate::pod_start::{Ctr, IMAGE, pods};
+use crate::process::{self, mb};
+use crate::report::{Report, ms};
+
+const PODS: usize = 100;
+/// As many as the node agent starts at once.
+const AT_ONCE: usize = 16;
+
+/// All of it, on one cluster.
+pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
+    let cluster = Cluster::up()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let pods = runtime.block_on(pods(&cluster))?;
+    let ctr = Ctr::prepare(&cluster)?;
+    let bare = bare(&ctr)?;
+    let before = footprint::pss_of_all()?;
+    let ours = runtime.block_on(all_at_once(&pods))?;
+    report.add(
+        "100 pods at once, all Running",
+        format!(
+            "{}, {:.2} x",
+            ms(ours),
+            ours.as_secs_f64() / bare.as_secs_f64()
+        ),
+        "1.3 x",
+        format!("ctr run -d, {AT_ONCE} at once: {}", ms(bare)),
+    );
+    std::thread::sleep(Duration::from_secs(5));
+    let (after, parts) = (footprint::pss_of_all()?, footprint::parts()?);
+    report.add(
+        "PSS beyond its own processes, a pod",
+        mb(after.saturating_sub(before) / PODS as u64),
+        "3 MB",
+        parts,
+    );
+    idle(report, &cluster, idle_seconds)?;
+    killed(report, &cluster)?;
+    runtime.block_on(async {
+        let (delete, list) = (DeleteParams::default(), ListParams::default());
+        pods.delete_collection(&delete, &list).await.map(drop)
+    })?;
+    wait::until("the pods to be gone", || {
+        Ok(runtime
+            .block_on(pods.list(&ListParams::default()))?
+            .items
+            .is_empty())
+    })
+}
+
+fn idle(report: &mut Report, cluster: &Cluster, idle_seconds: u64) -> Result<()> {
+    let pid = cluster.pid()?;
+    let begun = process::cpu(pid)?;
+    std::thread::sleep(Duration::from_secs(idle_seconds));
+    let used = process::cpu(pid)? - begun;
+    report.add(
+        "CPU, idle, 100 pods",
+        format!("{:.2} %", 100.0 * used.as_secs_f64() / idle_seconds as f64),
+        "1 % of a core",
+        format!("the whole of peapod, over {idle_seconds} s"),
+    );
+    report.add(
+        "RSS, idle, 100 pods",
+        mb(process::rss(pid)?),
+        "40 MB (nodelet + netd)",
+        "the whole of peapod".to_owned(),
+    );
+    Ok(())
+}
+
+/// From the start after a kill to a command that runs in a pod.
+fn killed(report: &mut Report, cluster: &Cluster) -> Result<()> {
+    cluster.crash()?;
+    let begun = Instant::now();
+    cluster.start()?;
+    let started = begun.elapsed();
+    wait::until("a command to run", || {
+        Ok(cluster
+            .kubectl("exec many-0 -- peapod-demo get http://127.0.0.1:8080/")?
+            .ok()
+            .is_ok())
+    })?;
+    report.add(
+        "kill -9 to full control, 100 pods",
+        ms(begun.elapsed()),
+        "300 ms",
+        format!("of it `peapod up` {}, API server included", ms(started)),
+    );
+    Ok(())
+}
+
+/// From the first creation until all run.
+async fn all_at_once(pods: &Api<Pod>) -> Result<Duration> {
+    let version = pods
+        .list(&ListParams::default())
+        .await?
+        .metadata
+        .resource_version;
+    let version = version.unwrap_or_default();
+    let mut changes = pods.watch(&WatchParams::default(), &version).await?.boxed();
+    let started = Instant::now();
+    let create = stream::iter(0..PODS).map(|n| async move {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": format!("many-{n}")},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": IMAGE, "args": ["serve"]}],
+            },
+        }))?;
+        pods.create(&PostParams::default(), &pod).await?;
+        anyhow::Ok(())
+    });
+    let create = create.buffer_unordered(AT_ONCE).try_collect::<()>();
+    let running = async {
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(event) = changes.try_next().await? {
+            let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else {
+                continue;
+            };
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
+            if phase == Some("Running") && seen.insert(pod.name_any()) && seen.len() == PODS {
+                return Ok(started.elapsed());
+            }
+        }
+        bail!("the watch of the pods ended before they ran")
+    };
+    let ((), took) = tokio::try_join!(create, running)?;
+    Ok(took)
+}
+
+/// The same number of containers, as many at once.
+fn bare(ctr: &Ctr) -> Result<Duration> {
+    let next = AtomicUsize::new(0);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let work = || loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= PODS {
+                return anyhow::Ok(());
+            }
+            ctr.start(&format!("many-{n}"))?;
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            let ended = worker.join();
+            ended.map_err(|_| anyhow::anyhow!("a worker panicked"))?
+        })
+    })
+    .context("the bare loop")?;
+    let took = started.elapsed();
+    (0..PODS).try_for_each(|n| ctr.remove(&format!("many-{n}")))?;
+    Ok(took)
+}
