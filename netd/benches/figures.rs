@@ -108,7 +108,9 @@ fn connections() {
     nat.set_ranges(ranges).expect("the kernel takes them");
     ip("link set lo up");
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("root");
-    ip("route add 10.96.0.0/12 dev lo");
+    // As netd has them: services' addresses lead somewhere, and the node's own is the source.
+    ip("addr add 10.243.0.1/32 dev lo");
+    ip("route add 10.96.0.0/12 dev lo src 10.243.0.1");
     let [server, client] = [("server", POD), ("client", CLIENT)].map(|(name, address)| {
         let space = Space::new(name);
         space.link(address);
