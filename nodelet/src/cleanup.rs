@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
-/// Unmounts everything below a node's data directory, the innermost first. Files stay. No agent
+/// Unmounts everything at and below a node's data directory, the innermost first. Files stay. No agent
 /// may run on the node, and its containers must have ended.
 ///
 /// # Errors
@@ -22,14 +22,14 @@ pub fn cleanup(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The mount points below a directory, the latest (and so the innermost) first; proc(5) has the
+/// The mount points at and below a directory, the latest (and so the innermost) first; proc(5) has the
 /// format.
 fn mounts_below(table: &[u8], dir: &Path) -> Vec<PathBuf> {
     let lines = table.split(|&byte| byte == b'\n');
     let points = lines.filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
     let mut below: Vec<PathBuf> = points
         .map(unescape)
-        .filter(|point| point.starts_with(dir) && point != dir)
+        .filter(|point| point.starts_with(dir))
         .collect();
     below.reverse();
     below
@@ -67,11 +67,16 @@ mod tests {
     #[test]
     fn innermost_first_and_nothing_else() {
         let table = b"1 0 0:1 / / rw - ext4 a rw\n\
+            5 1 0:5 / /data/node rw - ext4 e rw\n\
             2 1 0:2 / /data/node/pods/a rw - tmpfs b rw\n\
             3 2 0:3 / /data/node/pods/a/with\\040blank rw - tmpfs c rw\n\
             4 1 0:4 / /data/nodes rw - tmpfs d rw\n";
         let found = mounts_below(table, Path::new("/data/node"));
-        let expected = ["/data/node/pods/a/with blank", "/data/node/pods/a"];
+        let expected = [
+            "/data/node/pods/a/with blank",
+            "/data/node/pods/a",
+            "/data/node",
+        ];
         assert_eq!(found, expected.map(PathBuf::from));
     }
 }

@@ -12,8 +12,9 @@
 //!                        └────┬─────┘            └────────┘
 //!                             ▼ give
 //!                        ┌──────────┐ counts ┌────────┐
-//!    device plugins ───► │ devices  │ ─────► │ keeper │
+//!    device plugins ───► │ devices  │ ─────► │ keeper │ ◄── in use ── csi
 //!                        └──────────┘        └────────┘
+//!    storage drivers ──► registration, unmount (see [`csi`])
 //! ```
 //!
 //! All end with the future of [`run`]; containers run on.
@@ -29,12 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::cpus::Cpus;
-use crate::csi::layout::Layout;
-use crate::csi::{self, Drivers};
+use crate::csi::{self, Csi};
 use crate::devices::{Devices, registration};
 use crate::error::Error;
 use crate::eviction;
-use crate::node::keeper::{self, Keeper};
+use crate::node::keeper::{self, Held, Keeper};
 use crate::objects::Objects;
 use crate::pods::context::Limits;
 use crate::pods::manager::Manager;
@@ -42,7 +42,7 @@ use crate::pods::notes::Notes;
 use crate::pods::{Context, Table};
 use crate::probes::Prober;
 use crate::server::Server;
-use crate::volumes::reclaim;
+use crate::volumes::{mounts, reclaim};
 
 /// Runs a node agent until it is told to shut down. Containers run on after it.
 pub async fn run(
@@ -68,7 +68,13 @@ pub async fn run(
     let (node, watched) = watch::channel(Arc::new(keeper::describe(&config, port).await));
     let table = Table::default();
     let devices = Arc::new(Devices::open(config.data_dir.join("device-plugins")));
-    let drivers = Arc::new(Drivers::new(Layout::new(config.data_dir.clone())));
+    let csi = Csi::open(&config.data_dir);
+    let (drivers, in_use) = (csi.drivers.clone(), csi.store.in_use());
+    let prepared = csi.drivers.layout.prepare();
+    prepared.map_err(|source| Error::Directory {
+        path: config.data_dir.display().to_string(),
+        source,
+    })?;
     let context = Arc::new(Context {
         client: client.clone(),
         runtime: config.runtime.clone(),
@@ -81,7 +87,7 @@ pub async fn run(
         limits: Limits::default(),
         cpus: Cpus::open(&config.kubelet, config.data_dir.join("cpus.json")),
         devices: devices.clone(),
-        drivers: drivers.clone(),
+        csi,
         table: table.clone(),
         admission: Mutex::default(),
         room: watch::Sender::new(()),
@@ -98,6 +104,10 @@ pub async fn run(
     if let Some(server) = server {
         let told = (client.clone(), config.node_name.clone());
         tasks.spawn(csi::registration::run(drivers.clone()));
+        tasks.spawn(csi::unmount::run(context.clone()));
+        if let Err(error) = mounts::share(&config.data_dir) {
+            tracing::warn!(%error, "what CSI drivers mount in pods is not seen outside of them");
+        }
         tasks.spawn(csi::csi_node::run(
             told.0,
             told.1,
@@ -108,7 +118,11 @@ pub async fn run(
     }
     let counts = devices.counts();
     tasks.spawn(registration::run(devices));
-    tasks.spawn(Keeper::new(config, client, network, node, counts).run());
+    let held = Held {
+        devices: counts,
+        in_use,
+    };
+    tasks.spawn(Keeper::new(config, client, network, node, held).run());
     tasks.spawn(eviction::run(context.clone(), table.clone()));
     tasks.spawn(Manager::new(context, table).run());
     tokio::select! {

@@ -7,6 +7,7 @@
 
 pub mod cluster;
 pub mod command;
+pub mod csi;
 pub mod etcd;
 pub mod history;
 pub mod machine;

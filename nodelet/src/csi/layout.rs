@@ -52,6 +52,14 @@ impl Layout {
         &self.root
     }
 
+    /// Makes the folders that drivers' manifests expect to be there.
+    pub fn prepare(&self) -> std::io::Result<()> {
+        let folders = ["plugins", "plugins_registry", "pods"];
+        folders
+            .iter()
+            .try_for_each(|folder| std::fs::create_dir_all(self.root.join(folder)))
+    }
+
     /// Where drivers register.
     pub fn registry(&self) -> PathBuf {
         self.root.join("plugins_registry")

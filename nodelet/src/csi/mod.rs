@@ -3,26 +3,59 @@
 //! ```text
 //!   plugins_registry/ ──► registration ──► Drivers ──► csi_node ──► CSINode, Node's labels
 //!                                             ▲
-//!   kubelet API: /csi/DRIVER ─────────────────┘ (the way to the driver for the controllers)
+//!   kubelet API: /csi/DRIVER ─────────────────┤ (the way to the driver for the controllers)
+//!                                             │
+//!   a pod's volumes ──► mount ────────────────┤
+//!   its end ──► unmount_pod ──────────────────┤──► the driver's socket
+//!   a driver that comes ──► unmount::run ─────┘
+//!                                │
+//!                              Store (Ledger on disk) ──► Node's volumesInUse
 //! ```
 //!
 //! [`layout`] says where things are, [`registration`] hears of drivers, [`driver`] is one that has
-//! registered, [`csi_node`] tells the API of them.
+//! registered, [`csi_node`] tells the API of them. [`spec`] and [`request`] say purely what a volume
+//! is and what a driver is asked for it; [`ledger`] is the pure record of what is staged and
+//! published, [`store`] keeps it; [`mount`], [`expand`], [`unmount`] and [`stats`] ask the drivers.
 
 pub mod csi_node;
 pub mod driver;
+pub mod expand;
 pub mod layout;
+pub mod ledger;
+pub mod mount;
 pub mod registration;
+pub mod request;
+pub mod spec;
+pub mod stats;
+pub mod store;
+pub mod unmount;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::driver::Registered;
 use self::layout::Layout;
+use self::store::Store;
+
+/// What a node has of CSI.
+pub struct Csi {
+    /// The drivers.
+    pub drivers: Arc<Drivers>,
+    /// What they were asked to do.
+    pub store: Arc<Store>,
+    /// What they told of volumes lately.
+    pub stats: stats::Cache,
+    /// Woken when something may be let go of.
+    wake: Notify,
+    /// Whether the API has said which pods there are.
+    listed: AtomicBool,
+}
 
 /// The drivers of a node.
 pub struct Drivers {
@@ -31,6 +64,27 @@ pub struct Drivers {
     registered: RwLock<BTreeMap<String, Arc<Registered>>>,
     /// Told of each change; whether every socket of the registry has answered.
     settled: watch::Sender<bool>,
+}
+
+// === impl Csi ===
+
+impl Csi {
+    /// What the node of this folder has.
+    pub fn open(root: &Path) -> Self {
+        Self {
+            drivers: Arc::new(Drivers::new(Layout::new(root.to_owned()))),
+            store: Arc::new(Store::open(root)),
+            stats: stats::Cache::default(),
+            wake: Notify::new(),
+            listed: AtomicBool::new(false),
+        }
+    }
+
+    /// The table of pods is complete: what is held for others may go.
+    pub fn listed(&self) {
+        self.listed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
 }
 
 // === impl Drivers ===
@@ -51,6 +105,19 @@ impl Drivers {
         found.ok_or_else(|| {
             format!("driver name {name} not found in the list of registered CSI drivers")
         })
+    }
+
+    /// The driver of a name, waited for if it is not there yet.
+    pub async fn wait(&self, name: &str, limit: Duration) -> Result<Arc<Registered>, String> {
+        let mut changes = self.changes();
+        let waiting = async {
+            while self.get(name).is_err() {
+                // The sender lives as long as this.
+                let _ = changes.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, waiting).await;
+        self.get(name)
     }
 
     /// All of them.

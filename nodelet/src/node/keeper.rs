@@ -1,5 +1,6 @@
 //! Registers the node and keeps its object current.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,14 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// After a failed registration.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
 
+/// What others hold of the node, and its status tells.
+pub struct Held {
+    /// The devices that plugins bring.
+    pub devices: watch::Receiver<Counts>,
+    /// The volumes that must not be detached.
+    pub in_use: watch::Receiver<BTreeSet<String>>,
+}
+
 /// Keeps the Node.
 pub struct Keeper {
     config: Config,
@@ -43,8 +52,7 @@ pub struct Keeper {
     runtime_fault: Option<String>,
     network_fault: Option<String>,
     reported: Option<(NodeStatus, Instant)>,
-    /// The devices that plugins bring.
-    devices: watch::Receiver<Counts>,
+    held: Held,
     /// Where the kubelet API is, of this run and not of one before.
     port: Option<u16>,
 }
@@ -71,7 +79,7 @@ impl Keeper {
         client: Client,
         network: Arc<dyn PodNetwork>,
         node: watch::Sender<Arc<Node>>,
-        devices: watch::Receiver<Counts>,
+        held: Held,
     ) -> Self {
         let port = node.borrow().status.as_ref().and_then(port_of);
         Self {
@@ -80,7 +88,7 @@ impl Keeper {
             client,
             network,
             node,
-            devices,
+            held,
             runtime_fault: None,
             network_fault: Some(
                 "network plugin is not ready: no addresses for pods yet".to_owned(),
@@ -114,9 +122,10 @@ impl Keeper {
                     network_known = true;
                     self.network_fault = None;
                 }
-                Ok(()) = self.devices.changed() => {}
+                Ok(()) = self.held.devices.changed() => {}
+                Ok(()) = self.held.in_use.changed() => {}
                 Ok(()) = network.changed() => {
-                    self.network_fault = network.borrow_and_update().clone();
+                    self.network_fault = network.borrow().clone();
                 }
                 () = runtime_changed(&mut events) => self.check_runtime().await,
                 event = watched.try_next() => {
@@ -245,9 +254,11 @@ impl Keeper {
             left: facts::left(&self.config.data_dir),
             faults: faults.into_iter().flatten().cloned().collect(),
         };
-        let devices = self.devices.borrow().clone();
+        let devices = self.held.devices.borrow().clone();
+        let in_use = self.held.in_use.borrow().iter().cloned().collect();
         NodeStatus {
             conditions: Some(conditions(&health, now)),
+            volumes_in_use: Some(in_use),
             ..object::with_devices(described, &devices)
         }
     }

@@ -15,10 +15,12 @@ use peapod_api::k8s_openapi;
 use super::context::{PLACE_TIMEOUT, START_TIMEOUT};
 use super::{Context, Entry, images, resize, signals, start};
 use crate::core::{Action, Event, Hook, StartFault, StopSignal, find_container, spec_of};
+use crate::csi::{mount, unmount};
 use crate::make::sandbox;
 use crate::runtime::ContainerId;
 use crate::volumes::gather::{self, Sources};
 use crate::volumes::place::{self, Group};
+use crate::volumes::{Content, Error, Located, Volume};
 
 /// Longest time for a request to the runtime that only passes something on.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -158,19 +160,53 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
         references: &references,
         tokens: &entry.tokens,
         place: &place,
+        layout: &context.csi.drivers.layout,
     };
     let (volumes, refresh_at) = gather::gather(&pod, sources)
         .await
         .map_err(|e| e.to_string())?;
     let (dir, group) = (context.pod_dir(&entry.uid), Group::of(&pod));
+    let (mounted, again_at) = mount_volumes(context, entry, &pod, &volumes).await?;
     let stamp = Timestamp::now().as_nanosecond().to_string();
     let placed =
         tokio::task::spawn_blocking(move || place::place(&dir, &volumes, group, &stamp)).await;
     let located = placed
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
-    *entry.located.lock() = located;
-    Ok(refresh_at)
+    *entry.located.lock() = located.into_iter().chain(mounted).collect();
+    Ok([refresh_at, again_at].into_iter().flatten().min())
+}
+
+/// Lets storage drivers put their volumes in place; where each is, and when to ask them again.
+async fn mount_volumes(
+    context: &Context,
+    entry: &Entry,
+    pod: &Pod,
+    volumes: &[Volume],
+) -> Result<(Vec<(String, Located)>, Option<Timestamp>), String> {
+    let each = volumes.iter().filter_map(|volume| {
+        let Content::Csi(spec) = &volume.content else {
+            return None;
+        };
+        let for_pod = mount::For {
+            pod,
+            tokens: &entry.tokens,
+            group: Group::of(pod),
+        };
+        Some(async move {
+            let mounted = mount::mount(context, spec, for_pod).await;
+            let named = mounted.map(|(located, again)| (volume.name.clone(), located, again));
+            named.map_err(|reason| Error::set_up(&spec.name, reason).to_string())
+        })
+    });
+    let mut again_at: Option<Timestamp> = None;
+    let mut all = Vec::new();
+    for mounted in futures::future::join_all(each).await {
+        let (name, located, again) = mounted?;
+        again_at = [again_at, again].into_iter().flatten().min();
+        all.push((name, located));
+    }
+    Ok((all, again_at))
 }
 
 async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>, bool), String> {
@@ -248,6 +284,7 @@ async fn tear_down(context: &Context, entry: &Entry, purge: bool) -> Result<(), 
     let runtime = context.runtime.as_ref();
     context.cpus.release(runtime, &entry.uid).await;
     context.prober.counts.forget(&entry.uid);
+    unmount::unmount_pod(context, &entry.uid).await?;
     let pod_dir = context.pod_dir(&entry.uid);
     let dirs = match purge {
         true => vec![pod_dir, context.log_dir(&entry.pod())],

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::core::qos::Amounts;
 use crate::core::{qos, spec_of};
 use crate::cpus::Cpus;
-use crate::csi::Drivers;
+use crate::csi::Csi;
 use crate::devices::Devices;
 use crate::make::fields::Place;
 use crate::objects::Objects;
@@ -79,8 +79,8 @@ pub struct Context {
     pub cpus: Cpus,
     /// What plugins bring.
     pub devices: Arc<Devices>,
-    /// The storage drivers that have registered.
-    pub drivers: Arc<Drivers>,
+    /// Storage drivers, and what they hold for pods.
+    pub csi: Csi,
     /// All pods of the node.
     pub table: Table,
     /// Held while a pod is admitted or its allocation changes.

@@ -179,6 +179,7 @@ impl Manager {
             self.context.devices.retain(&known).await;
             let runtime = self.context.runtime.as_ref();
             self.context.cpus.retain(runtime, &known).await;
+            self.context.csi.listed();
             self.found = Found::default();
         }
     }

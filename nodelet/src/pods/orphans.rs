@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use peapod_api::attach::{DetachRequest, PodRef};
 
 use super::Context;
+use crate::csi::unmount;
 use crate::volumes::place;
 
 /// Removes everything of pods that are not known.
@@ -56,6 +57,8 @@ async fn remove(context: &Context, uid: &str, pod: Option<PodRef>) -> Result<(),
         .remove_sandbox(uid)
         .await
         .map_err(|e| e.to_string())?;
+    // What cannot be unpublished now is tried again when its driver comes.
+    unmount::unmount_pod(context, uid).await?;
     let dir = context.pod_dir(uid);
     let removed = tokio::task::spawn_blocking(move || place::remove(&dir)).await;
     let closed = context.images.close_views(uid).await;

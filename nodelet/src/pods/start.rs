@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service, VolumeDevice};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use peapod_api::k8s_openapi;
@@ -17,7 +17,7 @@ use crate::make::etc::{self, ResolvConf};
 use crate::make::expand::expand_with;
 use crate::make::{self, Missing, env, sandbox};
 use crate::objects::References;
-use crate::runtime::{ContainerId, ContainerSpec, Image, Mount, Propagation};
+use crate::runtime::{ContainerId, ContainerSpec, Device, Image, Mount, Propagation};
 use crate::static_pods::manifest;
 use crate::volumes::{Located, subpath};
 
@@ -150,6 +150,7 @@ async fn prepare(
     };
     let log_path = context.log_path(&pod, name, attempt);
     let (mounts_of, env_of) = (container.clone(), env.clone());
+    let mut devices = block_devices(&container, &located).map_err(config)?;
     let mounts =
         tokio::task::spawn_blocking(move || files.mounts(&mounts_of, &located, &env_of)).await;
     let mounts = match mounts {
@@ -176,7 +177,10 @@ async fn prepare(
         target,
         env: given.env(env),
         mounts: given.mounts(mounts),
-        devices: given.devices(),
+        devices: {
+            devices.extend(given.devices());
+            devices
+        },
         log_path,
         seccomp_root: &context.config.data_dir.join("seccomp"),
         node_memory_bytes: memory,
@@ -184,6 +188,26 @@ async fn prepare(
     .map_err(config)?;
     spec.resources.cpuset_cpus = cpus;
     Ok(spec)
+}
+
+/// The volumes that a container has as devices.
+fn block_devices(
+    container: &Container,
+    located: &std::collections::BTreeMap<String, Located>,
+) -> Result<Vec<Device>, Missing> {
+    let wanted = container.volume_devices.iter().flatten();
+    let device = |wanted: &VolumeDevice| {
+        let name = &wanted.name;
+        let volume = located.get(name);
+        let volume = volume.ok_or_else(|| Missing(format!("volume \"{name}\" is not in place")))?;
+        let permissions = if volume.read_only { "r" } else { "rwm" };
+        Ok(Device {
+            host_path: volume.path.clone(),
+            container_path: PathBuf::from(&wanted.device_path),
+            permissions: permissions.to_owned(),
+        })
+    };
+    wanted.map(device).collect()
 }
 
 /// The container that an ephemeral one targets, which must run.

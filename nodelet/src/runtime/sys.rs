@@ -4,10 +4,12 @@
 //! A thread that has left its namespaces must not serve anyone else afterwards, so each such
 //! job gets a thread of its own that ends with the job.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +26,22 @@ use tokio::io::unix::AsyncFd;
 
 /// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
 const NSFS: FsType = FsType(0x6e73_6673);
+
+/// Whether a path is the root of a mount: of a file system, or of a bind mount.
+pub fn is_mount_root(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: the path is NUL-terminated, and the kernel writes one statx to the pointer.
+    let failed =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, found.as_mut_ptr()) };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed, and written by the kernel.
+    let found = unsafe { found.assume_init() };
+    Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
 
 /// A namespace to make and where to pin it.
 pub struct Pin {

@@ -24,7 +24,7 @@ pub async fn csi(
             format!("ask for an upgrade (Upgrade: {PROTOCOL})"),
         ));
     }
-    let registered = shared.context.drivers.get(&driver);
+    let registered = shared.context.csi.drivers.get(&driver);
     let socket = registered.map_err(Refusal::not_found)?.socket.clone();
     let connected = UnixStream::connect(&socket).await.map_err(|error| {
         let message = format!("CSI driver {driver} at {}: {error}", socket.display());

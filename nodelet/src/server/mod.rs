@@ -7,7 +7,7 @@
 //! | `/portForward/NAMESPACE/POD` | [`port_forward`], over WebSocket or SPDY |
 //! | `/csi/DRIVER` | [`csi`]: a storage driver's own gRPC |
 //! | `/stats/summary`, `/metrics/resource` | [`stats`] |
-//! | `/metrics`: of the network agent, which may be another process | here |
+//! | `/metrics`: of the network agent, which may be another process, and of claims | here |
 //! | `/agents/NAME` | [`agents`]: what another agent of the node says |
 //! | `/pods`, `/healthz` | here |
 //!
@@ -222,7 +222,7 @@ fn router(shared: Shared) -> Router {
         .route("/csi/{driver}", get(csi::csi))
         .route("/agents/{name}", get(agents::ask))
         .route("/stats/summary", get(stats::summary))
-        .route("/metrics", get(network_metrics))
+        .route("/metrics", get(metrics))
         .route("/metrics/resource", get(stats::resource))
         .route("/metrics/cadvisor", get(stats::cadvisor))
         .route("/metrics/probes", get(stats::probes))
@@ -246,11 +246,15 @@ async fn pods(State(shared): State<Shared>) -> Response {
         .into_response()
 }
 
-/// What can be measured of the node's network, wherever its agent runs.
-async fn network_metrics(State(shared): State<Shared>) -> Response {
+/// What can be measured of the node's network, wherever its agent runs, and how full claims are.
+async fn metrics(State(shared): State<Shared>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match shared.context.network.metrics().await {
-        Ok(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
+        Ok(text) => {
+            let network = text.trim_end().trim_end_matches("# EOF");
+            let text = format!("{network}{}# EOF\n", stats::claims(&shared).await);
+            ([(CONTENT_TYPE, kind)], text).into_response()
+        }
         Err(error) => Refusal(StatusCode::SERVICE_UNAVAILABLE, error.message).into_response(),
     }
 }

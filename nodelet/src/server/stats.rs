@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::metrics::Family;
+use super::metrics::{Family, label};
 use super::net_dev::{self, Interface};
 use super::{Shared, cadvisor};
 use crate::core::spec_of;
+use crate::csi::stats as volumes;
 use crate::node::facts;
 use crate::runtime::{Container, ContainerState, Stats};
 
@@ -34,6 +35,8 @@ pub struct PodUsage {
     pub containers: Vec<ContainerUsage>,
     /// Its interfaces; none with the host's network.
     pub interfaces: Vec<Interface>,
+    /// Its volumes of storage drivers.
+    pub volumes: Vec<volumes::Usage>,
 }
 
 /// What one container uses.
@@ -66,12 +69,14 @@ async fn usages(shared: &Shared) -> Vec<PodUsage> {
         let Ok(total) = runtime.sandbox_stats(&entry.uid).await else {
             continue;
         };
+        let volumes = volumes::of_pod(&shared.context, &entry).await;
         let mut usage = PodUsage {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: entry.uid.clone(),
             started_at: entry.machine.lock().start_time(),
             total,
+            volumes,
             ..PodUsage::default()
         };
         let of_pod = running.remove(&entry.uid).unwrap_or_default();
@@ -105,6 +110,41 @@ pub async fn cadvisor(State(shared): State<Shared>) -> Response {
         memory_bytes: facts.memory_bytes,
     };
     text(cadvisor::render(machine, &usages(&shared).await))
+}
+
+/// How full claims are, under the kubelet's names.
+pub async fn claims(shared: &Shared) -> String {
+    let mut claims = Vec::new();
+    for entry in shared.table.all() {
+        claims.extend(volumes::of_pod(&shared.context, &entry).await);
+    }
+    of_claims(&claims)
+}
+
+fn of_claims(claims: &[volumes::Usage]) -> String {
+    let values = |usage: &volumes::Usage| usage.bytes.into_iter().chain(usage.inodes);
+    let names = [
+        "capacity_bytes",
+        "used_bytes",
+        "available_bytes",
+        "inodes",
+        "inodes_used",
+        "inodes_free",
+    ];
+    let mut text = String::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let mut family = Family::new(&format!("kubelet_volume_stats_{name}"), "gauge");
+        for usage in claims {
+            let (Some(claim), Some(value)) = (&usage.claim, values(usage).nth(index)) else {
+                continue;
+            };
+            let namespace = label("namespace", &usage.namespace);
+            let labels = vec![namespace, label("persistentvolumeclaim", claim)];
+            family.add(labels, value as f64);
+        }
+        text += &family.render();
+    }
+    text
 }
 
 /// What came of the probes.
@@ -161,6 +201,8 @@ pub async fn summary(State(shared): State<Shared>) -> Response {
             "startTime": usage.started_at.to_string(),
             "cpu": cpu(now, &usage.total), "memory": memory(now, &usage.total),
             "network": network(now, &usage.interfaces),
+            "volume": usage.volumes.iter()
+                .map(|volume| volumes::summary(volume, &now.to_string())).collect::<Vec<_>>(),
             "process_stats": {"process_count": usage.total.pids},
             "containers": containers.collect::<Vec<_>>(),
         }));
@@ -275,6 +317,7 @@ mod tests {
                 started_at: Timestamp::UNIX_EPOCH,
                 stats,
             }],
+            volumes: Vec::new(),
             interfaces: net_dev::parse("eth0: 5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0"),
             started_at: Timestamp::UNIX_EPOCH,
         };

@@ -16,6 +16,8 @@ pub struct Claim {
     pub read_only: bool,
     /// Whether the node makes the directory: its class is the node's own.
     pub create: bool,
+    /// Whether it is a block device rather than a directory.
+    pub block: bool,
 }
 
 /// The volume that a claim is bound to, by name; or why there is none.
@@ -50,7 +52,7 @@ pub fn of(volume: &PersistentVolume, read_only: bool) -> Result<Claim, String> {
         (None, Some(host)) => &host.path,
         (None, None) => {
             return Err(format!(
-                "volume {name} is of a type that this node cannot mount; it can: local, hostPath"
+                "volume {name} is of a type that this node cannot mount; it can: csi, local, hostPath"
             ));
         }
     };
@@ -68,5 +70,6 @@ pub fn of(volume: &PersistentVolume, read_only: bool) -> Result<Claim, String> {
         path: PathBuf::from(path),
         read_only: read_only || only,
         create: local_class::is_ours(volume),
+        block: spec.volume_mode.as_deref() == Some("Block"),
     })
 }

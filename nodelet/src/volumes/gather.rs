@@ -14,6 +14,8 @@ use super::payload::{self, Choice, Payload};
 use super::token::Tokens;
 use super::{Content, Error, Volume, claim, empty_dir, host_path};
 use crate::core::spec_of;
+use crate::csi::layout::Layout;
+use crate::csi::spec::Spec;
 use crate::make::fields::Place;
 use crate::objects::References;
 use crate::runtime::FsMount;
@@ -29,6 +31,8 @@ pub struct Sources<'a> {
     pub tokens: &'a Tokens,
     /// The pod's place.
     pub place: &'a Place,
+    /// Where the node's folder is that stands for the kubelet's.
+    pub layout: &'a Layout,
     /// Views of the images that are volumes, by the volume's name.
     pub images: &'a BTreeMap<String, Vec<FsMount>>,
 }
@@ -62,7 +66,9 @@ async fn resolve(
         return Ok(Content::Empty(empty_dir::of(source)));
     }
     if let Some(source) = &declared.host_path {
-        return Ok(Content::Host(host_path::of(source)));
+        let mut host = host_path::of(source);
+        host.path = sources.layout.real(&host.path);
+        return Ok(Content::Host(host));
     }
     if let Some(source) = &declared.persistent_volume_claim {
         let read_only = source.read_only == Some(true);
@@ -80,6 +86,12 @@ async fn resolve(
             payload,
             in_memory: true,
         });
+    }
+    if let Some(source) = &declared.csi {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, uid) = (text(&pod.metadata.namespace), text(&pod.metadata.uid));
+        let spec = Spec::of_pod(source, &declared.name, &namespace, &uid);
+        return Ok(Content::Csi(Box::new(spec)));
     }
     if declared.image.is_some() {
         let view = sources.images.get(&declared.name);
@@ -138,7 +150,11 @@ async fn claimed(name: &str, read_only: bool, sources: Sources<'_>) -> Result<Co
         .get(&volume)
         .await
         .map_err(|e| format!("cannot read persistentvolume \"{volume}\": {e}"))?;
-    claim::of(&volume, read_only).map(Content::Claim)
+    let csi = claim.and_then(|claim| Spec::of_volume(&volume, &claim, read_only));
+    match csi {
+        Some(csi) => Ok(Content::Csi(Box::new(csi))),
+        None => claim::of(&volume, read_only).map(Content::Claim),
+    }
 }
 
 async fn projected(

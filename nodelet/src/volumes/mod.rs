@@ -26,6 +26,7 @@ use std::path::PathBuf;
 
 use payload::Payload;
 
+use crate::csi::spec::Spec;
 use crate::runtime::FsMount;
 
 /// Why a volume is not in place.
@@ -104,6 +105,8 @@ pub enum Content {
     Claim(claim::Claim),
     /// The files of an image.
     Image(Vec<FsMount>),
+    /// A volume that a storage driver puts in place.
+    Csi(Box<Spec>),
 }
 
 /// Where a volume is on the node.

@@ -3,20 +3,29 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::Error;
+use crate::runtime::sys;
 
-/// Whether another file system is mounted on a directory.
-pub fn is_mount_point(dir: &Path) -> bool {
-    let device = |path: &Path| fs::symlink_metadata(path).map(|meta| meta.dev());
-    match (device(dir), dir.parent().map(device)) {
-        (Ok(own), Some(Ok(parent))) => own != parent,
-        _ => false,
+/// Whether something is mounted on a path: a file system, or a part of one (a bind mount).
+pub fn is_mount_point(path: &Path) -> bool {
+    sys::is_mount_root(path).unwrap_or(false)
+}
+
+/// Makes a directory a mount of its own that is shared with its peers: what a container mounts below
+/// it (`mountPropagation: Bidirectional`) appears on the host then.
+pub fn share(dir: &Path) -> Result<(), Error> {
+    let none: Option<&str> = None;
+    if !is_mount_point(dir) {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(dir), dir, none, flags, none)
+            .map_err(|e| Error::io("cannot bind-mount on itself", dir, e))?;
     }
+    mount(none, dir, none, MsFlags::MS_SHARED, none)
+        .map_err(|e| Error::io("cannot share the mounts below", dir, e))
 }
 
 /// Mounts a tmpfs on a directory; false if one is there already.
@@ -107,6 +116,22 @@ pub fn unmount_below(dir: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bind_mount_is_a_mount_point() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+        fs::create_dir(&source).unwrap();
+        fs::create_dir(&target).unwrap();
+        assert!(is_mount_point(Path::new("/proc")));
+        assert!(!is_mount_point(&target) && !is_mount_point(&dir.path().join("none")));
+        let none: Option<&str> = None;
+        mount(Some(&source), &target, none, MsFlags::MS_BIND, none).unwrap();
+        let found = is_mount_point(&target);
+        unmount(&target).unwrap();
+        assert!(found, "of the same file system, too");
+        assert!(!is_mount_point(&target));
+    }
 
     #[test]
     fn finds_the_mounts_below() {

@@ -43,8 +43,8 @@ fn dir_of(pod_dir: &Path, kind: &str, name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Puts volumes in place, or brings them up to date; where each is, by name. `stamp` must be new
-/// each time.
+/// Puts volumes in place, or brings them up to date, but for those of storage drivers; where each
+/// is, by name. `stamp` must be new each time.
 pub fn place(
     pod_dir: &Path,
     volumes: &[Volume],
@@ -57,12 +57,17 @@ pub fn place(
             Error::Io { .. } => Error::set_up(&volume.name, e),
             named @ Error::SetUp { .. } => named,
         })?;
-        located.insert(volume.name.clone(), place);
+        located.extend(place.map(|place| (volume.name.clone(), place)));
     }
     Ok(located)
 }
 
-fn place_one(pod_dir: &Path, volume: &Volume, group: Group, stamp: &str) -> Result<Located, Error> {
+fn place_one(
+    pod_dir: &Path,
+    volume: &Volume,
+    group: Group,
+    stamp: &str,
+) -> Result<Option<Located>, Error> {
     let name = &volume.name;
     let (path, read_only) = match &volume.content {
         Content::Empty(empty) => {
@@ -95,6 +100,8 @@ fn place_one(pod_dir: &Path, volume: &Volume, group: Group, stamp: &str) -> Resu
             image::place(view, &dir)?;
             (dir, true)
         }
+        // Its driver's affair.
+        Content::Csi(_) => return Ok(None),
         Content::Claim(claim) => {
             let path = &claim.path;
             if claim.create && !path.exists() {
@@ -106,13 +113,13 @@ fn place_one(pod_dir: &Path, volume: &Volume, group: Group, stamp: &str) -> Resu
                 let reason = format!("path \"{}\" does not exist", path.display());
                 return Err(Error::set_up(name, reason));
             }
-            if let Some(id) = group.id.filter(|_| !claim.read_only) {
+            if let Some(id) = group.id.filter(|_| !claim.read_only && !claim.block) {
                 ownership::give(path, id, group.only_if_wrong)?;
             }
             (path.clone(), claim.read_only)
         }
     };
-    Ok(Located { path, read_only })
+    Ok(Some(Located { path, read_only }))
 }
 
 /// Removes a pod's directory with all that is mounted in it. What claims stand for is not in it.

@@ -18,10 +18,15 @@ const DEFAULT_SECONDS: i64 = 3600;
 /// A token is renewed at the latest after this, seconds.
 const RENEW_AT_MOST_S: i64 = 24 * 3600;
 
+/// A token that is fresh.
 #[derive(Clone, Debug)]
-struct Held {
-    token: String,
-    renew_at: Timestamp,
+pub struct Held {
+    /// The token.
+    pub token: String,
+    /// When it is not valid any more.
+    pub expires: Timestamp,
+    /// When to ask for another.
+    pub renew_at: Timestamp,
 }
 
 /// The tokens of one pod, by audience and lifetime.
@@ -44,22 +49,36 @@ impl Tokens {
         pod: &Pod,
         projection: &ServiceAccountTokenProjection,
     ) -> Result<(String, Timestamp), kube::Error> {
-        let seconds = projection.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
-        let key = (projection.audience.clone(), seconds);
+        let (audience, seconds) = (projection.audience.clone(), projection.expiration_seconds);
+        let held = self.ask(client, pod, audience, seconds).await?;
+        Ok((held.token, held.renew_at))
+    }
+
+    /// A fresh token for a pod, an audience (`None` for the API server) and so many seconds.
+    pub async fn ask(
+        &self,
+        client: &Client,
+        pod: &Pod,
+        audience: Option<String>,
+        seconds: Option<i64>,
+    ) -> Result<Held, kube::Error> {
+        let seconds = seconds.unwrap_or(DEFAULT_SECONDS);
+        let key = (audience, seconds);
         let mut held = self.0.lock().await;
         let now = Timestamp::now();
         if let Some(fresh) = held.get(&key).filter(|held| held.renew_at > now) {
-            return Ok((fresh.token.clone(), fresh.renew_at));
+            return Ok(fresh.clone());
         }
         let answer = request(client, pod, &key.0, seconds).await?;
         let status = answer.status.unwrap_or_default();
         let Time(expires) = status.expiration_timestamp.unwrap_or(Time(now));
         let fresh = Held {
             token: status.token.unwrap_or_default(),
+            expires,
             renew_at: renew_at(now, expires),
         };
         held.insert(key, fresh.clone());
-        Ok((fresh.token, fresh.renew_at))
+        Ok(fresh)
     }
 }
 

@@ -93,6 +93,24 @@ impl Nodes {
         })
     }
 
+    /// Whether a volume that a pod of the node uses names a Secret for its storage driver.
+    fn mounts_with(&self, node: &str, namespace: &str, secret: &str) -> bool {
+        let Some(volumes) = self.resource("", "persistentvolumes") else {
+            return false;
+        };
+        let snapshot = self.store.snapshot(&storage::range(&volumes.kind));
+        let naming = snapshot
+            .range(Scope::All, None)
+            .filter(|entry| mentions(entry, secret))
+            .filter_map(|entry| serde_json::from_slice::<Value>(&entry.value).ok())
+            .filter(|volume| pod::is_secret_of_driver(volume, namespace, secret))
+            .map(|volume| value::text(&volume, "metadata.name").to_owned());
+        naming
+            .collect::<Vec<_>>()
+            .iter()
+            .any(|volume| self.is_related(node, &Needs::Volume(volume)))
+    }
+
     fn is_related(&self, node: &str, needs: &Needs<'_>) -> bool {
         match *needs {
             Needs::Used {
@@ -104,6 +122,7 @@ impl Nodes {
                     || used == Used::Secret
                         && namespace == BGP_SECRET_NAMESPACE
                         && self.signs_with(node, name)
+                    || used == Used::Secret && self.mounts_with(node, namespace, name)
             }
             Needs::Volume(name) => {
                 let Some(volume) = self.get("", "persistentvolumes", "", name) else {

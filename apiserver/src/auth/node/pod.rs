@@ -69,6 +69,19 @@ fn is_secret_of_volume(volume: &Value, name: &str) -> bool {
     })
 }
 
+/// Whether a PersistentVolume names a Secret that its storage driver needs on a node.
+pub fn is_secret_of_driver(volume: &Value, namespace: &str, name: &str) -> bool {
+    let refs = [
+        "nodeStageSecretRef",
+        "nodePublishSecretRef",
+        "nodeExpandSecretRef",
+    ];
+    refs.iter().any(|one| {
+        let part = |part: &str| value::text(volume, &format!("spec.csi.{one}.{part}"));
+        part("namespace") == namespace && part("name") == name
+    })
+}
+
 fn in_environment(pod: &Value, whole: &str, key: &str, name: &str) -> bool {
     let lists = ["containers", "initContainers", "ephemeralContainers"];
     let mut containers = lists
@@ -137,5 +150,14 @@ mod tests {
         }
         assert!(!uses(&bytes, Used::ConfigMap, "volume"));
         assert!(!uses(b"garbage", Used::Secret, "x"));
+        let volume = json!({"spec": {"csi": {
+            "nodeStageSecretRef": {"namespace": "ns", "name": "s"},
+            "controllerPublishSecretRef": {"namespace": "ns", "name": "c"}}}});
+        assert!(is_secret_of_driver(&volume, "ns", "s"));
+        assert!(!is_secret_of_driver(&volume, "other", "s"));
+        assert!(
+            !is_secret_of_driver(&volume, "ns", "c"),
+            "not a node's affair"
+        );
     }
 }
