@@ -1,8 +1,10 @@
 //! The way to the nodes: logs, exec, attach and port-forward are passed on to the kubelet API of
 //! the pod's node, upgrades and all, without looking into what flows. [`through`] does the same
-//! for `/proxy` of nodes, pods and services; [`exchange`] is the one request that both make.
+//! for `/proxy` of nodes, pods and services, with the [`links`] of what answers; [`exchange`] is the
+//! one request that both make.
 
 mod exchange;
+mod links;
 mod through;
 
 use std::net::IpAddr;

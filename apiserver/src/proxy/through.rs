@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::header::{ACCEPT_ENCODING, LOCATION, UPGRADE};
 use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -15,6 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::links::Links;
 use super::{Address, address_of_node, exchange, find};
 use crate::api::Api;
 use crate::body::Body;
@@ -23,48 +25,134 @@ use crate::registry::value;
 use crate::rest::call::Call;
 use crate::status::{Result, Status};
 
-/// Passes a request on to a node, a pod or an endpoint of a service, and the answer back.
-pub async fn through(api: &Api, call: &Call, parts: Parts, body: Bytes) -> Result<Response<Body>> {
+/// The path that the client asked for, for servers that write whole URLs.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
+/// Passes a request on to a node, a pod or an endpoint of a service, and the answer back, with
+/// links that lead through here.
+pub async fn through(
+    api: &Api,
+    call: &Call,
+    mut parts: Parts,
+    body: Bytes,
+) -> Result<Response<Body>> {
     let named = Named::parse(&call.target.name)
         .ok_or_else(|| Status::bad_request(format!("invalid request {:?}", call.target.name)))?;
-    let path = path(&parts);
+    let (address, way) = find_way(api, call, &named)?;
+    let (prefix, rest) = halves(parts.uri.path(), &call.target.namespace);
+    if rest.is_empty() && leads_astray(&parts) {
+        return moved(&parts);
+    }
+    let path = with_query(&parts, rest);
+    let back = std::net::SocketAddr::new(address.ip, address.port).to_string();
+    let links = Links::of(&parts, prefix, back);
+    if let Ok(whole) = HeaderValue::from_str(parts.uri.path()) {
+        parts.headers.insert(FORWARDED_URI, whole);
+    }
+    // Links can be rewritten only in what is not compressed.
+    parts.headers.remove(ACCEPT_ENCODING);
+    let sender = connect(api, &named, &address, way).await?;
+    let answered = exchange::run(api, sender, &address, &path, parts, body).await?;
+    Ok(links.apply(answered))
+}
+
+/// How the other end is spoken to.
+#[derive(Clone, Copy)]
+enum Way {
+    /// As the API server to a kubelet.
+    Kubelet,
+    /// TLS, without a look at the certificate.
+    Tls,
+    /// Plain HTTP.
+    Plain,
+}
+
+fn find_way(api: &Api, call: &Call, named: &Named<'_>) -> Result<(Address, Way)> {
     let namespace = &call.target.namespace;
-    let address = match call.kind().plural.as_str() {
+    let way = match named.scheme {
+        "https" => Way::Tls,
+        _ => Way::Plain,
+    };
+    match call.kind().plural.as_str() {
         "nodes" => {
             let kubelet = address_of_node(api, named.name)?;
             let port = named.port_number();
             if named.port.is_empty() || port == Some(kubelet.port) {
-                let sender = api.kubelets.open(&kubelet).await?;
-                return exchange::run(api, sender, &kubelet, &path, parts, body).await;
+                return Ok((kubelet, Way::Kubelet));
             }
-            Address {
-                port: port.ok_or_else(|| named.no_port())?,
-                ..kubelet
-            }
+            let port = port.ok_or_else(|| named.no_port())?;
+            Ok((Address { port, ..kubelet }, way))
         }
-        "pods" => pod_address(&find(api, "pods", namespace, named.name)?, &named)?,
-        _ => service_address(api, namespace, &named)?,
-    };
-    let connecting = TcpStream::connect((address.ip, address.port));
-    let tcp = exchange::in_time(named.name, &address, connecting).await?;
-    let sender = match named.scheme {
-        "https" => {
-            let tls = TlsConnector::from(unverified()?);
-            let connecting = tls.connect(ServerName::from(address.ip), tcp);
-            exchange::handshake(exchange::in_time(named.name, &address, connecting).await?).await?
+        "pods" => {
+            let pod = find(api, "pods", namespace, named.name)?;
+            Ok((pod_address(&pod, named)?, way))
         }
-        _ => exchange::handshake(tcp).await?,
-    };
-    exchange::run(api, sender, &address, &path, parts, body).await
+        _ => Ok((service_address(api, namespace, named)?, way)),
+    }
 }
 
-/// What follows `/proxy` in the request's own spelling, with its query.
-fn path(parts: &Parts) -> String {
-    let whole = parts.uri.path();
-    let rest = whole.split_once("/proxy").map_or("", |(_, rest)| rest);
+async fn connect(
+    api: &Api,
+    named: &Named<'_>,
+    address: &Address,
+    way: Way,
+) -> Result<exchange::Sender> {
+    if let Way::Kubelet = way {
+        return api.kubelets.open(address).await;
+    }
+    let connecting = TcpStream::connect((address.ip, address.port));
+    let tcp = exchange::in_time(named.name, address, connecting).await?;
+    if let Way::Plain = way {
+        return exchange::handshake(tcp).await;
+    }
+    let tls = TlsConnector::from(unverified()?);
+    let connecting = tls.connect(ServerName::from(address.ip), tcp);
+    exchange::handshake(exchange::in_time(named.name, address, connecting).await?).await
+}
+
+/// The request's path up to and with `/proxy`, and what follows, in its own spelling. Names before
+/// it may be `proxy`, too: its place is known by what stands before.
+fn halves<'a>(path: &'a str, namespace: &str) -> (&'a str, &'a str) {
+    // /api/v1/nodes/NAME/proxy and /api/v1/namespaces/NAMESPACE/pods/NAME/proxy
+    let segments = if namespace.is_empty() { 5 } else { 7 };
+    let ends = path
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .chain([path.len()]);
+    let mut before = 0;
+    let mut seen = 0;
+    for end in ends {
+        // Empty segments do not count.
+        seen += usize::from(end > before);
+        if seen == segments {
+            return path.split_at(end);
+        }
+        before = end + 1;
+    }
+    (path, "")
+}
+
+fn with_query(parts: &Parts, rest: &str) -> String {
     let slash = if rest.starts_with('/') { "" } else { "/" };
     let query = parts.uri.query().map(|query| format!("?{query}"));
     format!("{slash}{rest}{}", query.unwrap_or_default())
+}
+
+/// Whether relative links of what answers would miss the last segment: a page at `.../proxy`.
+fn leads_astray(parts: &Parts) -> bool {
+    let reads = parts.method == Method::GET || parts.method == Method::HEAD;
+    reads && !parts.headers.contains_key(UPGRADE)
+}
+
+/// To the same place, with a slash at its end.
+fn moved(parts: &Parts) -> Result<Response<Body>> {
+    let query = parts.uri.query().map(|query| format!("?{query}"));
+    let to = format!("{}/{}", parts.uri.path(), query.unwrap_or_default());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let to = HeaderValue::from_str(&to).map_err(Status::internal)?;
+    response.headers_mut().insert(LOCATION, to);
+    Ok(response)
 }
 
 /// `[SCHEME:]NAME[:PORT]`
@@ -239,12 +327,24 @@ mod tests {
 
     #[test]
     fn paths_keep_their_spelling() {
-        let path_of = |uri: &str| {
-            let (parts, ()) = http::Request::get(uri).body(()).unwrap().into_parts();
-            path(&parts)
+        let base = "/api/v1/namespaces/proxy/services/proxy/proxy";
+        assert_eq!(halves(base, "proxy"), (base, ""));
+        assert_eq!(halves(&format!("{base}/"), "proxy"), (base, "/"));
+        let inside = format!("{base}/x%2Fy/proxy");
+        assert_eq!(halves(&inside, "proxy"), (base, "/x%2Fy/proxy"));
+        let node = "/api//v1/nodes/n/proxy";
+        assert_eq!(halves(&format!("{node}/x"), ""), (node, "/x"));
+    }
+
+    #[test]
+    fn a_page_without_a_slash_moves() {
+        let request = |method: Method, uri: &str| {
+            let request = http::Request::builder().method(method).uri(uri);
+            request.body(()).unwrap().into_parts().0
         };
-        let base = "/api/v1/namespaces/a/services/b/proxy";
-        assert_eq!(path_of(base), "/");
-        assert_eq!(path_of(&format!("{base}/x%2Fy/?q=1")), "/x%2Fy/?q=1");
+        let page = request(Method::GET, "/a/proxy?x=1");
+        assert!(leads_astray(&page));
+        assert_eq!(moved(&page).unwrap().headers()[LOCATION], "/a/proxy/?x=1");
+        assert!(!leads_astray(&request(Method::POST, "/a/proxy")));
     }
 }

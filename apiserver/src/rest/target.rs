@@ -125,6 +125,9 @@ impl ResourceTarget {
             Method::PATCH if named => Verb::Patch,
             Method::DELETE if named => Verb::Delete,
             Method::DELETE => Verb::DeleteCollection,
+            // As safe as GET (RFC 9110, section 9.2.1): who may read what runs behind a proxy may
+            // ask it what it offers.
+            Method::OPTIONS if named && self.subresource == "proxy" => Verb::Get,
             _ => return Err(Status::method_not_allowed()),
         })
     }
@@ -253,6 +256,11 @@ mod tests {
         );
         assert!(pods.verb(&Method::PUT, false).is_err());
         assert!(one.verb(&Method::OPTIONS, false).is_err());
+        let proxy = ResourceTarget {
+            subresource: "proxy".into(),
+            ..one
+        };
+        assert_eq!(proxy.verb(&Method::OPTIONS, false), Ok(Verb::Get));
     }
 
     proptest! {

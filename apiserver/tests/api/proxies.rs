@@ -111,6 +111,53 @@ async fn requests_reach_pods_and_services() {
     assert_eq!(told, "no service port 81 found for service \"s\"");
 }
 
+/// A server of one page, which says which method it was asked by.
+async fn page() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 4096];
+            let count = stream.read(&mut buffer).await.unwrap_or(0);
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            let method = text.split(' ').next().unwrap_or_default();
+            let body = format!("<a href=\"/next\">{method}</a>");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn pages_lead_through_the_proxy() {
+    let (server, _dir) = common::server().await;
+    let client = common::admin(&server);
+    let port = page().await;
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    make(&accounts, json!({"metadata": {"name": "default"}})).await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    make(&pods, pod).await;
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    pods.patch_status("p", &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .unwrap();
+    let base = format!("/api/v1/namespaces/default/pods/p:{port}/proxy");
+    for method in ["GET", "OPTIONS", "DELETE", "PATCH", "PUT", "POST"] {
+        let told = ask(&client, method, &format!("{base}/"), "").await;
+        assert_eq!(told, format!("<a href=\"{base}/next\">{method}</a>"));
+    }
+    let request = Request::get(format!("{base}?x=1")).body(kube::client::Body::empty());
+    let moved = client.send(request.unwrap()).await.unwrap();
+    assert_eq!(moved.status(), 301);
+    assert_eq!(moved.headers()["location"], format!("{base}/?x=1"));
+}
+
 #[tokio::test]
 async fn pods_are_bound_and_resized() {
     let (server, _dir) = common::server().await;
