@@ -90,6 +90,12 @@ pub struct Kind {
     pub columns: Vec<Column>,
     /// Paths that field selectors may name, beside `metadata.name` and `metadata.namespace`.
     pub selectable: Vec<String>,
+    /// Where the selectable fields stand in what is stored, if not under their names: the first
+    /// of these paths that is set.
+    pub selected_from: Vec<(String, Vec<String>)>,
+    /// The paths of the stored object that selectable fields are read from; those of
+    /// `selectable` when there are none. Views have those of the kind whose objects they show.
+    pub stored_fields: Vec<String>,
     /// The selectable paths (at most [`Kind::INDEXED_MAX`]) that have an index.
     pub indexed: Vec<String>,
     /// Subresources.
@@ -148,6 +154,8 @@ impl Kind {
             unconditional_update: true,
             columns: vec![Column::name(), Column::age()],
             selectable: Vec::new(),
+            selected_from: Vec::new(),
+            stored_fields: Vec::new(),
             indexed: Vec::new(),
             subresources: Vec::new(),
             rules: Arc::new(Plain),
@@ -231,6 +239,17 @@ impl Kind {
     /// Sets the paths that field selectors may name.
     pub fn selectable(mut self, paths: &[&str]) -> Self {
         self.selectable = owned(paths);
+        self
+    }
+
+    /// Sets the selectable fields, and from which of the `stored` paths each is read.
+    pub fn selectable_from(mut self, stored: &[&str], fields: &[(&str, &[&str])]) -> Self {
+        self.stored_fields = owned(stored);
+        self.selectable = fields.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let from = fields
+            .iter()
+            .map(|(name, paths)| ((*name).to_owned(), owned(paths)));
+        self.selected_from = from.collect();
         self
     }
 

@@ -36,6 +36,8 @@ enum Place {
     Name,
     Namespace,
     Slot(usize),
+    /// The first of these that is set.
+    First(Vec<usize>),
     /// A path into an object of a custom kind, whose definition may change what is selectable.
     Path(String),
 }
@@ -104,16 +106,16 @@ impl Selection {
 
     /// Whether an object is selected.
     pub fn matches(&self, entry: &Entry) -> bool {
+        let slot = |slot: usize| entry.meta.fields.get(slot).map_or("", |value| value);
         let field = |term: &Term| {
             let value: Cow<'_, str> = match &term.place {
                 Place::Name => entry.key.name().into(),
                 Place::Namespace => entry.key.namespace().into(),
-                Place::Slot(slot) => entry
-                    .meta
-                    .fields
-                    .get(*slot)
-                    .map_or("", |value| value)
-                    .into(),
+                Place::Slot(at) => slot(*at).into(),
+                Place::First(all) => {
+                    let mut texts = all.iter().map(|at| slot(*at));
+                    texts.find(|text| !text.is_empty()).unwrap_or("").into()
+                }
                 Place::Path(path) => storage::field(&entry.value, path).into(),
             };
             (value == term.value) == term.equal
@@ -140,7 +142,18 @@ fn place(kind: &Kind, slots: &FieldSlots, field: &str) -> Option<Place> {
             let known = kind.selectable.iter().any(|path| path == other);
             known.then(|| Place::Path(other.to_owned()))
         }
-        other => slots.find(other).map(Place::Slot),
+        other if kind.selectable.iter().any(|path| path == other) => {
+            let from = kind.selected_from.iter().find(|(name, _)| name == other);
+            let Some((_, paths)) = from else {
+                return slots.find(other).map(Place::Slot);
+            };
+            let found: Option<Vec<usize>> = paths.iter().map(|path| slots.find(path)).collect();
+            found.map(|found| match found[..] {
+                [only] => Place::Slot(only),
+                _ => Place::First(found),
+            })
+        }
+        _ => None,
     }
 }
 

@@ -75,12 +75,15 @@ impl FieldSlots {
     /// The slots of a kind.
     pub fn of(kind: &Kind) -> Self {
         let indexed = kind.indexed.iter();
-        let others = kind.selectable.iter();
+        let others = match kind.stored_fields.is_empty() {
+            true => kind.selectable.iter(),
+            false => kind.stored_fields.iter(),
+        };
         let others = others.filter(|path| !kind.indexed.contains(path));
         Self(indexed.chain(others).cloned().collect())
     }
 
-    /// The slot of a field.
+    /// The slot of a path in what is stored.
     pub fn find(&self, path: &str) -> Option<usize> {
         self.0.iter().position(|one| one == path)
     }

@@ -15,24 +15,59 @@ const NAMES: &[(&str, &str)] = &[
     ("count", "deprecatedCount"),
 ];
 
+/// What events are selected by, where it stands in the core view.
+const STORED: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source.component",
+    "type",
+];
+const SELECTABLE: &[(&str, &[&str])] = &[
+    ("involvedObject.kind", &["involvedObject.kind"]),
+    ("involvedObject.namespace", &["involvedObject.namespace"]),
+    ("involvedObject.name", &["involvedObject.name"]),
+    ("involvedObject.uid", &["involvedObject.uid"]),
+    ("involvedObject.apiVersion", &["involvedObject.apiVersion"]),
+    (
+        "involvedObject.resourceVersion",
+        &["involvedObject.resourceVersion"],
+    ),
+    ("involvedObject.fieldPath", &["involvedObject.fieldPath"]),
+    ("reason", &["reason"]),
+    ("reportingComponent", &["reportingComponent"]),
+    // Those of `events.k8s.io` have no source but who reports.
+    ("source", &["source.component", "reportingComponent"]),
+    ("type", &["type"]),
+];
+const GROUP_SELECTABLE: &[(&str, &[&str])] = &[
+    ("regarding.kind", &["involvedObject.kind"]),
+    ("regarding.namespace", &["involvedObject.namespace"]),
+    ("regarding.name", &["involvedObject.name"]),
+    ("regarding.uid", &["involvedObject.uid"]),
+    ("regarding.apiVersion", &["involvedObject.apiVersion"]),
+    (
+        "regarding.resourceVersion",
+        &["involvedObject.resourceVersion"],
+    ),
+    ("regarding.fieldPath", &["involvedObject.fieldPath"]),
+    ("reason", &["reason"]),
+    ("reportingController", &["reportingComponent"]),
+    ("type", &["type"]),
+];
+
 /// The declaration of the core view, under which events are kept.
 pub fn kind() -> Kind {
     Kind::namespaced("", "v1", "Event", "events")
         .short_names(&["ev"])
         .create_on_update()
-        .selectable(&[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ])
+        .selectable_from(STORED, SELECTABLE)
         .indexed(&["involvedObject.uid"])
         .columns(table(&CORE))
         .rules(CoreEvents)
@@ -44,18 +79,8 @@ pub fn kind_of_group() -> Kind {
         .short_names(&["ev"])
         .create_on_update()
         .stored_as("", "events")
-        .selectable(&[
-            "regarding.kind",
-            "regarding.namespace",
-            "regarding.name",
-            "regarding.uid",
-            "regarding.apiVersion",
-            "regarding.resourceVersion",
-            "regarding.fieldPath",
-            "reason",
-            "reportingController",
-            "type",
-        ])
+        .selectable_from(STORED, GROUP_SELECTABLE)
+        .indexed(&["involvedObject.uid"])
         .columns(table(&GROUP))
         .rules(GroupEvents)
 }
