@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::conversion::Webhook;
 use super::rules;
-use crate::registry::{FieldError, FieldErrors, Rules, value};
+use crate::registry::{FieldError, FieldErrors, Rules, object_meta};
 
 /// Which versions a kind converts between.
 #[derive(Clone)]
@@ -60,10 +60,7 @@ impl Rules for CustomObjects {
     }
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {
-        // A write of the status changes nothing of the metadata but who owns what.
-        let managers = value::at(new, "metadata.managedFields").cloned();
-        new["metadata"] = old["metadata"].clone();
-        value::set_or_remove(new, "metadata.managedFields", managers);
+        object_meta::keep(new, old);
     }
 
     fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {

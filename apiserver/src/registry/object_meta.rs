@@ -157,6 +157,13 @@ pub fn labels(labels: &Value, path: &FieldPath, errors: &mut FieldErrors) {
     }
 }
 
+/// Takes back what a write of the status changed in the metadata, but for who owns which field.
+pub fn keep(new: &mut Value, old: &Value) {
+    let managers = value::at(new, "metadata.managedFields").cloned();
+    new["metadata"] = old["metadata"].clone();
+    value::set_or_remove(new, "metadata.managedFields", managers);
+}
+
 /// Checks annotations, of an object or of a template.
 pub fn annotations(annotations: &Value, path: &FieldPath, errors: &mut FieldErrors) {
     let mut size = 0;

@@ -169,8 +169,11 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
         "approval" => {
             let field = "status.conditions";
             let verdict = value::at(new, field).cloned();
+            let meta = new["metadata"].take();
             *new = old.clone();
+            new["metadata"] = meta;
             value::set_or_remove(new, field, verdict);
+            object_meta::stamp_update(kind, new, old);
         }
         "resize" => {
             let wanted = new["spec"].take();

@@ -115,3 +115,42 @@ async fn subresources_and_verbs_of_the_kinds() {
     assert!(told.contains("field is immutable"), "{told}");
     to.stop.cancel();
 }
+
+/// What a write of a subresource changes of the metadata differs by kind, as upstream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_written_with_a_subresource() {
+    let to = common::listening().await;
+    run(&to, "apply -f -", OBJECTS).await;
+    let of =
+        "get deploy web -o jsonpath={.metadata.generation}/{.metadata.labels.x}/{.status.replicas}";
+    let patch = |patch: &str| format!("patch deploy web --type=merge {patch}");
+    let label = r#"-p {"metadata":{"labels":{"x":"y"}},"status":{"replicas":2}}"#;
+    run(&to, &patch(&format!("--subresource=status {label}")), "").await;
+    assert_eq!(run(&to, of, "").await, "1//2", "a status changes no label");
+    let note = r#"-p {"metadata":{"annotations":{"x":"y"}}}"#;
+    run(&to, &patch(&format!("--subresource=status {note}")), "").await;
+    assert_eq!(
+        run(&to, of, "").await,
+        "1//2",
+        "a status is no new generation"
+    );
+    run(
+        &to,
+        &patch(r#"-p {"metadata":{"annotations":{"x":"z"}}}"#),
+        "",
+    )
+    .await;
+    assert_eq!(
+        run(&to, of, "").await,
+        "2//2",
+        "annotations are for the ReplicaSets, too"
+    );
+    run(
+        &to,
+        &patch(r#"-p {"metadata":{"annotations":{"x":"a"}},"spec":{"replicas":5}}"#),
+        "",
+    )
+    .await;
+    assert_eq!(run(&to, of, "").await, "3//2");
+    to.stop.cancel();
+}

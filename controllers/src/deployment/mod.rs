@@ -167,7 +167,8 @@ impl Deployments {
         if let Some(number) = plan.revision {
             let annotations = json!({ revision::REVISION: number });
             let patch = json!({"metadata": {"annotations": annotations}});
-            write::patch::<Deployment>(&self.ctx, key, patch).await?;
+            // With the status: as a change of the object it would count as a new generation.
+            write::patch_status::<Deployment>(&self.ctx, key, patch).await?;
         }
         for note in plan.notes {
             self.tell(deployment, note);

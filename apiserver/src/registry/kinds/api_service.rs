@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::aggregation::{GROUP, PLURAL};
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, object_meta, value};
 
 /// The declaration.
 pub fn kind() -> Kind {
@@ -42,6 +42,10 @@ pub fn kind() -> Kind {
 struct ApiServices;
 
 impl Rules for ApiServices {
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        object_meta::keep(new, old);
+    }
+
     fn defaults(&self, object: &mut Value) {
         if let Some(service) = value::at_mut(object, "spec.service") {
             value::set_default(service, "port", 443);

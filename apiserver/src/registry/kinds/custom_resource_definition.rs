@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::crd::{self, validation};
-use crate::registry::{Column, FieldErrors, Kind, Rules, value};
+use crate::registry::{Column, FieldErrors, Kind, Rules, object_meta, value};
 
 /// The declaration.
 pub fn kind() -> Kind {
@@ -25,6 +25,10 @@ pub fn kind() -> Kind {
 struct Definitions;
 
 impl Rules for Definitions {
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        object_meta::keep(new, old);
+    }
+
     fn defaults(&self, object: &mut Value) {
         let kind = value::text(object, "spec.names.kind").to_owned();
         if value::at(object, "spec.names").is_some() && !kind.is_empty() {

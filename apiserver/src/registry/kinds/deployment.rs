@@ -67,6 +67,22 @@ impl Rules for Deployments {
         }
     }
 
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        // Annotations are copied to the ReplicaSets, so that a change of them is work to do.
+        let annotations = |object: &Value| value::at(object, "metadata.annotations").cloned();
+        let generation = |object: &Value| value::integer(object, "metadata.generation");
+        let counted = generation(new) != generation(old);
+        if !counted && annotations(new) != annotations(old) {
+            let next = generation(old).unwrap_or(0) + 1;
+            value::set(new, "metadata.generation", next);
+        }
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        let labels = value::at(old, "metadata.labels").cloned();
+        value::set_or_remove(new, "metadata.labels", labels);
+    }
+
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         At::root(new).at("spec.selector").unchanged(old, errors);
     }

@@ -3,7 +3,7 @@
 use peapod_api::names;
 use serde_json::{Value, json};
 
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, object_meta, value};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const PRECEDENCE_MAX: i64 = 10_000;
@@ -48,6 +48,10 @@ fn flow_schema() -> Kind {
 struct FlowSchemas;
 
 impl Rules for FlowSchemas {
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        object_meta::keep(new, old);
+    }
+
     fn defaults(&self, object: &mut Value) {
         if value::integer(object, "spec.matchingPrecedence").unwrap_or(0) == 0 {
             value::set(object, "spec.matchingPrecedence", 1000);
@@ -190,6 +194,10 @@ fn priority_level() -> Kind {
 struct PriorityLevels;
 
 impl Rules for PriorityLevels {
+    fn prepare_status(&self, new: &mut Value, old: &Value) {
+        object_meta::keep(new, old);
+    }
+
     fn defaults(&self, object: &mut Value) {
         if value::text(object, "spec.type") == "Exempt" {
             value::set_default(object, "spec.exempt", json!({}));
