@@ -3,9 +3,11 @@
 //! Two loops of one shape: an object of a fixed name that every namespace must have. Upstream
 //! calls them `serviceaccount-controller` and `root-ca-certificate-publisher-controller`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::ObjectMeta;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::Key;
 use crate::shell::informer::Kind;
@@ -101,9 +103,8 @@ impl Controller for Bundles {
         let data = [(BUNDLE_KEY.to_owned(), self.0.config.root_ca_pem.clone())].into();
         match informers.root_cas.get(&bundle) {
             Some(found) if found.data.as_ref() == Some(&data) => {}
-            Some(_) => {
-                let patch = json!({"data": data});
-                write::patch::<ConfigMap>(&self.0, &bundle, patch).await?;
+            Some(found) => {
+                write::patch::<ConfigMap>(&self.0, &bundle, mended(&found, &data)).await?;
             }
             None => {
                 let mut metadata = meta(key, BUNDLE);
@@ -124,9 +125,29 @@ impl Controller for Bundles {
     }
 }
 
+/// The merge patch that makes a bundle's data what it should be, without what others added.
+fn mended(found: &ConfigMap, data: &BTreeMap<String, String>) -> Value {
+    let mut wanted = json!(data);
+    for key in found.data.iter().flat_map(BTreeMap::keys) {
+        if !data.contains_key(key) {
+            wanted[key] = Value::Null;
+        }
+    }
+    json!({"data": wanted})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_added_to_a_bundle_goes() {
+        let found = json!({"data": {"ca.crt": "", "x": "y"}});
+        let found: ConfigMap = serde_json::from_value(found).unwrap();
+        let data = BTreeMap::from([("ca.crt".to_owned(), "pem".to_owned())]);
+        let patch = json!({"data": {"ca.crt": "pem", "x": null}});
+        assert_eq!(mended(&found, &data), patch);
+    }
 
     #[test]
     fn only_namespaces_that_stay_are_furnished() {
