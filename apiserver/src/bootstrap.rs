@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, Engine};
 use crate::pki::Pki;
+use crate::registry::object_meta;
 use crate::server::Error;
 
 /// The namespaces.
@@ -57,7 +58,63 @@ pub async fn run(client: kube::Client, config: &Config, pki: &Pki) -> Result<(),
         },
     });
     apply(&client, "", "v1", "ConfigMap", known).await?;
+    service_ranges(&client, config).await?;
     kubernetes_service(&client, config).await
+}
+
+/// The ServiceCIDR `kubernetes` shows from which ranges Services get their addresses. It stays when
+/// a server has others, and is not ready then.
+async fn service_ranges(client: &kube::Client, config: &Config) -> Result<(), Error> {
+    const RANGES: (&str, &str, &str) = ("networking.k8s.io", "v1", "ServiceCIDR");
+    let ranges = config.service_cidrs.iter().map(ToString::to_string);
+    let ranges: Vec<String> = ranges.take(2).collect();
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    let (group, version, kind) = RANGES;
+    let wanted = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}});
+    create(client, group, version, kind, wanted.clone()).await?;
+    let object = typed(group, version, kind, wanted);
+    let api = interface(client, group, version, kind, &object);
+    let found = api.get("kubernetes").await;
+    let found = found.map_err(|source| failed(kind, &object, source))?;
+    let Some(condition) = readiness(&found.data, &ranges) else {
+        return Ok(());
+    };
+    let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let params = PatchParams::default();
+    let written = api.patch_status("kubernetes", &params, &patch).await;
+    written
+        .map(drop)
+        .map_err(|source| failed(kind, &object, source))
+}
+
+/// The condition of the ranges, if it is another than the one that stands there.
+fn readiness(found: &Value, ranges: &[String]) -> Option<Value> {
+    let same = found["spec"]["cidrs"] == json!(ranges);
+    let status = if same { "True" } else { "False" };
+    let all = found["status"]["conditions"].as_array();
+    let known = all.and_then(|all| all.iter().find(|one| one["type"] == "Ready"));
+    if known.is_some_and(|known| known["status"] == status) {
+        return None;
+    }
+    let (reason, message) = match same {
+        true => (
+            "Default",
+            "Kubernetes default Service CIDR is ready".to_owned(),
+        ),
+        false => {
+            let others = ranges.join(",");
+            let message =
+                format!("a server has the ranges {others}; start it with those of the spec");
+            ("Inconsistent", message)
+        }
+    };
+    let now = object_meta::time(jiff::Timestamp::now());
+    Some(json!({
+        "type": "Ready", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": now,
+    }))
 }
 
 /// The servers of one store must have the same keys, or each would refuse the clients and tokens of
@@ -196,5 +253,25 @@ fn failed(kind: &str, object: &DynamicObject, source: kube::Error) -> Error {
     Error::Bootstrap {
         what: format!("{kind} {name}"),
         source: Box::new(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_ready_while_they_are_those_of_the_configuration() {
+        let ranges = ["10.96.0.0/16".to_owned()];
+        let mut found = json!({"spec": {"cidrs": ranges}});
+        let ready = readiness(&found, &ranges).unwrap();
+        assert_eq!(ready["status"], "True");
+        found["status"] = json!({"conditions": [ready]});
+        assert_eq!(readiness(&found, &ranges), None);
+        let others = readiness(&found, &["10.97.0.0/16".to_owned()]).unwrap();
+        assert_eq!(
+            (&others["status"], &others["reason"]),
+            (&json!("False"), &json!("Inconsistent"))
+        );
     }
 }

@@ -28,7 +28,7 @@ def flags(argv):
         word = argv[i]
         if word.startswith("-"):
             name, eq, value = word.lstrip("-").partition("=")
-            if not eq and i + 1 < len(argv) and not argv[i + 1].startswith("-"):
+            if not eq and i + 1 < len(argv) and not argv[i + 1].startswith("--"):
                 i += 1
                 value = argv[i]
             found[name] = value if (eq or value) else "true"

@@ -993,6 +993,73 @@ def job_lifecycle(w):
     w.until(lambda: not w.api.get(everywhere)["items"], 60, "gone")
 
 
+ODD_FAILS = 'exit $(($JOB_COMPLETION_INDEX % 2))'
+
+
+def job_condition(w, name, kind, reason=None, seconds=180):
+    def condition():
+        found = w.api.get(w.apis(BATCH, "jobs", name))
+        wanted = [c for c in found["status"].get("conditions", []) if c["type"] == kind and c["status"] == "True"]
+        if wanted and reason:
+            equal(wanted[0].get("reason"), reason, kind)
+        return found if wanted else None
+
+    return w.until(condition, seconds, f"job {name} {kind}")
+
+
+def succeeds_by_policy(w, name, command, completions, rule, succeeded, indexes=None, **spec):
+    w.api.create(w.apis(BATCH, "jobs"), job(name, command, completions=completions, completionMode="Indexed",
+                                            successPolicy={"rules": [rule]}, **spec))
+    job_condition(w, name, "SuccessCriteriaMet", "SuccessPolicy")
+    status = job_condition(w, name, "Complete", "SuccessPolicy")["status"]
+    equal([status.get(f, 0) for f in ["succeeded", "active", "ready", "terminating"]], [succeeded, 0, 0, 0], "status")
+    check("ready" in status and "terminating" in status, status)
+    if indexes is not None:
+        equal(status.get("completedIndexes"), indexes, "completedIndexes")
+    return status
+
+
+@test("[sig-apps] Job with successPolicy should succeeded when all indexes succeeded")
+def job_policy_all(w):
+    status = succeeds_by_policy(w, "with-success-policy-all", "exit 0", 2, {"succeededCount": 2}, 2)
+    equal(status.get("failed", 0), 0, "failed")
+
+
+@test("[sig-apps] Job with successPolicy succeededIndexes rule should succeeded even when some indexes remain pending")
+def job_policy_indexes(w):
+    succeeds_by_policy(w, "with-success-policy-indexes", ODD_FAILS, 5, {"succeededIndexes": "0"}, 1, "0")
+
+
+@test("[sig-apps] Job with successPolicy succeededCount rule should succeeded even when some indexes remain pending")
+def job_policy_count(w):
+    succeeds_by_policy(w, "with-success-policy-count", ODD_FAILS, 5, {"succeededCount": 1}, 1, "0", backoffLimit=2147483647)
+
+
+def per_index(w, name, command, wanted, **spec):
+    body = job(name, command, completionMode="Indexed", **spec)
+    del body["spec"]["backoffLimit"]
+    w.api.create(w.apis(BATCH, "jobs"), body)
+    status = job_condition(w, name, "Failed")["status"]
+    equal([status.get(f) for f in ["failedIndexes", "completedIndexes", "failed", "succeeded"]], wanted, "status")
+
+
+@test("[sig-apps] Job should execute all indexes despite some failing when using backoffLimitPerIndex")
+def job_per_index(w):
+    per_index(w, "with-backoff-limit-per-index", ODD_FAILS, ["1,3", "0,2", 4, 2], backoffLimitPerIndex=1)
+
+
+@test("[sig-apps] Job should terminate job execution when the number of failed indexes exceeds maxFailedIndexes")
+def job_max_failed(w):
+    per_index(w, "with-max-failed-indexes", "exit 1", ["0", None, 1, None], parallelism=1, backoffLimitPerIndex=0,
+              maxFailedIndexes=0)
+
+
+@test("[sig-apps] Job should mark indexes as failed when the FailIndex action is matched in podFailurePolicy")
+def job_fail_index(w):
+    per_index(w, "matching-fail-index-action", ODD_FAILS, ["1", "0", 1, 1], completions=2, backoffLimitPerIndex=1,
+              podFailurePolicy={"rules": [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}}]})
+
+
 def cron_job(name, policy="Allow", suspend=False, schedule="*/1 * * * ?"):
     return {"metadata": {"name": name}, "spec": {"schedule": schedule, "concurrencyPolicy": policy, "suspend": suspend,
             "jobTemplate": {"spec": {"parallelism": 1, "completions": 1, "template": {"spec": {

@@ -286,6 +286,71 @@ def endpointslice_api(w):
     removals(w, path, name, selector)
 
 
+def hand_made_slices(w, pods, ports):
+    """A Service without a selector over a slice for each pod and port."""
+    made = make_service(w, "example-custom-endpoints", ports=[
+        {"name": "port80", "port": 80, "protocol": "TCP"}, {"name": "port81", "port": 81, "protocol": "TCP"}])
+    for name, pod, port in zip(["port80", "port81"], pods, ports):
+        w.api.create(w.apis("discovery.k8s.io/v1", "endpointslices"), {
+            "metadata": {"generateName": "e2e-custom-slice", "labels": {
+                "kubernetes.io/service-name": "example-custom-endpoints",
+                "endpointslice.kubernetes.io/managed-by": f"e2e-test{w.ns}"}},
+            "addressType": "IPv4", "endpoints": [{"addresses": [pod["status"]["podIP"]], "conditions": {"ready": True}}],
+            "ports": [{"name": name, "port": port, "protocol": "TCP"}]})
+    w.run("pause-pod-0")
+    for pod, port in zip(pods, [80, 81]):
+        equal(reaches(w, "pause-pod-0", made["spec"]["clusterIP"], port), pod["metadata"]["name"], f"port {port}")
+
+
+def server_on(name, port):
+    return container(name, args=["netexec", "--http-port", str(port), "--udp-port", "-1"], ports=[{"containerPort": port}])
+
+
+@test("[sig-network] EndpointSlice should support a Service with multiple ports specified in multiple EndpointSlices")
+def slices_ports(w):
+    pod = w.run("pod-handle-http-request", containers=[server_on("container-handle-8090-request", 8090),
+                                                       server_on("container-handle-9090-request", 9090)])
+    hand_made_slices(w, [pod, pod], [8090, 9090])
+
+
+@test("[sig-network] EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices")
+def slices_addresses(w):
+    pods = [w.run(f"pod{i}-handle-http-request", containers=[server_on("container-handle-8090-request", 8090)]) for i in (1, 2)]
+    hand_made_slices(w, pods, [8090, 8090])
+
+
+@test("[sig-network] ServiceCIDR and IPAddress API should support ServiceCIDR API operations")
+def service_cidr(w):
+    discovery(w, "networking.k8s.io", "v1", "servicecidrs", "servicecidrs/status")
+    path = "/apis/networking.k8s.io/v1/servicecidrs"
+    w.api.get(f"{path}/kubernetes")
+    patched = w.api.patch(f"{path}/kubernetes", {"metadata": {"annotations": {"patched": "true"}}}, MERGE)
+    equal(patched["metadata"]["annotations"]["patched"], "true", "patched")
+    updated = w.api.retry_update(f"{path}/kubernetes", lambda c: c["metadata"]["annotations"].update(updated="true"))
+    equal(updated["metadata"]["annotations"]["updated"], "true", "updated")
+    check(w.api.get(path)["items"], "listed")
+    next(w.api.watch(path, 5))
+
+
+@test("[sig-network] ServiceCIDR and IPAddress API should support IPAddress API operations")
+def ip_address(w):
+    discovery(w, "networking.k8s.io", "v1", "ipaddresses")
+    path = "/apis/networking.k8s.io/v1/ipaddresses"
+    reference = {"group": "mygroup", "resource": "myresources", "namespace": "foo", "name": "bar"}
+    for name, kind in [("255.255.255.255", "broadcast"), ("fe80::42:1dff:fe84:f9e2", "link-local")]:
+        w.cleanups.append(lambda n=name: w.api.delete(f"{path}/{n}"))
+        w.api.create(path, {"metadata": {"name": name, "labels": {"type": kind}}, "spec": {"parentRef": reference}})
+    one = f"{path}/255.255.255.255"
+    w.api.patch(one, {"metadata": {"annotations": {"patched": "true"}}}, MERGE)
+    updated = w.api.retry_update(one, lambda a: a["metadata"]["annotations"].update(updated="true"))
+    equal(updated["metadata"]["annotations"], {"patched": "true", "updated": "true"}, "annotations")
+    w.api.get(one)
+    equal(len(w.api.get(f"{path}?labelSelector=type%3Dbroadcast")["items"]), 1, "listed")
+    w.api.delete(one)
+    w.api.call("DELETE", f"{path}?labelSelector=type%3Dlink-local")
+    equal(len(w.api.get(f"{path}?labelSelector=type%3Dlink-local")["items"]), 0, "left")
+
+
 @test("[sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete")
 def mirroring(w):
     name = "example-custom-endpoints"
