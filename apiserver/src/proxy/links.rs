@@ -155,9 +155,12 @@ fn is_scheme(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
+/// Where a rewriter puts what is finished.
+type Sink = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A page that is being rewritten.
 struct Page {
-    rewriter: HtmlRewriter<'static, Box<dyn FnMut(&[u8]) + Send>>,
+    rewriter: HtmlRewriter<'static, Sink>,
     done: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -182,7 +185,7 @@ impl Page {
         let settings = Settings::new_send()
             .append_element_content_handler(element)
             .with_memory_settings(memory);
-        let write: Box<dyn FnMut(&[u8]) + Send> = Box::new(move |bytes: &[u8]| {
+        let write: Sink = Box::new(move |bytes: &[u8]| {
             let mut done = sink.lock().unwrap_or_else(PoisonError::into_inner);
             done.extend_from_slice(bytes);
         });
