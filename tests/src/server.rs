@@ -36,12 +36,17 @@ impl Server {
 
     /// The place of one that is not started.
     pub fn prepare<S: AsRef<str>>(flags: &[S]) -> Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Self::prepare_at("127.0.0.1", flags)
+    }
+
+    /// The same, at another address of this machine.
+    pub fn prepare_at<S: AsRef<str>>(address: &str, flags: &[S]) -> Result<Self> {
+        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
         Ok(Self {
             data: tempfile::Builder::new()
                 .prefix("peapod-server-")
                 .tempdir()?,
-            listen: format!("127.0.0.1:{port}"),
+            listen: format!("{address}:{port}"),
             flags: flags.iter().map(|flag| flag.as_ref().to_owned()).collect(),
             starts: 0,
             process: None,

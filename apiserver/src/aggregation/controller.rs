@@ -8,9 +8,10 @@ use peapod_store::{Interest, Scope};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{GROUP, PLURAL, Remote, document};
+use super::{GROUP, PLURAL, Remote, document, local};
 use crate::api::Api;
 use crate::auth::user::{MASTERS, User};
+use crate::crd;
 use crate::outbound::{self, OutboundError};
 use crate::registry::{Resource, object_meta, value};
 use crate::rest::query::WriteOptions;
@@ -42,13 +43,19 @@ async fn run(api: Arc<Api>) {
         return;
     };
     let mut retry = RETRY.0;
+    let mut starting = true;
     loop {
         let Some(mut events) = Events::of(&api, &kind) else {
             tokio::time::sleep(RETRY.0).await;
             continue;
         };
         loop {
-            let missing = !sync(&api, &kind).await;
+            let kept = local::keep(&api, &kind, &services(&api), starting).await;
+            if let Err(fault) = &kept {
+                tracing::warn!(%fault, "the APIServices of what is served here are not written; trying again");
+            }
+            starting &= kept.is_err();
+            let missing = !sync(&api, &kind).await || kept.is_err();
             let again = tokio::time::sleep(retry);
             tokio::select! {
                 alive = events.next(&api) => {
@@ -64,9 +71,11 @@ async fn run(api: Arc<Api>) {
     }
 }
 
-/// What may change whether a server answers: the objects, and the endpoints of Services.
+/// What may change whether a server answers: the objects, and the endpoints of Services; and what is served
+/// here: custom resources.
 struct Events {
     services: peapod_store::Watch<storage::Meta>,
+    definitions: peapod_store::Watch<storage::Meta>,
     slices: peapod_store::Watch<storage::Meta>,
 }
 
@@ -75,6 +84,7 @@ impl Events {
         let slices = api
             .registry
             .find("discovery.k8s.io", "v1", "endpointslices")?;
+        let definitions = api.registry.find(crd::GROUP, "v1", crd::PLURAL)?;
         let watch = |resource: &Resource| {
             let range = storage::range(&resource.kind);
             let from = api.store.snapshot(&range).revision();
@@ -82,6 +92,7 @@ impl Events {
         };
         Some(Self {
             services: watch(kind)?,
+            definitions: watch(&definitions)?,
             slices: watch(&slices)?,
         })
     }
@@ -91,6 +102,7 @@ impl Events {
         loop {
             tokio::select! {
                 event = self.services.next() => return event.is_ok(),
+                event = self.definitions.next() => return event.is_ok(),
                 event = self.slices.next() => match event {
                     Ok(event) if !is_asked_for(api, &event.entry) => {}
                     event => return event.is_ok(),

@@ -5,9 +5,10 @@
 //! that proves by certificate that it comes from here. What it serves is merged into discovery.
 //!
 //! [`controller`] watches the objects and finds out whether the servers answer; [`pass`] passes
-//! requests on.
+//! requests on; [`local`] lists what this server serves itself beside them.
 
 pub mod controller;
+mod local;
 mod pass;
 
 use std::collections::BTreeMap;

@@ -107,6 +107,11 @@ impl Layout {
         self.root.join("node.json")
     }
 
+    /// The API servers that the node knows beside the one it joined by.
+    pub fn servers(&self) -> PathBuf {
+        self.root.join("servers.json")
+    }
+
     /// The nodes in namespaces, a data directory each below it.
     pub fn nodes_dir(&self) -> PathBuf {
         self.root.join("nodes")

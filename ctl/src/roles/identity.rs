@@ -2,20 +2,19 @@
 //! certificate that is there now.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::csr::{self, Wanted};
+use super::servers::{Connect, Link};
 use crate::instance::Layout;
 use crate::instance::settings::write_private;
 
@@ -173,10 +172,9 @@ pub fn base(server: &str, ca_pem: &str) -> Result<kube::Config> {
 /// A node's identity, in use.
 pub struct Identity {
     node: String,
-    server: String,
     ca: String,
     files: Files,
-    current: Arc<RwLock<Client>>,
+    link: Arc<Link>,
 }
 
 // === impl Identity ===
@@ -186,19 +184,23 @@ impl Identity {
     pub fn open(layout: &Layout, node: &str, server: &str) -> Result<Self> {
         let files = Files::new(layout);
         let ca = files.read_ca()?;
-        let client = connect(server, &ca, &Pair::read(&files.client())?)?;
+        let connect = by(&ca, Pair::read(&files.client())?);
         Ok(Self {
             node: node.to_owned(),
-            server: server.to_owned(),
+            link: Link::open(server, &layout.servers(), connect)?,
             ca,
             files,
-            current: Arc::new(RwLock::new(client)),
         })
     }
 
-    /// A client that uses the certificate that is there when it asks.
+    /// A client that uses the certificate that is there when it asks, and asks a server that lives.
     pub fn client(&self) -> Client {
-        Client::new(Current(self.current.clone()), "default")
+        self.link.client()
+    }
+
+    /// Follows which API servers there are; for ever.
+    pub fn follow_servers(&self) -> impl Future<Output = Result<()>> + use<> {
+        self.link.clone().follow()
     }
 
     /// The CA, in PEM.
@@ -212,7 +214,7 @@ impl Identity {
     pub async fn renew(self, grace: Duration) -> Result<()> {
         loop {
             let pair = Pair::read(&self.files.client())?;
-            self.show(&pair)?;
+            self.link.reconnect_by(by(&self.ca, pair.clone()))?;
             let due = pair.renew_at()?;
             sleep_until(due.saturating_add(SignedDuration::try_from(grace)?)?).await;
             if Pair::read(&self.files.client())? != pair {
@@ -231,17 +233,12 @@ impl Identity {
             }
         }
     }
+}
 
-    /// New connections are made with this certificate; requests under way end on theirs.
-    fn show(&self, pair: &Pair) -> Result<()> {
-        let client = connect(&self.server, &self.ca, pair)?;
-        let mut current = self
-            .current
-            .write()
-            .unwrap_or_else(|lock| lock.into_inner());
-        *current = client;
-        Ok(())
-    }
+/// Connects to any server of the cluster with a certificate.
+fn by(ca_pem: &str, pair: Pair) -> Connect {
+    let ca_pem = ca_pem.to_owned();
+    Box::new(move |server| connect(server, &ca_pem, &pair))
 }
 
 /// Sleeps until a time of the calendar, however the machine's clock is set meanwhile.
@@ -254,29 +251,6 @@ pub async fn sleep_until(at: Timestamp) {
         }
         let seconds = left.min(LONGEST_S).unsigned_abs();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-    }
-}
-
-/// The client of now, behind the client that others hold.
-#[derive(Clone)]
-struct Current(Arc<RwLock<Client>>);
-
-impl tower_service::Service<http::Request<kube::client::Body>> for Current {
-    type Response = http::Response<kube::client::Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, kube::Error>>;
-
-    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), kube::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
-        let client = self
-            .0
-            .read()
-            .unwrap_or_else(|lock| lock.into_inner())
-            .clone();
-        Box::pin(async move { client.send(request).await })
     }
 }
 

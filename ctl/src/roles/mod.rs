@@ -12,5 +12,6 @@ pub mod node;
 pub mod run_netd;
 pub mod run_node;
 pub mod server;
+pub mod servers;
 pub mod tasks;
 pub mod token;

@@ -47,6 +47,7 @@ async fn live(layout: &Layout, node: &NodeSettings) -> Result<()> {
     let mut tasks = Tasks::new()?;
     let identity = Identity::open(layout, &node.name, &node.server)?;
     let client = identity.client();
+    tasks.spawn_endless("following the API servers", identity.follow_servers());
     let renewing = identity.renew(RENEWAL_GRACE);
     tasks.spawn_endless("renewing the node's certificate", renewing);
     let netd = node::start_netd(client, node, layout, &tasks).await?;

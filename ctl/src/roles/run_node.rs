@@ -109,6 +109,7 @@ async fn live(
     reporter.step("starting the network");
     let identity = Identity::open(layout, &node.name, &node.server)?;
     let (client, ca) = (identity.client(), identity.ca().to_owned());
+    tasks.spawn_endless("following the API servers", identity.follow_servers());
     tasks.spawn_endless(
         "renewing the node's certificate",
         identity.renew(Duration::ZERO),

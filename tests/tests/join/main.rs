@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use peapod_tests::{Cluster, Run, command, process, wait};
+use peapod_tests::{Cluster, Etcd, Run, Server, command, process, wait};
 
 const SERVER: &str = "10.253.9.1";
 const MACHINE: &str = "10.253.9.2";
@@ -312,4 +312,69 @@ fn busybox(place: &Place) -> Result<String> {
     ];
     command::run(command::peapod()?, words)?.ok()?;
     Ok(archive)
+}
+
+/// A machine that joined one of two servers goes on with the other when that one dies, and starts
+/// again without it.
+#[test]
+fn a_node_outlives_the_server_that_it_joined() -> Result<()> {
+    let _turn = Cluster::prepare()?;
+    let place = Place::new()?;
+    let etcd = Etcd::start(1)?;
+    let mut one = Server::prepare_at(SERVER, &etcd.flags())?;
+    one.run()?;
+    one.ready()?;
+    let mut flags = etcd.flags();
+    let keys = one.data_dir().join("pki");
+    flags.extend(["--pki-dir".to_owned(), keys.display().to_string()]);
+    let mut two = Server::prepare_at(SERVER, &flags)?;
+    two.run()?;
+    two.ready()?;
+    let join = one.log();
+    let join = join
+        .lines()
+        .find(|line| line.trim().starts_with("peapod join "));
+    let join = join
+        .context("no join command")?
+        .trim()
+        .trim_start_matches("peapod ");
+    place.peapod(&format!("{join} --node-name n1"))?.ok()?;
+    place
+        .peapod(&format!("image load {}", busybox(&place)?))?
+        .ok()?;
+    let known = place.data.path().join("servers.json");
+    wait::until("the node to know both servers", || {
+        let known = std::fs::read_to_string(&known).unwrap_or_default();
+        Ok(known.contains(one.listen()) && known.contains(two.listen()))
+    })?;
+
+    one.kill()?;
+    let runs = |pod: &str| -> Result<()> {
+        let manifest = POD.replace("name: there", &format!("name: {pod}"));
+        let file = place.data.path().join("pod.yaml");
+        std::fs::write(&file, manifest)?;
+        wait::until("a default service account", || {
+            let apply = two.kubectl(&["apply", "-f", &file.to_string_lossy()])?;
+            Ok(apply.status == 0)
+        })?;
+        let ready = [
+            "wait",
+            "--for=condition=Ready",
+            &format!("pod/{pod}"),
+            "--timeout=60s",
+        ];
+        two.kubectl(&ready)?.ok().map(drop)
+    };
+    runs("after")?;
+    let text = std::fs::read_to_string(place.data.path().join("run/instance.json"))?;
+    let state: serde_json::Value = serde_json::from_str(&text)?;
+    process::end(
+        &[state["pid"].as_i64().context("no pid")? as i32],
+        Signal::SIGTERM,
+    )?;
+    let mut node = place.start("node")?;
+    runs("again")?;
+    place.peapod("down --purge")?.ok()?;
+    node.wait()?;
+    Ok(())
 }

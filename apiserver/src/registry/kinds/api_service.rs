@@ -1,5 +1,6 @@
 //! `apiregistration.k8s.io/v1 APIService`
 
+use peapod_api::names;
 use serde_json::Value;
 
 use crate::aggregation::{GROUP, PLURAL};
@@ -9,6 +10,8 @@ use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, object_meta,
 pub fn kind() -> Kind {
     Kind::cluster(GROUP, "v1", "APIService", PLURAL)
         .categories(&["api-extensions"])
+        // That of the core group ends with a point.
+        .name_rule(names::path_segment)
         .with_status()
         .columns(vec![
             Column::name(),
