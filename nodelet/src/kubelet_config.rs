@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::cpus::set::CpuSet;
+use crate::shutdown::plan::{self, Period};
 
 /// `KubeletConfiguration`, each field as upstream has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -37,6 +38,12 @@ pub struct KubeletConfiguration {
     /// How long an image stays at most while nobody uses it; 0 for ever.
     #[serde(rename = "imageMaximumGCAge")]
     pub image_maximum_gc_age: Duration,
+    /// How long a machine that goes down waits for its pods; 0 not at all.
+    pub shutdown_grace_period: Duration,
+    /// The last part of it, in which critical pods end.
+    pub shutdown_grace_period_critical_pods: Duration,
+    /// In the place of both: the time of each priority.
+    pub shutdown_grace_period_by_pod_priority: Vec<Period>,
 }
 
 /// `cpuManagerPolicy`
@@ -75,6 +82,9 @@ impl Default for KubeletConfiguration {
             cpu_manager_policy: CpuManagerPolicy::default(),
             reserved_system_cpus: CpuSet::default(),
             image_maximum_gc_age: Duration::default(),
+            shutdown_grace_period: Duration::default(),
+            shutdown_grace_period_critical_pods: Duration::default(),
+            shutdown_grace_period_by_pod_priority: Vec::new(),
         }
     }
 }
@@ -115,7 +125,36 @@ impl KubeletConfiguration {
         if !longest.is_zero() && longest <= self.image_minimum_gc_age.0 {
             return Err("imageMaximumGCAge must be longer than imageMinimumGCAge".to_owned());
         }
+        let (whole, critical) = self.shutdown_seconds();
+        if critical > whole {
+            return Err(
+                "shutdownGracePeriodCriticalPods must not be longer than shutdownGracePeriod"
+                    .to_owned(),
+            );
+        }
+        if whole > 0 && !self.shutdown_grace_period_by_pod_priority.is_empty() {
+            return Err(
+                "shutdownGracePeriod and shutdownGracePeriodByPodPriority cannot both be set"
+                    .to_owned(),
+            );
+        }
         Ok(())
+    }
+
+    /// The time that pods have to end in when the machine goes down; none if it does not wait.
+    pub fn shutdown_periods(&self) -> Vec<Period> {
+        let (whole, critical) = self.shutdown_seconds();
+        match self.shutdown_grace_period_by_pod_priority.is_empty() {
+            true => plan::periods(whole, critical),
+            false => self.shutdown_grace_period_by_pod_priority.clone(),
+        }
+    }
+
+    fn shutdown_seconds(&self) -> (u64, u64) {
+        (
+            self.shutdown_grace_period.0.as_secs(),
+            self.shutdown_grace_period_critical_pods.0.as_secs(),
+        )
     }
 }
 

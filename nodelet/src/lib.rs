@@ -32,6 +32,7 @@ pub mod pods;
 pub mod probes;
 pub mod runtime;
 pub mod server;
+pub mod shutdown;
 pub mod static_pods;
 mod tasks;
 pub mod volumes;

@@ -42,6 +42,7 @@ use crate::pods::notes::Notes;
 use crate::pods::{Context, Table};
 use crate::probes::Prober;
 use crate::server::Server;
+use crate::shutdown;
 use crate::volumes::{mounts, reclaim};
 
 /// Runs a node agent until it is told to shut down. Containers run on after it.
@@ -49,7 +50,7 @@ pub async fn run(
     client: Client,
     config: Config,
     network: Arc<dyn PodNetwork>,
-    shutdown: CancellationToken,
+    stop: CancellationToken,
 ) -> Result<(), Error> {
     if config.node_ips.is_empty() {
         return Err(Error::Config("it has no address; name one".to_owned()));
@@ -91,6 +92,7 @@ pub async fn run(
         table: table.clone(),
         admission: Mutex::default(),
         room: watch::Sender::new(()),
+        going: watch::Sender::new(false),
         config: config.clone(),
     });
     let mut tasks = JoinSet::new();
@@ -122,11 +124,13 @@ pub async fn run(
         devices: counts,
         in_use,
     };
-    tasks.spawn(Keeper::new(config, client, network, node, held).run());
+    let going = context.going.subscribe();
+    tasks.spawn(Keeper::new(config, client, network, node, held, going).run());
+    tasks.spawn(shutdown::run(context.clone(), table.clone()));
     tasks.spawn(eviction::run(context.clone(), table.clone()));
     tasks.spawn(Manager::new(context, table).run());
     tokio::select! {
-        () = shutdown.cancelled() => {}
+        () = stop.cancelled() => {}
         Some(ended) = tasks.join_next() => tracing::error!(?ended, "a task of the node agent ended"),
     }
     tasks.shutdown().await;

@@ -106,6 +106,16 @@ impl Cluster {
         command::run(command::peapod()?, args)
     }
 
+    /// `peapod up` with variables of the environment, each `NAME=VALUE`.
+    pub fn start_among(&self, environment: &[&str]) -> Result<String> {
+        let data = self.data.path().to_string_lossy().into_owned();
+        let peapod = command::peapod()?.to_string_lossy().into_owned();
+        let up = [&peapod, "up", "--data-dir", &data, "--listen", &self.listen];
+        command::run("env", environment.iter().copied().chain(up))?
+            .ok()
+            .with_context(|| format!("`peapod up` failed; its log:\n{}", self.log()))
+    }
+
     /// `peapod down`.
     pub fn stop(&self) -> Result<String> {
         let data = self.data.path().to_string_lossy().into_owned();

@@ -30,6 +30,17 @@ pub fn admit<'a>(
     ports_free(pod, others)
 }
 
+/// Refuses any pod on a machine that is about to go down.
+pub fn staying(going: bool) -> Result<(), Refusal> {
+    match going {
+        false => Ok(()),
+        true => Err(Refusal {
+            reason: "NodeShutdown".to_owned(),
+            message: "Pod was rejected as the node is shutting down.".to_owned(),
+        }),
+    }
+}
+
 /// Refuses a pod that wants AppArmor on a host that has none: it would run unconfined.
 pub fn apparmor(pod: &Pod, enabled: bool) -> Result<(), Refusal> {
     let spec = spec::of(pod);

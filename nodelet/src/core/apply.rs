@@ -62,7 +62,7 @@ impl Machine {
             Event::Probed { id, kind, outcome } => self.probed(&id, kind, &outcome, now),
             Event::Exited(exit) => self.exited(exit),
             Event::Reconciled { observed, as_of } => self.reconcile(&observed, as_of),
-            Event::Evicted(message) => self.evict(message, now),
+            Event::Evicted(eviction) => self.evict(eviction, now),
             Event::ResizeJudged(judgement) => self.resize_judged(judgement),
             Event::Resized {
                 given,

@@ -10,8 +10,42 @@ use super::stop::{Stage, Stop, later};
 
 /// `status.reason` of a pod that the node ended for its own sake.
 pub const EVICTED: &str = "Evicted";
+/// The same of one that ended with the machine.
+pub const TERMINATED: &str = "Terminated";
 /// What an evicted pod's processes have to end, seconds.
 const EVICTION_GRACE_S: i64 = 1;
+
+/// Why the node ends a pod that nobody deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// [`EVICTED`] or [`TERMINATED`]
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+    /// What the pod's processes have to end at most, seconds; less if the pod itself says so.
+    pub grace_s: i64,
+}
+
+impl Eviction {
+    /// The pod takes more than it may of what the node has; the sentence says of what. As upstream beyond
+    /// a hard threshold, there is no time for the pod's own grace.
+    pub fn at_once(message: String) -> Self {
+        Self {
+            reason: EVICTED,
+            message,
+            grace_s: EVICTION_GRACE_S,
+        }
+    }
+
+    /// The machine goes down.
+    pub fn shutdown(grace_s: i64) -> Self {
+        Self {
+            reason: TERMINATED,
+            message: "Pod was terminated in response to imminent node shutdown.".to_owned(),
+            grace_s,
+        }
+    }
+}
 
 impl Machine {
     /// Begins the pod's end, or hurries it.
@@ -27,17 +61,19 @@ impl Machine {
     }
 
     /// The node cannot keep the pod. What has ended already stays as it ended.
-    pub(super) fn evict(&mut self, message: String, now: Timestamp) {
+    pub(super) fn evict(&mut self, eviction: Eviction, now: Timestamp) {
         if self.verdict.is_some() || !self.occupies() {
             return;
         }
-        self.warn(EVICTED, message.clone(), None);
+        let Eviction {
+            reason, message, ..
+        } = eviction;
+        self.warn(reason, message.clone(), None);
         self.verdict = Some(Verdict {
-            reason: EVICTED.to_owned(),
+            reason: reason.to_owned(),
             message,
         });
-        // As upstream beyond a hard threshold: there is no time for the pod's own grace.
-        self.end(EVICTION_GRACE_S, false, now);
+        self.end(eviction.grace_s.min(self.grace_s()), false, now);
     }
 
     pub(super) fn step_end(&mut self, now: Timestamp) {

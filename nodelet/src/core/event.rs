@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use peapod_api::k8s_openapi;
 
+use super::end::Eviction;
 use super::resize::Judgement;
 
 /// What kind of container of a pod.
@@ -244,8 +245,8 @@ pub enum Event {
         /// When they were listed: what started later is not among them.
         as_of: Timestamp,
     },
-    /// The node cannot keep the pod: it takes more than it may. The sentence says of what.
-    Evicted(String),
+    /// The node cannot keep the pod.
+    Evicted(Eviction),
     /// Whether the node can give what is desired; when it can, it is allocated already.
     ResizeJudged(Judgement),
     /// What is allocated was given, as far as it could be.

@@ -8,7 +8,7 @@
 //! image NAME | image NAME REASON TEXT
 //! started NAME ID                    config NAME TEXT | create NAME TEXT | run NAME ID TEXT
 //! exited ID CODE [oom] [MESSAGE]     hook ID post|pre [TEXT of its failure]
-//! probe ID KIND ok|TEXT              delete SECONDS | gone | change FIELD VALUE | evict TEXT
+//! probe ID KIND ok|TEXT              delete SECONDS | gone | change FIELD VALUE | evict TEXT | shutdown SECONDS
 //! torn | tear failed TEXT            tick (at the time that was asked for, until then)
 //! resize NAME cpu=AMOUNT...          judged fits | judged deferred|infeasible TEXT
 //! resized [ID...] [settled] [but TEXT]    room
@@ -30,7 +30,7 @@ use super::event::{
     Event, Exit, Given, Hook, ImageFault, ImageRef, Observed, ObservedState, Outcome, ProbeKind,
     StartFault,
 };
-use super::{Action, Judgement, Machine};
+use super::{Action, Eviction, Judgement, Machine};
 
 #[test]
 fn golden() {
@@ -148,7 +148,8 @@ impl Play {
             "tick" => Event::Tick,
             "dependency" => Event::DependencyChanged,
             "gone" => Event::Gone,
-            "evict" => Event::Evicted(rest(1)),
+            "evict" => Event::Evicted(Eviction::at_once(rest(1))),
+            "shutdown" => Event::Evicted(Eviction::shutdown(words[1].parse().unwrap())),
             "torn" => Event::TornDown,
             "tear" => Event::TearDownFailed(rest(2)),
             "volumes" if words.len() > 1 => Event::VolumesFailed(rest(2)),

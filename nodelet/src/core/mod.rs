@@ -37,6 +37,7 @@ mod stop;
 #[cfg(test)]
 mod golden;
 
+pub use end::Eviction;
 pub use event::{
     Action, Event, Exit, Given, Hook, ImageFault, ImageRef, Kind, Note, Observed, ObservedState,
     Outcome, ProbeKind, Severity, StartFault, StopSignal,

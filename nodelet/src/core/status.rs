@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::{conditions, k8s_openapi};
 
 use super::container::{Container, State};
-use super::end::EVICTED;
+use super::end::{EVICTED, TERMINATED};
 use super::event::{Exit, Kind};
 use super::machine::Machine;
 use super::{qos, recover, resize, spec};
@@ -266,9 +266,12 @@ impl Machine {
 
     /// Says that the pod was disrupted, whom controllers then replace without blaming it.
     fn tell_of_eviction(&mut self, now: Timestamp) {
-        let Some(verdict) = self.verdict.as_ref().filter(|v| v.reason == EVICTED) else {
+        let Some(verdict) = &self.verdict else {
             return;
         };
+        if ![EVICTED, TERMINATED].contains(&&*verdict.reason) {
+            return;
+        }
         let condition = PodCondition {
             type_: "DisruptionTarget".to_owned(),
             status: "True".to_owned(),

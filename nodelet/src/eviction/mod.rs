@@ -25,7 +25,7 @@ use self::limits::LocalUsage;
 pub use self::pressure::Shortage;
 
 use self::pressure::Candidate;
-use crate::core::{Kind, spec_of, view};
+use crate::core::{Eviction, Kind, spec_of, view};
 use crate::images::collect::{Collector, Disk};
 use crate::node::{conditions, facts};
 use crate::pods::worker::Message;
@@ -115,7 +115,10 @@ async fn collect(context: &Context, table: &Table, collector: &mut Collector) {
 async fn evict(entry: &Entry, message: String) {
     tracing::warn!(pod.uid = entry.uid, message, "evicting a pod");
     // A worker that has ended has no pod left to end.
-    let _ = entry.inbox.send(Message::Evict(message)).await;
+    let _ = entry
+        .inbox
+        .send(Message::Evict(Eviction::at_once(message)))
+        .await;
 }
 
 /// Why a pod is over a limit on local storage, if it is.

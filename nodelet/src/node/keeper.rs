@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::devices::pool::Counts;
 use crate::pods::notes::seconds_of;
 use crate::runtime::RuntimeEvent;
+use crate::shutdown;
 
 /// Between two renewals of the Lease, and two looks at what is left.
 const BEAT: Duration = Duration::from_secs(10);
@@ -53,6 +54,8 @@ pub struct Keeper {
     network_fault: Option<String>,
     reported: Option<(NodeStatus, Instant)>,
     held: Held,
+    /// Whether the machine is about to go down.
+    going: watch::Receiver<bool>,
     /// Where the kubelet API is, of this run and not of one before.
     port: Option<u16>,
 }
@@ -80,6 +83,7 @@ impl Keeper {
         network: Arc<dyn PodNetwork>,
         node: watch::Sender<Arc<Node>>,
         held: Held,
+        going: watch::Receiver<bool>,
     ) -> Self {
         let port = node.borrow().status.as_ref().and_then(port_of);
         Self {
@@ -89,6 +93,7 @@ impl Keeper {
             network,
             node,
             held,
+            going,
             runtime_fault: None,
             network_fault: Some(
                 "network plugin is not ready: no addresses for pods yet".to_owned(),
@@ -124,6 +129,7 @@ impl Keeper {
                 }
                 Ok(()) = self.held.devices.changed() => {}
                 Ok(()) = self.held.in_use.changed() => {}
+                Ok(()) = self.going.changed() => {}
                 Ok(()) = network.changed() => {
                     self.network_fault = network.borrow().clone();
                 }
@@ -249,7 +255,8 @@ impl Keeper {
             Some((status, _)) => status.clone(),
             None => self.described().await,
         };
-        let faults = [&self.runtime_fault, &self.network_fault];
+        let going = self.going.borrow().then(|| shutdown::GOING.to_owned());
+        let faults = [&self.runtime_fault, &self.network_fault, &going];
         let health = Health {
             left: facts::left(&self.config.data_dir),
             faults: faults.into_iter().flatten().cloned().collect(),

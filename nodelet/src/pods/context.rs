@@ -87,6 +87,8 @@ pub struct Context {
     pub admission: Mutex<()>,
     /// Marked when a pod takes less of the node than before.
     pub room: watch::Sender<()>,
+    /// Whether the machine is about to go down.
+    pub going: watch::Sender<bool>,
 }
 
 impl Context {

@@ -240,7 +240,9 @@ impl Manager {
         let occupants = self.table.occupants();
         let node = self.context.node.borrow().clone();
         let allowed = &self.context.config.kubelet.allowed_unsafe_sysctls;
-        let admitted = admit::admit(pod, &node, occupants.iter().map(Arc::as_ref))
+        let going = *self.context.going.borrow();
+        let admitted = admit::staying(going)
+            .and_then(|()| admit::admit(pod, &node, occupants.iter().map(Arc::as_ref)))
             .and_then(|()| admit::sysctls(pod, allowed))
             .and_then(|()| admit::apparmor(pod, facts::apparmor()));
         let mut machine = match admitted {

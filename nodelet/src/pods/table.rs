@@ -61,6 +61,16 @@ impl Entry {
         }
     }
 
+    /// Waits until the pod has nothing left on the node that others could want.
+    pub async fn vacated(&self) {
+        let mut stepped = self.stepped.subscribe();
+        while self.machine.lock().occupies() {
+            if stepped.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The OCI runtime that its containers use, if it is not the node's default.
     pub fn runtime_handler(&self) -> Option<String> {
         let sandbox = self.sandbox.lock();

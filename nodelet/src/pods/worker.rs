@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::report::{self, Reported};
 use super::{Context, Entry, actions, observe};
-use crate::core::{Action, Event, Exit, Machine, Observed, find_container, view};
+use crate::core::{Action, Event, Eviction, Exit, Machine, Observed, find_container, view};
 use crate::objects::Changes;
 use crate::runtime::ContainerId;
 use crate::static_pods::manifest;
@@ -43,8 +43,8 @@ pub enum Message {
     MirrorGone,
     /// The manifest of this static pod is gone.
     Retired,
-    /// The node cannot keep the pod; the sentence says why.
-    Evict(String),
+    /// The node cannot keep the pod.
+    Evict(Eviction),
     /// A container ended.
     Exited(Exit),
     /// All containers of the pod as they were at a time, after a gap.
@@ -145,7 +145,7 @@ impl Worker {
             }
             Message::MirrorGone => self.written = None,
             Message::Retired => self.retire(),
-            Message::Evict(message) => self.feed(Event::Evicted(message)),
+            Message::Evict(eviction) => self.feed(Event::Evicted(eviction)),
             Message::Exited(exit) => self.ended(exit),
             Message::Reconciled(observed, as_of) => {
                 self.feed(Event::Reconciled { observed, as_of });

@@ -7,6 +7,7 @@ mod images;
 mod node;
 mod processes;
 mod resize;
+mod shutdown;
 mod survival;
 
 use anyhow::Result;
