@@ -321,7 +321,7 @@ fn a_drivers_volumes_serve_pods_of_two_nodes() -> Result<()> {
     ];
     cluster.kubectl_with(&patch, None)?.ok()?;
     wait::until("the claim's new size", || {
-        let path = "{.status.capacity.storage}/{.status.conditions}";
+        let path = "{.status.capacity.storage}/{.status.conditions[*].type}";
         Ok(cluster.field("pvc/files", path)? == "48Mi/")
     })?;
     let uid = cluster.field("pod/second", "{.metadata.uid}")?;
