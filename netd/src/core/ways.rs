@@ -215,7 +215,9 @@ impl Ways {
     /// the next: so every packet comes by all of them, and by none twice.
     fn hand_over(&mut self, pair: &Pair<'_>, own: bool, other: bool) {
         let mut ways = BTreeMap::new();
-        for &ip in &pair.theirs {
+        let ours = |ip: &&IpAddr| pair.own.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+        // Of families that both have: the other end works out the same.
+        for &ip in pair.theirs.iter().filter(ours) {
             // One way of each family is enough.
             if ways
                 .keys()
