@@ -139,11 +139,13 @@ impl Keeper {
                         continue;
                     };
                     let missed = is_missed(&node);
-                    self.node.send_replace(Arc::new(node));
-                    if !missed {
+                    let advertised = self.learn(node);
+                    if missed {
+                        self.reported = None;
+                    }
+                    if !missed && !advertised {
                         continue;
                     }
-                    self.reported = None;
                 }
             }
             self.report().await;
@@ -160,6 +162,15 @@ impl Keeper {
         let fields = format!("metadata.name={}", self.config.node_name);
         let config = watcher::Config::default().fields(&fields).streaming_lists();
         watcher(self.api(), config).default_backoff().boxed()
+    }
+
+    /// Takes in what the API has; tells whether its capacity is another, so that there may be
+    /// something to report.
+    fn learn(&self, node: Node) -> bool {
+        let capacity = |node: &Node| node.status.as_ref().and_then(|s| s.capacity.clone());
+        let news = capacity(&node);
+        let before = self.node.send_replace(Arc::new(node));
+        capacity(&before) != news
     }
 
     /// Makes the Node, or puts its labels right.
@@ -225,7 +236,8 @@ impl Keeper {
         if !due {
             return;
         }
-        let patch = Patch::Strategic(patch(&status));
+        let known = self.node.borrow().status.clone().unwrap_or_default();
+        let patch = Patch::Strategic(patch(&status, &known));
         let name = &self.config.node_name;
         let (api, params) = (self.api(), PatchParams::default());
         let writing = api.patch_status(name, &params, &patch);
@@ -263,10 +275,12 @@ impl Keeper {
         };
         let devices = self.held.devices.borrow().clone();
         let in_use = self.held.in_use.borrow().iter().cloned().collect();
+        let known = self.node.borrow().status.clone().unwrap_or_default();
+        let described = object::with_devices(described, &devices);
         NodeStatus {
             conditions: Some(conditions(&health, now)),
             volumes_in_use: Some(in_use),
-            ..object::with_devices(described, &devices)
+            ..object::with_advertised(described, &known, &devices)
         }
     }
 
@@ -285,10 +299,18 @@ impl Keeper {
     }
 }
 
-/// The patch that writes a status. Addresses are merged by their type, of which a node with two
-/// families has two: they are replaced as a whole.
-fn patch(status: &NodeStatus) -> Value {
+/// The patch that writes a status over the known one. Addresses are merged by their type, of which a
+/// node with two families has two: they are replaced as a whole. What may no longer be allocated is
+/// named, since what is not said stays.
+fn patch(status: &NodeStatus, known: &NodeStatus) -> Value {
     let mut patch = json!({"status": status});
+    let allocatable = status.allocatable.iter().flatten();
+    let kept: BTreeSet<&String> = allocatable.map(|(name, _)| name).collect();
+    for (name, _) in known.allocatable.iter().flatten() {
+        if !kept.contains(name) {
+            patch["status"]["allocatable"][name] = Value::Null;
+        }
+    }
     if let Some(addresses) = patch["status"]["addresses"].as_array_mut() {
         addresses.insert(0, json!({"$patch": "replace"}));
     }

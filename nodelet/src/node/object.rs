@@ -92,6 +92,26 @@ pub fn with_devices(mut status: NodeStatus, counts: &Counts) -> NodeStatus {
     status
 }
 
+/// A status with the extended resources that somebody else advertises, by writing them to the
+/// capacity: all of them may be allocated (Kubernetes' "Advertise Extended Resources for a Node").
+pub fn with_advertised(mut status: NodeStatus, known: &NodeStatus, own: &Counts) -> NodeStatus {
+    let foreign = |name: &str| is_extended(name) && !own.contains_key(name);
+    let allocatable = status.allocatable.get_or_insert_default();
+    allocatable.retain(|name, _| !foreign(name));
+    for (name, amount) in known.capacity.iter().flatten() {
+        if foreign(name) {
+            allocatable.insert(name.clone(), amount.clone());
+        }
+    }
+    status
+}
+
+/// Resources with a domain that is not Kubernetes' own.
+fn is_extended(name: &str) -> bool {
+    let domain = name.split_once('/').map(|(domain, _)| domain);
+    domain.is_some_and(|domain| !domain.ends_with("kubernetes.io"))
+}
+
 /// The Node without its conditions and images.
 pub fn node(config: &Config, facts: &Facts, runtime: &RuntimeInfo, port: Option<u16>) -> Node {
     let arch = facts.architecture.clone();
@@ -184,6 +204,29 @@ pub fn images(mut images: Vec<Image>) -> Vec<ContainerImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_advertise_may_be_allocated() {
+        let resources = |all: &[(&str, &str)]| -> Option<Resources> {
+            let all = all.iter();
+            Some(
+                all.map(|(name, amount)| ((*name).to_owned(), Text((*amount).to_owned())))
+                    .collect(),
+            )
+        };
+        let own = NodeStatus {
+            allocatable: resources(&[("cpu", "2"), ("a.io/gpu", "1"), ("b.io/gone", "5")]),
+            ..NodeStatus::default()
+        };
+        let known = NodeStatus {
+            capacity: resources(&[("cpu", "4"), ("a.io/gpu", "9"), ("b.io/foo", "3")]),
+            ..NodeStatus::default()
+        };
+        let devices = Counts::from([("a.io/gpu".to_owned(), (1, 1))]);
+        let found = with_advertised(own, &known, &devices);
+        let wanted = resources(&[("cpu", "2"), ("a.io/gpu", "1"), ("b.io/foo", "3")]);
+        assert_eq!(found.allocatable, wanted);
+    }
 
     #[test]
     fn allocatable_is_what_is_left() {
