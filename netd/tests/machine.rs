@@ -78,6 +78,10 @@ fn the_machine_is_left_as_it_was() {
         ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
             .map(|key| std::fs::read_to_string(format!("/proc/sys/{key}")).unwrap())
     };
+    // The kernel is done with the addresses that it gives by itself.
+    eventually("addresses", || {
+        (!node.kernel().contains("tentative")).then_some(())
+    });
     let (before, settings_before) = (node.kernel(), settings());
     node.restart();
     let a = node.server("a");

@@ -186,7 +186,9 @@ mod tests {
                 value::text(object, "metadata.name"),
                 object["spec"]["groupPriorityMinimum"],
                 object["spec"]["versionPriority"],
-                value::text(&object["metadata"]["labels"], MANAGED),
+                object["metadata"]["labels"][MANAGED]
+                    .as_str()
+                    .unwrap_or_default(),
             ),
             Step::Remove(name) => format!("-{name}"),
         };
