@@ -56,7 +56,7 @@ async fn answer(connection: Connection, held: tokio::sync::mpsc::Sender<UnixStre
             "Hello" => connection.reply(&header, &":1.1").await?,
             "GetNameOwner" => connection.reply(&header, &":1.0").await?,
             "Get" => {
-                let most = zbus::zvariant::Value::from(30_000_000_u64);
+                let most = zbus::Variant::from(30_000_000_u64);
                 connection.reply(&header, &most).await?;
             }
             "Inhibit" => {

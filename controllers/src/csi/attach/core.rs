@@ -143,6 +143,13 @@ pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     format!("csi-{hex}")
 }
 
+/// Whether an attachment was made here, by its name. Others are their makers' to remove.
+pub fn is_own(attachment: &VolumeAttachment) -> bool {
+    let name = attachment.metadata.name.as_deref().unwrap_or_default();
+    let digest = name.strip_prefix("csi-").unwrap_or_default();
+    digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether several nodes may have a volume.
 pub fn is_shared(volume: &PersistentVolume) -> bool {
     let modes = volume
@@ -172,6 +179,8 @@ pub fn keeps_volumes(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
     use super::*;
     use crate::common::testing::{golden, objects};
 
@@ -224,5 +233,15 @@ mod tests {
         assert_eq!(name.len(), 4 + 64);
         let digest = Sha256::digest(b"volhostpath.csi.k8s.ionode-1");
         assert!(name.ends_with(&format!("{:02x}", digest[31])));
+        let named = |name: &str| VolumeAttachment {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..VolumeAttachment::default()
+        };
+        assert!(is_own(&named(&name)));
+        assert!(!is_own(&named("csi-by-hand")));
+        assert!(!is_own(&named("va-1")));
     }
 }

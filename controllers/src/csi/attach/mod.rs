@@ -182,7 +182,8 @@ fn users(informers: &Informers, volume: &PersistentVolume) -> Vec<Arc<Pod>> {
 impl Controller for Attacher {
     async fn reconcile(&self, key: &Key) -> Result<Outcome> {
         let informers = &self.ctx.informers;
-        let attachments = informers.attachments.indexed(&term::of_volume(&key.name));
+        let mut attachments = informers.attachments.indexed(&term::of_volume(&key.name));
+        attachments.retain(|one| core::is_own(one));
         let volume = match informers.volumes.get(key) {
             Some(volume) => volume,
             None if attachments.is_empty() => return Ok(Outcome::Done),
