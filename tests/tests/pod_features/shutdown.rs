@@ -140,16 +140,16 @@ async fn pods_end_in_order_before_the_machine_does() -> Result<()> {
     })?;
     wait::until("the machine to be let go", || released(&held))?;
     let ended = |pod: &str| -> Result<String> {
-        let at = "{.status.phase} {.status.reason} {.status.containerStatuses[0].state.terminated.finishedAt}";
+        let at = "{.status.phase}/{.status.reason}/{.status.containerStatuses[0].state.terminated.finishedAt}";
         cluster.field(&format!("pod/{pod}"), at)
     };
     wait::until("their statuses", || {
-        Ok(ended("plain")?.starts_with("Failed Terminated 2")
-            && ended("important")?.starts_with("Failed Terminated 2"))
+        Ok(ended("plain")?.starts_with("Failed/Terminated/2")
+            && ended("important")?.starts_with("Failed/Terminated/2"))
     })?;
     // The plain one took two seconds to end, and the important one waited for it.
     let at = |text: String| -> Result<jiff::Timestamp> {
-        Ok(text.rsplit(' ').next().context("no time")?.parse()?)
+        Ok(text.rsplit('/').next().context("no time")?.parse()?)
     };
     ensure!(at(ended("plain")?)? <= at(ended("important")?)?);
     let message = cluster.field("pod/plain", "{.status.message}")?;
