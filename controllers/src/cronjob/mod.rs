@@ -15,11 +15,10 @@ use kube::api::DeleteParams;
 
 use self::core::Plan;
 use crate::common::{Key, owner};
-use crate::replicaset::owners_of;
 use crate::shell::context::term;
 use crate::shell::error::Doing;
 use crate::shell::events::Note;
-use crate::shell::{Context, Controller, Loop, Outcome, Result, Tasks, write};
+use crate::shell::{Context, Controller, Loop, Outcome, Result, Tasks, claims, write};
 
 /// Upstream's name of this loop, and of its events' source.
 const NAME: &str = "cronjob";
@@ -32,7 +31,7 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
     Loop::new(ctx, NAME)
         .on_self(&ctx.informers.cron_jobs)
         .on(&ctx.informers.jobs, |change| {
-            owners_of(change, "CronJob", |_| Vec::new())
+            claims::owners_of(change, "CronJob", |_| Vec::new())
         })
         .run(tasks, CronJobs(ctx.clone()));
 }

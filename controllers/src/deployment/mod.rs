@@ -23,7 +23,6 @@ use serde_json::json;
 
 use self::core::{Observed, Plan};
 use crate::common::{Key, owner, pods};
-use crate::replicaset::owners_of;
 use crate::shell::context::{Informers, term};
 use crate::shell::events::Note;
 use crate::shell::expectations::Expectations;
@@ -45,7 +44,9 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
     Loop::new(ctx, NAME)
         .on_self(&ctx.informers.deployments)
         .on(&ctx.informers.replica_sets, move |change| {
-            owners_of(change, "Deployment", |set| possible_owners(&of_sets, set))
+            let all = &of_sets.deployments;
+            let orphan = |set: &ReplicaSet| claims::possible_owners(all, &set.metadata, selector);
+            claims::owners_of(change, "Deployment", orphan)
         })
         .on(&ctx.informers.pods, move |change| {
             recreating_owner(&of_pods, change)
@@ -57,16 +58,6 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
                 expect: Expectations::default(),
             },
         );
-}
-
-fn possible_owners(informers: &Informers, set: &ReplicaSet) -> Vec<Key> {
-    let labels = set.metadata.labels.clone().unwrap_or_default();
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let deployments = informers.deployments.in_namespace(namespace);
-    let matching = deployments
-        .iter()
-        .filter(|deployment| selector(deployment).is_ok_and(|s| s.matches(&labels)));
-    matching.map(|deployment| Key::of(&**deployment)).collect()
 }
 
 /// The Deployment that waits for its old pods to be gone, when one of them ends.
@@ -90,11 +81,10 @@ fn recreating_owner(informers: &Informers, change: &Change<Pod>) -> Option<Key> 
 }
 
 fn selector(deployment: &Deployment) -> Result<Selector> {
-    let parsed = Selector::from_label_selector(&deployment.spec.selector);
-    parsed.map_err(|fault| Error::Object {
-        object: write::label::<Deployment>(&Key::of(deployment)),
-        fault: format!("spec.selector: {fault}"),
-    })
+    claims::selector_of(
+        deployment,
+        Selector::from_label_selector(&deployment.spec.selector),
+    )
 }
 
 impl Controller for Deployments {

@@ -1,9 +1,10 @@
 //! What each metric of an autoscaler asks for: its figures fetched, its replicas counted.
 
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricStatus, MetricIdentifier, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricSource, ObjectMetricStatus,
-    PodsMetricStatus, ResourceMetricStatus,
+    ContainerResourceMetricSource, ContainerResourceMetricStatus, ExternalMetricSource,
+    ExternalMetricStatus, MetricIdentifier, MetricSpec, MetricStatus, MetricTarget,
+    MetricValueStatus, ObjectMetricSource, ObjectMetricStatus, PodsMetricSource, PodsMetricStatus,
+    ResourceMetricSource, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
@@ -24,146 +25,41 @@ pub struct Ask<'a> {
     pub selector: &'a str,
 }
 
+/// The replicas that a metric asks for, what it is, and what of it stands in the status.
+type Answer = Result<(Count, String, MetricStatus), String>;
+
 impl Ask<'_> {
     /// What a metric asks for.
     pub async fn metric(&self, spec: &MetricSpec) -> Result<Proposal, Fault> {
-        let (reason, what, result) = match spec {
-            MetricSpec {
-                resource: Some(source),
-                ..
-            } => {
-                let result = self.resource(&source.name, None, &source.target).await;
-                let status = result.map(|(count, metric)| {
-                    let current = current(&count);
-                    let status = ResourceMetricStatus {
-                        name: source.name.clone(),
-                        current,
-                    };
-                    (
-                        count,
-                        metric,
-                        MetricStatus {
-                            resource: Some(status),
-                            ..of("Resource")
-                        },
-                    )
-                });
-                (
-                    "FailedGetResourceMetric",
-                    format!("{} resource metric value", source.name),
-                    status,
-                )
-            }
-            MetricSpec {
-                container_resource: Some(source),
-                ..
-            } => {
-                let container = Some(source.container.as_str());
-                let result = self.resource(&source.name, container, &source.target).await;
-                let status = result.map(|(count, metric)| {
-                    let status = ContainerResourceMetricStatus {
-                        name: source.name.clone(),
-                        container: source.container.clone(),
-                        current: current(&count),
-                    };
-                    let status = MetricStatus {
-                        container_resource: Some(status),
-                        ..of("ContainerResource")
-                    };
-                    (count, metric, status)
-                });
-                (
-                    "FailedGetContainerResourceMetric",
-                    format!("{} container metric value", source.name),
-                    status,
-                )
-            }
-            MetricSpec {
-                pods: Some(source), ..
-            } => {
-                let result = self.pods(&source.metric, &source.target).await;
-                let status = result.map(|count| {
-                    let status = PodsMetricStatus {
-                        metric: source.metric.clone(),
-                        current: current(&count),
-                    };
-                    let metric = format!("pods metric {}", source.metric.name);
-                    (
-                        count,
-                        metric,
-                        MetricStatus {
-                            pods: Some(status),
-                            ..of("Pods")
-                        },
-                    )
-                });
-                (
-                    "FailedGetPodsMetric",
-                    "pods metric value".to_owned(),
-                    status,
-                )
-            }
-            MetricSpec {
-                object: Some(source),
-                ..
-            } => {
-                let status = self.object(source).await.map(|(count, current)| {
-                    let status = ObjectMetricStatus {
-                        metric: source.metric.clone(),
-                        described_object: source.described_object.clone(),
-                        current,
-                    };
-                    let metric = format!(
-                        "{} metric {}",
-                        source.described_object.kind, source.metric.name
-                    );
-                    (
-                        count,
-                        metric,
-                        MetricStatus {
-                            object: Some(status),
-                            ..of("Object")
-                        },
-                    )
-                });
-                (
-                    "FailedGetObjectMetric",
-                    "object metric value".to_owned(),
-                    status,
-                )
-            }
-            MetricSpec {
-                external: Some(source),
-                ..
-            } => {
-                let status = self.external(&source.metric, &source.target).await;
-                let status = status.map(|(count, current)| {
-                    let status = ExternalMetricStatus {
-                        metric: source.metric.clone(),
-                        current,
-                    };
-                    let metric = format!("external metric {}", source.metric.name);
-                    (
-                        count,
-                        metric,
-                        MetricStatus {
-                            external: Some(status),
-                            ..of("External")
-                        },
-                    )
-                });
-                (
-                    "FailedGetExternalMetric",
-                    "external metric value".to_owned(),
-                    status,
-                )
-            }
-            other => {
-                let fault = format!("unknown metric source type {:?}", other.type_);
-                ("InvalidMetricSourceType", "metric".to_owned(), Err(fault))
-            }
+        let (reason, what, answer) = if let Some(source) = &spec.resource {
+            let what = format!("{} resource metric value", source.name);
+            (
+                "FailedGetResourceMetric",
+                what,
+                self.of_resource(source).await,
+            )
+        } else if let Some(source) = &spec.container_resource {
+            let what = format!("{} container metric value", source.name);
+            let answer = self.of_container(source).await;
+            ("FailedGetContainerResourceMetric", what, answer)
+        } else if let Some(source) = &spec.pods {
+            let what = "pods metric value".to_owned();
+            ("FailedGetPodsMetric", what, self.of_pods(source).await)
+        } else if let Some(source) = &spec.object {
+            let what = "object metric value".to_owned();
+            ("FailedGetObjectMetric", what, self.of_object(source).await)
+        } else if let Some(source) = &spec.external {
+            let what = "external metric value".to_owned();
+            (
+                "FailedGetExternalMetric",
+                what,
+                self.of_external(source).await,
+            )
+        } else {
+            let fault = format!("unknown metric source type {:?}", spec.type_);
+            ("InvalidMetricSourceType", "metric".to_owned(), Err(fault))
         };
-        match result {
+        match answer {
             Ok((count, metric, status)) => Ok(Proposal {
                 replicas: count.replicas,
                 metric,
@@ -174,6 +70,84 @@ impl Ask<'_> {
                 message: format!("failed to get {what}: {error}"),
             }),
         }
+    }
+
+    async fn of_resource(&self, source: &ResourceMetricSource) -> Answer {
+        let (count, metric) = self.resource(&source.name, None, &source.target).await?;
+        let status = ResourceMetricStatus {
+            name: source.name.clone(),
+            current: current(&count),
+        };
+        let status = MetricStatus {
+            resource: Some(status),
+            ..of("Resource")
+        };
+        Ok((count, metric, status))
+    }
+
+    async fn of_container(&self, source: &ContainerResourceMetricSource) -> Answer {
+        let container = Some(source.container.as_str());
+        let (count, metric) = self
+            .resource(&source.name, container, &source.target)
+            .await?;
+        let status = ContainerResourceMetricStatus {
+            name: source.name.clone(),
+            container: source.container.clone(),
+            current: current(&count),
+        };
+        let status = MetricStatus {
+            container_resource: Some(status),
+            ..of("ContainerResource")
+        };
+        Ok((count, metric, status))
+    }
+
+    async fn of_pods(&self, source: &PodsMetricSource) -> Answer {
+        let count = self.pods(&source.metric, &source.target).await?;
+        let status = PodsMetricStatus {
+            metric: source.metric.clone(),
+            current: current(&count),
+        };
+        let status = MetricStatus {
+            pods: Some(status),
+            ..of("Pods")
+        };
+        Ok((count, format!("pods metric {}", source.metric.name), status))
+    }
+
+    async fn of_object(&self, source: &ObjectMetricSource) -> Answer {
+        let (count, current) = self.object(source).await?;
+        let metric = format!(
+            "{} metric {}",
+            source.described_object.kind, source.metric.name
+        );
+        let status = ObjectMetricStatus {
+            metric: source.metric.clone(),
+            described_object: source.described_object.clone(),
+            current,
+        };
+        let status = MetricStatus {
+            object: Some(status),
+            ..of("Object")
+        };
+        Ok((count, metric, status))
+    }
+
+    async fn of_external(&self, source: &ExternalMetricSource) -> Answer {
+        let (count, current) = self.external(&source.metric, &source.target).await?;
+        let status = ExternalMetricStatus {
+            metric: source.metric.clone(),
+            current,
+        };
+        let status = MetricStatus {
+            external: Some(status),
+            ..of("External")
+        };
+        Ok((
+            count,
+            format!("external metric {}", source.metric.name),
+            status,
+        ))
     }
 
     async fn resource(

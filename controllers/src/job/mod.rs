@@ -10,7 +10,6 @@ mod policy;
 mod tally;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -24,15 +23,10 @@ use serde_json::json;
 pub use self::pod::INDEX_FAILURES;
 
 use self::core::{Observed, Plan};
-use crate::common::{Key, merge, pods};
-use crate::replicaset::owners_of;
-use crate::shell::context::{Informers, term};
+use crate::common::{Key, merge};
 use crate::shell::error::Doing;
-use crate::shell::events::Note;
-use crate::shell::expectations::Expectations;
-use crate::shell::{
-    Context, Controller, Error, Loop, Outcome, Result, Tasks, claims, informer, write,
-};
+use crate::shell::pod_control::PodControl;
+use crate::shell::{Context, Controller, Loop, Outcome, Result, Tasks, claims, write};
 
 /// Upstream's name of this loop, and of its events' source.
 const NAME: &str = "job";
@@ -42,7 +36,7 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 
 struct Jobs {
     ctx: Context,
-    expect: Expectations,
+    pods: PodControl,
 }
 
 /// Wires the loop.
@@ -51,28 +45,17 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
     Loop::new(ctx, NAME)
         .on_self(&ctx.informers.jobs)
         .on(&ctx.informers.pods, move |change| {
-            let orphan = |pod: &Pod| possible_owners(&informers, pod);
-            owners_of(change, "Job", orphan)
+            let all = &informers.jobs;
+            let orphan = |pod: &Pod| claims::possible_owners(all, &pod.metadata, selector);
+            claims::owners_of(change, "Job", orphan)
         })
         .run(
             tasks,
             Jobs {
                 ctx: ctx.clone(),
-                expect: Expectations::default(),
+                pods: PodControl::new(ctx, COMPONENT),
             },
         );
-}
-
-fn possible_owners(informers: &Informers, pod: &Pod) -> Vec<Key> {
-    let Some(labels) = &pod.metadata.labels else {
-        return Vec::new();
-    };
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let jobs = informers.jobs.in_namespace(namespace);
-    let matching = jobs
-        .iter()
-        .filter(|job| selector(job).is_ok_and(|s| s.matches(labels)));
-    matching.map(|job| Key::of(&**job)).collect()
 }
 
 fn selector(job: &Job) -> Result<Selector> {
@@ -80,11 +63,7 @@ fn selector(job: &Job) -> Result<Selector> {
     let Some(selector) = selector else {
         return Ok(Selector::nothing());
     };
-    let parsed = Selector::from_label_selector(selector);
-    parsed.map_err(|fault| Error::Object {
-        object: write::label::<Job>(&Key::of(job)),
-        fault: format!("spec.selector: {fault}"),
-    })
+    claims::selector_of(job, Selector::from_label_selector(selector))
 }
 
 fn is_ours(job: &Job) -> bool {
@@ -98,23 +77,15 @@ fn is_ours(job: &Job) -> bool {
 impl Controller for Jobs {
     async fn reconcile(&self, key: &Key) -> Result<Outcome> {
         let Some(job) = self.ctx.informers.jobs.get(key) else {
-            self.expect.forget(key);
+            self.pods.forget(key);
             self.release_orphans(key).await?;
             return Ok(Outcome::Done);
         };
         if !is_ours(&job) {
             return Ok(Outcome::Done);
         }
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let mut candidates = self.ctx.informers.pods.indexed(&term::owned_by(uid));
-        let orphans = self
-            .ctx
-            .informers
-            .pods
-            .indexed(&term::orphans_of(&key.namespace));
-        candidates.extend(orphans);
-        let pods = claims::claim_all(&self.ctx, &*job, &selector(&job)?, candidates).await?;
-        let waiting = self.unsettled(key, &pods);
+        let pods = self.pods.claim(&*job, &selector(&job)?, |_| true).await?;
+        let waiting = self.pods.unsettled(key, &pods);
         let observed = Observed {
             job: &job,
             pods: &pods,
@@ -124,13 +95,13 @@ impl Controller for Jobs {
         // The lists of the ended must be written before their finalizers go.
         self.write_status(key, &job, &plan).await?;
         for note in plan.notes {
-            self.tell(&job, note);
+            self.pods.tell(&*job, note);
         }
         release_all(&self.ctx, &plan.release).await?;
-        self.delete(key, &job, &plan.stop).await?;
+        self.pods.delete_all(&*job, &plan.stop).await?;
         release_all(&self.ctx, &plan.drop).await?;
-        self.delete(key, &job, &plan.drop).await?;
-        self.create(key, &job, &plan.create).await?;
+        self.pods.delete_all(&*job, &plan.drop).await?;
+        self.pods.create_all(&*job, &plan.create).await?;
         if plan.expired {
             self.expire(key, &job).await?;
         }
@@ -139,19 +110,6 @@ impl Controller for Jobs {
 }
 
 impl Jobs {
-    /// How much longer to wait until the cache shows our own writes.
-    fn unsettled(&self, key: &Key, owned: &[Arc<Pod>]) -> Option<Duration> {
-        let shown = self.ctx.informers.pods.revision();
-        let alive = |uid: &str| {
-            let same = |pod: &&Arc<Pod>| pod.metadata.uid.as_deref() == Some(uid);
-            owned
-                .iter()
-                .find(same)
-                .is_some_and(|pod| !pods::is_terminating(pod))
-        };
-        self.expect.unmet(key, shown, alive, Instant::now())
-    }
-
     /// Bound to the resourceVersion: counts made from an old status would count twice.
     async fn write_status(&self, key: &Key, job: &Job, plan: &Plan) -> Result<()> {
         let old = job
@@ -186,58 +144,6 @@ impl Jobs {
         release_all(&self.ctx, &left).await
     }
 
-    /// Creates in batches of 1, 2, 4, ... and stops at the first batch with a failure.
-    async fn create(&self, key: &Key, job: &Job, pods: &[Pod]) -> Result<()> {
-        let (mut left, mut batch) = (pods, 1);
-        while !left.is_empty() {
-            let (now, rest) = left.split_at(left.len().min(batch));
-            let creations = now.iter().map(|pod| self.create_one(key, job, pod));
-            let created: Result<()> = join_all(creations).await.into_iter().collect();
-            created?;
-            (left, batch) = (rest, batch * 2);
-        }
-        Ok(())
-    }
-
-    async fn create_one(&self, key: &Key, job: &Job, pod: &Pod) -> Result<()> {
-        match write::create(&self.ctx, pod).await {
-            Ok(created) => {
-                let revision = informer::revision(&created);
-                self.expect.written(key, revision, Instant::now());
-                let name = created.metadata.name.unwrap_or_default();
-                let message = format!("Created pod: {name}");
-                self.tell(job, Note::normal("SuccessfulCreate", message));
-                Ok(())
-            }
-            Err(error) if error.is_namespace_terminating() => Ok(()),
-            Err(error) => {
-                let message = format!("Error creating: {error}");
-                self.tell(job, Note::warning("FailedCreate", message));
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, key: &Key, job: &Job, pods: &[Arc<Pod>]) -> Result<()> {
-        let deletions = pods.iter().map(|pod| self.delete_one(key, job, pod));
-        join_all(deletions).await.into_iter().collect()
-    }
-
-    async fn delete_one(&self, key: &Key, job: &Job, pod: &Pod) -> Result<()> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.expect.deleted(key, uid, Instant::now());
-        if let Err(error) = write::delete::<Pod>(&self.ctx, &pod.metadata).await {
-            self.expect.forget(key);
-            let message = format!("Error deleting: {error}");
-            self.tell(job, Note::warning("FailedDelete", message));
-            return Err(error);
-        }
-        let message = format!("Deleted pod: {name}");
-        self.tell(job, Note::normal("SuccessfulDelete", message));
-        Ok(())
-    }
-
     /// Deletes a job whose time after its end is over, its pods first.
     async fn expire(&self, key: &Key, job: &Job) -> Result<()> {
         let api: Api<Job> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
@@ -248,10 +154,6 @@ impl Jobs {
         let deleted = api.delete(&key.name, &how).await;
         deleted.unless_gone(|| format!("delete {}", write::label::<Job>(key)))?;
         Ok(())
-    }
-
-    fn tell(&self, job: &Job, note: Note) {
-        self.ctx.events.record(COMPONENT, job, note);
     }
 }
 

@@ -1,16 +1,68 @@
-//! Adoption and release: carries out what [`crate::common::owner::claim`] decides.
+//! Who owns what: whose loops a change wakes, and adoption and release, which carry out what
+//! [`crate::common::owner::claim`] decides.
 
 use std::sync::Arc;
 
+use kube::Resource;
 use kube::api::ObjectMeta;
-use peapod_api::selector::Selector;
+use peapod_api::selector::{Selector, SelectorError};
 use serde_json::json;
 
 use super::informer::Kind;
 use super::write::{self, Scope};
-use super::{Context, Result};
+use super::{Change, Context, Error, Informer, Result};
 use crate::common::Key;
 use crate::common::owner::{self, Claim};
+
+/// The keys of the controllers of `kind` of a changed object, old and new; for an object that
+/// nothing controls, those that might adopt it.
+pub(crate) fn owners_of<K: Resource>(
+    change: &Change<K>,
+    kind: &str,
+    might_adopt: impl Fn(&K) -> Vec<Key>,
+) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for object in change.both() {
+        if let Some(owner) = owner::controller_of(object.meta())
+            && owner.kind == kind
+        {
+            keys.push(Key::new(change.key.namespace.clone(), &owner.name));
+        }
+    }
+    let orphan = change
+        .new
+        .as_deref()
+        .filter(|new| owner::controller_of(new.meta()).is_none());
+    keys.extend(orphan.into_iter().flat_map(might_adopt));
+    keys.dedup();
+    keys
+}
+
+/// The keys of those whose selector an object without a controller matches.
+pub(crate) fn possible_owners<O: Kind>(
+    owners: &Informer<O>,
+    object: &ObjectMeta,
+    selector: impl Fn(&O) -> Result<Selector>,
+) -> Vec<Key> {
+    let Some(labels) = &object.labels else {
+        return Vec::new();
+    };
+    let owners = owners.in_namespace(object.namespace.as_deref().unwrap_or_default());
+    let matches = |owner: &&Arc<O>| selector(owner).is_ok_and(|one| one.matches(labels));
+    let matching = owners.iter().filter(matches);
+    matching.map(|owner| Key::of(&**owner)).collect()
+}
+
+/// The selector of `owner`, with its name in the error.
+pub(crate) fn selector_of<O: Kind>(
+    owner: &O,
+    parsed: Result<Selector, SelectorError>,
+) -> Result<Selector> {
+    parsed.map_err(|fault| Error::Object {
+        object: write::label::<O>(&Key::of(owner)),
+        fault: format!("spec.selector: {fault}"),
+    })
+}
 
 /// Of the candidates those that `owner` controls: its own, and the orphans it adopts now. Its
 /// own that no longer match its selector are released. The owner is looked up live before it

@@ -18,6 +18,7 @@ pub mod events;
 pub mod expectations;
 pub mod informer;
 pub mod metrics;
+pub mod pod_control;
 pub mod queue;
 pub mod revisions;
 pub mod worker;

@@ -8,7 +8,6 @@ mod identity;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -16,15 +15,12 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use peapod_api::selector::Selector;
 
 use self::core::{Action, Observed, Version};
-use crate::common::{Key, history, pods};
-use crate::replicaset::owners_of;
-use crate::shell::context::{Informers, term};
+use crate::common::{Key, history};
+use crate::shell::context::Informers;
 use crate::shell::events::Note;
-use crate::shell::expectations::Expectations;
+use crate::shell::pod_control::{Deed, PodControl};
 use crate::shell::revisions::{self, History};
-use crate::shell::{
-    Context, Controller, Error, Loop, Outcome, Result, Tasks, claims, informer, write,
-};
+use crate::shell::{Context, Controller, Error, Loop, Outcome, Result, Tasks, claims, write};
 
 /// Upstream's name of this loop, and of its events' source.
 const NAME: &str = "statefulset";
@@ -32,7 +28,7 @@ const COMPONENT: &str = "statefulset-controller";
 
 struct StatefulSets {
     ctx: Context,
-    expect: Expectations,
+    pods: PodControl,
 }
 
 /// Wires the loop.
@@ -42,7 +38,7 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
         .on_self(&ctx.informers.stateful_sets)
         .on(&ctx.informers.pods, move |change| {
             let orphan = |pod: &Pod| possible_owner(&informers, pod);
-            owners_of(change, "StatefulSet", orphan)
+            claims::owners_of(change, "StatefulSet", orphan)
         })
         .reads(&ctx.informers.revisions)
         .reads(&ctx.informers.claims)
@@ -50,7 +46,7 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
             tasks,
             StatefulSets {
                 ctx: ctx.clone(),
-                expect: Expectations::default(),
+                pods: PodControl::worded(ctx, COMPONENT, wording),
             },
         );
 }
@@ -68,21 +64,34 @@ fn possible_owner(informers: &Informers, pod: &Pod) -> Vec<Key> {
 }
 
 fn selector(set: &StatefulSet) -> Result<Selector> {
-    let parsed = Selector::from_label_selector(&set.spec.selector);
-    parsed.map_err(|fault| Error::Object {
-        object: write::label::<StatefulSet>(&Key::of(set)),
-        fault: format!("spec.selector: {fault}"),
-    })
+    claims::selector_of(set, Selector::from_label_selector(&set.spec.selector))
+}
+
+/// As upstream words the events of a set.
+fn wording(deed: Deed, set: &Key, pod: &str, failure: Option<&Error>) -> String {
+    let doing = match deed {
+        Deed::Create => "create",
+        Deed::Delete => "delete",
+    };
+    let what = format!("{doing} Pod {pod} in StatefulSet {}", set.name);
+    match failure {
+        None => format!("{what} successful"),
+        Some(error) => format!("{what} failed error: {error}"),
+    }
 }
 
 impl Controller for StatefulSets {
     async fn reconcile(&self, key: &Key) -> Result<Outcome> {
         let Some(set) = self.ctx.informers.stateful_sets.get(key) else {
-            self.expect.forget(key);
+            self.pods.forget(key);
             return Ok(Outcome::Done);
         };
-        let pods = self.claimed(key, &set).await?;
-        let waiting = self.unsettled(key, &pods);
+        let is_named = |pod: &Pod| {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            identity::ordinal(&key.name, name).is_some()
+        };
+        let pods = self.pods.claim(&*set, &selector(&set)?, is_named).await?;
+        let waiting = self.pods.unsettled(key, &pods);
         let status = set.status.as_ref();
         let collisions = status.and_then(|s| s.collision_count).unwrap_or(0);
         let history = revisions::sync(&self.ctx, &*set, &set.spec.template, collisions).await?;
@@ -101,7 +110,7 @@ impl Controller for StatefulSets {
             settled: waiting.is_none(),
         };
         let plan = core::plan(&observed, Timestamp::now());
-        let done = self.carry_out(key, &set, plan.actions).await;
+        let done = self.carry_out(&set, plan.actions).await;
         write::status(&self.ctx, &*set, status, &plan.status).await?;
         done?;
         let carried = history::carried(&pods);
@@ -128,22 +137,6 @@ fn current(set: &StatefulSet, history: &History) -> Option<Version> {
 }
 
 impl StatefulSets {
-    async fn claimed(&self, key: &Key, set: &StatefulSet) -> Result<Vec<Arc<Pod>>> {
-        let uid = set.metadata.uid.as_deref().unwrap_or_default();
-        let mut candidates = self.ctx.informers.pods.indexed(&term::owned_by(uid));
-        let orphans = self
-            .ctx
-            .informers
-            .pods
-            .indexed(&term::orphans_of(&key.namespace));
-        let is_named = |pod: &Arc<Pod>| {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            identity::ordinal(&key.name, name).is_some()
-        };
-        candidates.extend(orphans.into_iter().filter(is_named));
-        claims::claim_all(&self.ctx, set, &selector(set)?, candidates).await
-    }
-
     fn claims(&self, namespace: &str) -> BTreeMap<String, Arc<PersistentVolumeClaim>> {
         let all = self.ctx.informers.claims.in_namespace(namespace);
         let named = all
@@ -152,25 +145,12 @@ impl StatefulSets {
         named.collect()
     }
 
-    /// How much longer to wait until the cache shows our own writes.
-    fn unsettled(&self, key: &Key, owned: &[Arc<Pod>]) -> Option<Duration> {
-        let shown = self.ctx.informers.pods.revision();
-        let alive = |uid: &str| {
-            let same = |pod: &&Arc<Pod>| pod.metadata.uid.as_deref() == Some(uid);
-            owned
-                .iter()
-                .find(same)
-                .is_some_and(|pod| !pods::is_terminating(pod))
-        };
-        self.expect.unmet(key, shown, alive, Instant::now())
-    }
-
-    async fn carry_out(&self, key: &Key, set: &StatefulSet, actions: Vec<Action>) -> Result<()> {
+    async fn carry_out(&self, set: &StatefulSet, actions: Vec<Action>) -> Result<()> {
         for action in actions {
             match action {
                 Action::Claims(claims, pod) => self.create_claims(set, claims, &pod).await?,
-                Action::Create(pod) => self.create(key, set, &pod).await?,
-                Action::Delete(pod) => self.delete(key, set, &pod).await?,
+                Action::Create(pod) => self.pods.create(set, &pod).await?,
+                Action::Delete(pod) => self.pods.delete(set, &pod).await?,
                 Action::Own(claim, owners) => {
                     let mut new = (*claim).clone();
                     new.metadata.owner_references = Some(owners);
@@ -192,58 +172,18 @@ impl StatefulSets {
             let name = claim.metadata.name.clone().unwrap_or_default();
             let what = format!("create Claim {name} Pod {pod} in StatefulSet {set_name}");
             match write::create(&self.ctx, &claim).await {
-                Ok(_) => self.tell(
+                Ok(_) => self.pods.tell(
                     set,
                     Note::normal("SuccessfulCreate", format!("{what} success")),
                 ),
                 Err(error) if error.is_already_exists() => {}
                 Err(error) => {
                     let message = format!("{what} failed error: {error}");
-                    self.tell(set, Note::warning("FailedCreate", message));
+                    self.pods.tell(set, Note::warning("FailedCreate", message));
                     return Err(error);
                 }
             }
         }
         Ok(())
-    }
-
-    async fn create(&self, key: &Key, set: &StatefulSet, pod: &Pod) -> Result<()> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let what = format!("create Pod {name} in StatefulSet {}", key.name);
-        match write::create(&self.ctx, pod).await {
-            Ok(created) => {
-                let revision = informer::revision(&created);
-                self.expect.written(key, revision, Instant::now());
-                let message = format!("{what} successful");
-                self.tell(set, Note::normal("SuccessfulCreate", message));
-                Ok(())
-            }
-            Err(error) if error.is_namespace_terminating() => Ok(()),
-            Err(error) => {
-                let message = format!("{what} failed error: {error}");
-                self.tell(set, Note::warning("FailedCreate", message));
-                Err(error)
-            }
-        }
-    }
-
-    async fn delete(&self, key: &Key, set: &StatefulSet, pod: &Pod) -> Result<()> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let what = format!("delete Pod {name} in StatefulSet {}", key.name);
-        self.expect.deleted(key, uid, Instant::now());
-        if let Err(error) = write::delete::<Pod>(&self.ctx, &pod.metadata).await {
-            self.expect.forget(key);
-            let message = format!("{what} failed error: {error}");
-            self.tell(set, Note::warning("FailedDelete", message));
-            return Err(error);
-        }
-        let message = format!("{what} successful");
-        self.tell(set, Note::normal("SuccessfulDelete", message));
-        Ok(())
-    }
-
-    fn tell(&self, set: &StatefulSet, note: Note) {
-        self.ctx.events.record(COMPONENT, set, note);
     }
 }
