@@ -10,11 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{GROUP, PLURAL, Remote, document, local};
 use crate::api::Api;
-use crate::auth::user::{MASTERS, User};
 use crate::crd;
 use crate::outbound::{self, OutboundError};
 use crate::registry::{Resource, object_meta, value};
-use crate::rest::query::WriteOptions;
 use crate::rest::update;
 use crate::rest::write::Write;
 use crate::status::Status;
@@ -214,19 +212,7 @@ async fn tell(
     service: &Value,
     outcome: Availability,
 ) -> Result<(), Status> {
-    let user = User::authenticated("system:apiserver", [MASTERS]);
-    let options = WriteOptions::default();
-    let write = Write {
-        api,
-        user: &user,
-        resource: kind,
-        namespace: "",
-        name: value::text(service, "metadata.name"),
-        subresource: "",
-        options: &options,
-        manager: "kube-apiserver",
-        apply: false,
-    };
+    let write = Write::by_server(api, kind, "", value::text(service, "metadata.name"));
     let now = object_meta::time(api.now());
     let (available, reason, message) = outcome;
     let written = update::assign(&write, |old| {

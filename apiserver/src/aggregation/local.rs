@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::auth::user::{MASTERS, User};
 use crate::registry::{Resource, value};
 use crate::rest::create;
 use crate::rest::delete::{self, DeleteOptions};
-use crate::rest::query::WriteOptions;
 use crate::rest::write::Write;
 use crate::status::Status;
 
@@ -138,24 +136,12 @@ pub async fn keep(
             (group, version, builtin)
         })
         .collect();
-    let user = User::authenticated("system:apiserver", [MASTERS]);
-    let options = WriteOptions::default();
     for step in plan(&served, present, starting) {
         let name = match &step {
             Step::Make(object) => value::text(object, "metadata.name"),
             Step::Remove(name) => name,
         };
-        let write = Write {
-            api,
-            user: &user,
-            resource: kind,
-            namespace: "",
-            name,
-            subresource: "",
-            options: &options,
-            manager: "kube-apiserver",
-            apply: false,
-        };
+        let write = Write::by_server(api, kind, "", name);
         let written = match &step {
             Step::Make(object) => create::insert(&write, object.clone()).await,
             Step::Remove(_) => delete::remove(&write, &DeleteOptions::default()).await,

@@ -18,10 +18,8 @@ use super::names::Taken;
 use super::present::Present;
 use super::{CLEANUP_FINALIZER, GROUP, PLURAL, is_true, serve, status};
 use crate::api::Api;
-use crate::auth::user::{MASTERS, User};
 use crate::registry::{Resource, value};
 use crate::rest::delete::{self, DeleteOptions};
-use crate::rest::query::WriteOptions;
 use crate::rest::update;
 use crate::rest::write::Write;
 use crate::status::Status;
@@ -111,10 +109,8 @@ async fn sync(
 }
 
 async fn write_status(api: &Api, kind: &Resource, definition: &Value) -> Result<(), Status> {
-    let user = system();
-    let options = WriteOptions::default();
     let name = value::text(definition, "metadata.name");
-    let write = of(api, &user, kind, "", name, &options);
+    let write = Write::by_server(api, kind, "", name);
     let written = update::assign(&write, |old| {
         let same = old["metadata"]["generation"] == definition["metadata"]["generation"]
             && old["metadata"]["uid"] == definition["metadata"]["uid"];
@@ -146,31 +142,6 @@ fn gone_is_fine(outcome: Result<(), Status>) -> Result<(), Status> {
 fn has_finalizer(definition: &Value) -> bool {
     let all = value::list(definition, "metadata.finalizers");
     all.iter().any(|one| one == CLEANUP_FINALIZER)
-}
-
-fn system() -> User {
-    User::authenticated("system:apiserver", [MASTERS])
-}
-
-fn of<'a>(
-    api: &'a Api,
-    user: &'a User,
-    resource: &'a Resource,
-    namespace: &'a str,
-    name: &'a str,
-    options: &'a WriteOptions,
-) -> Write<'a> {
-    Write {
-        api,
-        user,
-        resource,
-        namespace,
-        name,
-        subresource: "",
-        options,
-        manager: "kube-apiserver",
-        apply: false,
-    }
 }
 
 /// The definitions that are being deleted, each with the task that deletes its objects.
@@ -211,9 +182,8 @@ async fn clean_up_once(api: &Arc<Api>, definition: &Value) -> Result<(), Status>
     let Some(kind) = api.registry.find(GROUP, "v1", PLURAL) else {
         return Ok(());
     };
-    let (user, options) = (system(), WriteOptions::default());
     let name = value::text(definition, "metadata.name");
-    let write = of(api, &user, &kind, "", name, &options);
+    let write = Write::by_server(api, &kind, "", name);
     let written = update::assign(&write, |old| {
         let mut new = old.clone();
         let mut finalizers = value::list(old, "metadata.finalizers").to_vec();
@@ -228,7 +198,6 @@ async fn clean_up_once(api: &Arc<Api>, definition: &Value) -> Result<(), Status>
 
 async fn delete_all(api: &Api, resource: &Resource) -> Result<(), Status> {
     let range = storage::range(&resource.kind);
-    let (user, options) = (system(), WriteOptions::default());
     let snapshot = api.store.snapshot(&range);
     let watch = api
         .store
@@ -241,14 +210,8 @@ async fn delete_all(api: &Api, resource: &Resource) -> Result<(), Status> {
             return Ok(());
         }
         for entry in &left {
-            let write = of(
-                api,
-                &user,
-                resource,
-                entry.key.namespace(),
-                entry.key.name(),
-                &options,
-            );
+            let key = &entry.key;
+            let write = Write::by_server(api, resource, key.namespace(), key.name());
             let removed = delete::remove(&write, &DeleteOptions::default()).await;
             gone_is_fine(removed.map(drop))?;
         }

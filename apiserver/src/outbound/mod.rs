@@ -2,6 +2,7 @@
 //! whose endpoints are then asked directly. Webhooks, conversion and aggregation go it.
 
 mod service;
+mod unverified;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,10 +17,9 @@ use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -27,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use crate::api::Api;
 use crate::registry::value;
 pub use service::{SERVICE_NAME, endpoint};
+pub use unverified::unverified;
 
 /// How long another server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -294,9 +295,7 @@ pub fn trusting_as(
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|fault| bad(&fault))?;
     let builder = match bundle {
         Some(bundle) => self::builder(bundle)?,
-        None => ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone)),
+        None => unverified::builder()?,
     };
     let config = builder
         .with_client_auth_cert(chain, key)
@@ -326,44 +325,3 @@ fn builder(bundle: &str) -> Result<WantsClientCert, OutboundError> {
 
 /// Where distributions keep the certificates that all trust.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-
-/// Believes anyone, where an APIService says so (`insecureSkipTLSVerify`).
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}

@@ -3,15 +3,11 @@
 //! The object is named `[SCHEME:]NAME[:PORT]`, as in
 //! `/api/v1/namespaces/a/services/https:web:443/proxy/index.html`.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -20,6 +16,7 @@ use super::links::Links;
 use super::{Address, address_of_node, exchange, find};
 use crate::api::Api;
 use crate::body::Body;
+use crate::outbound::unverified;
 use crate::random;
 use crate::registry::value;
 use crate::rest::call::Call;
@@ -105,7 +102,7 @@ async fn connect(
     if let Way::Plain = way {
         return exchange::handshake(tcp).await;
     }
-    let tls = TlsConnector::from(unverified()?);
+    let tls = TlsConnector::from(unverified().map_err(Status::internal)?);
     let connecting = tls.connect(ServerName::from(address.ip), tcp);
     exchange::handshake(exchange::in_time(named.name, address, connecting).await?).await
 }
@@ -239,59 +236,6 @@ fn candidates(endpoints: &Value, port: &str) -> Vec<Address> {
         Some(ips.map(|ip| Address { ip, port }).collect::<Vec<_>>())
     };
     subsets.filter_map(of_subset).flatten().collect()
-}
-
-/// TLS that believes any certificate, as upstream's proxy does: what runs behind a service has
-/// one of its own, which nothing here could check.
-fn unverified() -> Result<Arc<rustls::ClientConfig>> {
-    let provider = Arc::new(ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(Status::internal)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

@@ -22,17 +22,8 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
     let options = call.query.write_options()?;
     let (mut object, mut warnings) = body_object::object(call, (&*call.resource).into())?;
     body_object::place(call, &mut object)?;
-    let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: "",
-        subresource: "",
-        options: &options,
-        manager: &super::fields::manager(&options, call),
-        apply: false,
-    };
+    let manager = super::fields::manager(&options, call);
+    let write = Write::asked(api, call, &options, &manager);
     let written = insert(&write, object).await?;
     warnings.extend(written.warnings);
     let mut reply = respond::object(api, call, StatusCode::CREATED, written.bytes)?;

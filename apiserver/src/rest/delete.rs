@@ -66,17 +66,7 @@ pub async fn delete(api: &Api, call: &Call) -> Result<Reply> {
         dry_run: options.dry_run,
         ..WriteOptions::default()
     };
-    let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: &call.target.name,
-        subresource: "",
-        options: &write_options,
-        manager: "",
-        apply: false,
-    };
+    let write = Write::asked(api, call, &write_options, "");
     let written = remove(&write, &options).await?;
     let graceful = call.kind().rules.returns_deleted();
     if written.deleted && !graceful {

@@ -37,15 +37,9 @@ async fn one(api: &Api, call: &Call, options: &DeleteOptions, entry: &Entry) -> 
         ..WriteOptions::default()
     };
     let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
         namespace: entry.key.namespace(),
         name: entry.key.name(),
-        subresource: "",
-        options: &write_options,
-        manager: "",
-        apply: false,
+        ..Write::asked(api, call, &write_options, "")
     };
     match delete::remove(&write, options).await {
         // Someone else was faster.

@@ -25,15 +25,8 @@ pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
     }
     let manager = fields::manager(&options, call);
     let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: &call.target.name,
-        subresource: &call.target.subresource,
-        options: &options,
-        manager: &manager,
         apply: matches!(form, PatchType::Apply(_)),
+        ..Write::asked(api, call, &options, &manager)
     };
     let mode = FieldValidation::parse(&options.field_validation).unwrap_or_default();
     let (code, written, warnings) = match form {

@@ -22,17 +22,7 @@ pub async fn update(api: &Api, call: &Call) -> Result<Reply> {
     body_object::place(call, &mut object)?;
     body_object::name(call, &mut object)?;
     let manager = fields::manager(&options, call);
-    let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: &call.target.name,
-        subresource: &call.target.subresource,
-        options: &options,
-        manager: &manager,
-        apply: false,
-    };
+    let write = Write::asked(api, call, &options, &manager);
     demand_revision(&write, &object)?;
     let (code, written) = match modify(&write, |_| Ok(object.clone())).await {
         Err(status) if status.code == 404 && may_create(call) => {

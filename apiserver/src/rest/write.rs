@@ -1,16 +1,19 @@
 //! What all writes share: the steps between an object as sent and the transaction that stores it.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use peapod_schema::default;
 use peapod_store::{CommitError, Compare, Draft, Key, Txn};
 use serde_json::Value;
 
+use super::call::Call;
 use super::fields;
 use super::query::WriteOptions;
 use crate::admission::{Attributes, Operation, quota};
 use crate::api::Api;
-use crate::auth::user::User;
+use crate::auth::user::{MASTERS, User};
 use crate::registry::claims::Claim;
 use crate::registry::{FieldErrors, Resource, object_meta, value};
 use crate::status::{Result, Status};
@@ -54,6 +57,53 @@ pub struct Written {
 }
 
 // === impl Write ===
+
+/// This server itself, as the author of what it keeps.
+static SERVER: LazyLock<User> =
+    LazyLock::new(|| User::authenticated("system:apiserver", [MASTERS]));
+static DEFAULTS: LazyLock<WriteOptions> = LazyLock::new(WriteOptions::default);
+
+impl<'a> Write<'a> {
+    /// What a client asks for by the name in its path.
+    pub fn asked(
+        api: &'a Api,
+        call: &'a Call,
+        options: &'a WriteOptions,
+        manager: &'a str,
+    ) -> Self {
+        Self {
+            api,
+            user: &call.user,
+            resource: &call.resource,
+            namespace: &call.target.namespace,
+            name: &call.target.name,
+            subresource: &call.target.subresource,
+            options,
+            manager,
+            apply: false,
+        }
+    }
+
+    /// What this server does by itself.
+    pub fn by_server(
+        api: &'a Api,
+        resource: &'a Resource,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Self {
+        Self {
+            api,
+            user: &SERVER,
+            resource,
+            namespace,
+            name,
+            subresource: "",
+            options: &DEFAULTS,
+            manager: "kube-apiserver",
+            apply: false,
+        }
+    }
+}
 
 impl Write<'_> {
     /// Where the object lies.

@@ -40,16 +40,12 @@ async fn bind(
             "Binding is invalid: target.name: Required value: the target must be a Node with a name",
         ));
     }
+    let manager = crate::rest::fields::manager(&options, call);
     let write = Write {
-        api,
-        user: &call.user,
         resource: pods,
-        namespace: &call.target.namespace,
         name,
         subresource: "binding",
-        options: &options,
-        manager: &crate::rest::fields::manager(&options, call),
-        apply: false,
+        ..Write::asked(api, call, &options, &manager)
     };
     let given = value::text(&binding, "metadata.uid");
     update::assign(&write, |pod| {

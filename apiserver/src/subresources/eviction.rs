@@ -63,15 +63,8 @@ async fn evict(
     options: &WriteOptions,
 ) -> Result<()> {
     let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: &call.target.name,
         subresource: "",
-        options,
-        manager: "",
-        apply: false,
+        ..Write::asked(api, call, options, "")
     };
     let deletion = DeleteOptions {
         dry_run: options.dry_run,
@@ -126,15 +119,10 @@ async fn spend(
         }
     };
     let write = Write {
-        api,
-        user: &call.user,
         resource: &budgets,
-        namespace: &call.target.namespace,
         name: &budget,
         subresource: "status",
-        options,
-        manager: "",
-        apply: false,
+        ..Write::asked(api, call, options, "")
     };
     let now = api.now();
     update::modify(&write, |old| taken(old, object, now))

@@ -20,17 +20,7 @@ pub async fn serve(api: &Api, call: &Call, paths: &ScalePaths) -> Result<Reply> 
     }
     let options = call.query.write_options()?;
     let manager = fields::manager(&options, call);
-    let write = Write {
-        api,
-        user: &call.user,
-        resource: &call.resource,
-        namespace: &call.target.namespace,
-        name: &call.target.name,
-        subresource: "scale",
-        options: &options,
-        manager: &manager,
-        apply: false,
-    };
+    let write = Write::asked(api, call, &options, &manager);
     let change = change(api, call)?;
     let written = update::modify(&write, |old| {
         let present = of(old, paths);

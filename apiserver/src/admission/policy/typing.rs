@@ -13,9 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::GROUP;
 use crate::admission::expressions::{self, Variables, Wanted};
 use crate::api::Api;
-use crate::auth::user::{MASTERS, User};
 use crate::registry::{Resource, value};
-use crate::rest::query::WriteOptions;
 use crate::rest::update;
 use crate::rest::write::Write;
 use crate::status::Status;
@@ -79,19 +77,7 @@ async fn tell(
     policy: &Value,
     warnings: Vec<Value>,
 ) -> Result<(), Status> {
-    let user = User::authenticated("system:apiserver", [MASTERS]);
-    let options = WriteOptions::default();
-    let write = Write {
-        api,
-        user: &user,
-        resource: kind,
-        namespace: "",
-        name: value::text(policy, "metadata.name"),
-        subresource: "",
-        options: &options,
-        manager: "kube-apiserver",
-        apply: false,
-    };
+    let write = Write::by_server(api, kind, "", value::text(policy, "metadata.name"));
     let written = update::assign(&write, |old| {
         let mut new = old.clone();
         if old["metadata"]["generation"] == policy["metadata"]["generation"] {
