@@ -19,5 +19,6 @@ pub mod quantity;
 pub mod quota;
 pub mod selector;
 pub mod storage;
+pub mod sysctl;
 
 pub use k8s_openapi;

@@ -22,7 +22,7 @@ use super::up::UpArgs;
 use super::{Layout, preflight, rack, ready};
 use crate::fabric::plan::Plan;
 use crate::roles::control_plane;
-use crate::roles::node::{self, ClusterSettings, NodeSettings};
+use crate::roles::node::{self, NodeSettings};
 use crate::roles::tasks::{self, Tasks};
 
 /// What an instance starts from.
@@ -136,7 +136,7 @@ impl Parts {
         if let Some(plan) = &plan {
             let seat = rack::Seat {
                 layout,
-                cluster: cluster_settings(&settings, layout)?,
+                cluster: settings.of_cluster(layout)?,
                 server: format!(
                     "https://{}",
                     SocketAddr::new(advertise, settings.listen.port())
@@ -237,18 +237,6 @@ fn node_address(settings: &Settings, layout: &Layout) -> Result<IpAddr> {
     given.context("cannot put the node's address on lo; name another range with --node-cidr")
 }
 
-/// What every node must know.
-fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSettings> {
-    Ok(ClusterSettings {
-        pod_cidrs: settings.pod_cidrs.clone(),
-        service_cidrs: settings.service_cidrs.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        vxlan_port: settings.vxlan_port,
-        dns: settings.dns_address()?,
-        local_volumes_dir: layout.volumes(),
-    })
-}
-
 fn spawn_control_loops(
     server: &ApiServer,
     settings: &Settings,
@@ -275,7 +263,7 @@ fn spawn_control_loops(
 
 /// The node in this process.
 fn own_node(settings: &Settings, layout: &Layout, ip: IpAddr) -> Result<NodeSettings> {
-    let cluster = cluster_settings(settings, layout)?;
+    let cluster = settings.of_cluster(layout)?;
     Ok(NodeSettings {
         name: settings.node.clone(),
         ips: vec![ip],

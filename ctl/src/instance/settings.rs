@@ -11,9 +11,10 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
 use super::runtime_flags::RuntimeFlags;
 use crate::fabric::plan::Fabric;
-use crate::roles::node::CniSettings;
+use crate::roles::node::{ClusterSettings, CniSettings};
 
 /// The settings of one cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,6 +72,30 @@ impl Settings {
         let address = range.hosts().nth(9);
         address
             .with_context(|| format!("the service range {range} is too small; pass --service-cidr"))
+    }
+
+    /// What every node must know.
+    pub fn of_cluster(&self, layout: &Layout) -> Result<ClusterSettings> {
+        Ok(ClusterSettings {
+            pod_cidrs: self.pod_cidrs.clone(),
+            service_cidrs: self.service_cidrs.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            vxlan_port: self.vxlan_port,
+            dns: self.dns_address()?,
+            local_volumes_dir: layout.volumes(),
+        })
+    }
+
+    /// Refuses another port of VXLAN than the cluster's nodes use.
+    pub fn check_vxlan_port(&self, wanted: Option<u16>) -> Result<()> {
+        let Some(port) = wanted.filter(|port| *port != self.vxlan_port) else {
+            return Ok(());
+        };
+        bail!(
+            "--vxlan-port {port} differs from what this cluster's nodes use ({}); keep it, or begin anew \
+             after `peapod down --purge`",
+            self.vxlan_port
+        )
     }
 }
 

@@ -192,13 +192,7 @@ fn choose_settings(args: &UpArgs, layout: &Layout) -> Result<Settings> {
         return Ok(wanted);
     };
     args.api.store.check_kept(kept.store.as_deref())?;
-    if let Some(port) = args.vxlan_port.filter(|port| *port != kept.vxlan_port) {
-        bail!(
-            "--vxlan-port {port} differs from what this cluster's nodes use ({}); keep it, or begin anew \
-             after `peapod down --purge`",
-            kept.vxlan_port
-        );
-    }
+    kept.check_vxlan_port(args.vxlan_port)?;
     for (flag, was, is) in [
         ("--pod-cidr", &kept.pod_cidrs, &wanted.pod_cidrs),
         ("--service-cidr", &kept.service_cidrs, &wanted.service_cidrs),

@@ -19,7 +19,7 @@ use peapod_nodelet::runtime::containerd::launch::{self, Choice};
 use serde_json::json;
 
 use super::control_plane;
-use super::node::{self, ClusterSettings, NodeSettings};
+use super::node::{self, NodeSettings};
 use super::tasks::{self, Tasks};
 use super::{discovery, token};
 use crate::instance::api_flags::ApiFlags;
@@ -247,13 +247,7 @@ fn choose(args: &ServerArgs, layout: &Layout) -> Result<Settings> {
         return Ok(wanted);
     };
     args.api.store.check_kept(kept.store.as_deref())?;
-    if let Some(port) = args.vxlan_port.filter(|port| *port != kept.vxlan_port) {
-        bail!(
-            "--vxlan-port {port} differs from what this cluster's nodes use ({}); keep it, or begin anew \
-             after `peapod down --purge`",
-            kept.vxlan_port
-        );
-    }
+    kept.check_vxlan_port(args.vxlan_port)?;
     // A server that is no node any longer has a node's things to put back all the same.
     let wanted = Settings {
         node: match args.node {
@@ -290,18 +284,6 @@ fn state(settings: &Settings, layout: &Layout, advertise: IpAddr) -> State {
     }
 }
 
-/// What every node must know.
-fn cluster_settings(settings: &Settings, layout: &Layout) -> Result<ClusterSettings> {
-    Ok(ClusterSettings {
-        pod_cidrs: settings.pod_cidrs.clone(),
-        service_cidrs: settings.service_cidrs.clone(),
-        cluster_domain: settings.cluster_domain.clone(),
-        vxlan_port: settings.vxlan_port,
-        dns: settings.dns_address()?,
-        local_volumes_dir: layout.volumes(),
-    })
-}
-
 /// Starts the agents of this machine's own node, and waits until it is ready.
 async fn start_node(
     args: &ServerArgs,
@@ -321,7 +303,7 @@ async fn start_node(
         private_ips: Vec::new(),
         labels: Default::default(),
         taints: Vec::new(),
-        cluster: cluster_settings(settings, layout)?,
+        cluster: settings.of_cluster(layout)?,
         server: url.to_owned(),
         containerd: None,
         cni: settings.cni.clone(),
@@ -347,7 +329,7 @@ async fn publish(
     settings: &Settings,
     layout: &Layout,
 ) -> Result<()> {
-    let cluster = cluster_settings(settings, layout)?;
+    let cluster = settings.of_cluster(layout)?;
     let cluster = serde_json::to_string_pretty(&cluster)?;
     for (namespace, name, key, text) in [
         (

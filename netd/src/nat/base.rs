@@ -10,6 +10,7 @@ use peapod_nft::{
 
 use super::chains::{Keyed, LOCAL, translate};
 use super::codec::address_bytes;
+use super::matches::{if_connection_lacks, if_tcp};
 use super::{Ip, NatConfig, source};
 use crate::links::alias::PREFIX;
 
@@ -36,7 +37,6 @@ const AFFINITY_CLIENTS: u32 = 262_144;
 const AFFINITY_MS: u64 = 10_800_000;
 /// `established` and `related` of a connection's state.
 const CT_KNOWN: u32 = (1 << 1) | (1 << 2);
-const TCP: u8 = 6;
 const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8));
 
 pub(crate) fn load_source(ip: Ip, dreg: Reg) -> Expr {
@@ -244,21 +244,7 @@ fn no_loopback_from_pods(ip: Ip) -> Rule {
 
 /// Neither established nor related.
 fn if_not_known() -> [Expr; 3] {
-    [
-        Expr::Ct {
-            key: CtKey::State,
-            dreg: Reg::R0,
-        },
-        Expr::Mask {
-            reg: Reg::R0,
-            mask: CT_KNOWN.to_ne_bytes().to_vec(),
-        },
-        Expr::Cmp {
-            op: CmpOp::Eq,
-            sreg: Reg::R0,
-            data: vec![0; 4],
-        },
-    ]
+    if_connection_lacks(CtKey::State, CT_KNOWN)
 }
 
 /// Regular chains and their rules.
@@ -274,18 +260,8 @@ pub(crate) fn chains(ip: Ip, config: &NatConfig) -> Vec<(&'static str, Vec<Rule>
 
 fn refuse(ip: Ip) -> Vec<Rule> {
     let port_unreachable = if ip.v4 { 3 } else { 4 };
-    let tcp = [
-        Expr::Meta {
-            key: MetaKey::L4Proto,
-            dreg: Reg::R0,
-        },
-        Expr::Cmp {
-            op: CmpOp::Eq,
-            sreg: Reg::R0,
-            data: vec![TCP],
-        },
-        Expr::Reject(Reject::TcpReset),
-    ];
+    let mut tcp = if_tcp().to_vec();
+    tcp.push(Expr::Reject(Reject::TcpReset));
     let other = Expr::Reject(Reject::IcmpUnreachable(port_unreachable));
     vec![Rule::new(tcp), Rule::new([other])]
 }

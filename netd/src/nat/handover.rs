@@ -26,6 +26,7 @@ use peapod_nft::{
 use super::Ip;
 use super::base::{if_address_in_set, load_destination};
 use super::codec::address_bytes;
+use super::matches::TCP;
 use crate::links::alias::PREFIX;
 use crate::links::sysctl;
 
@@ -38,7 +39,6 @@ const ADDRESSES: &str = "addresses";
 const BEFORE_SERVICES: i32 = -101;
 /// Behind it, and before the routing.
 const AFTER_SERVICES: i32 = -99;
-const TCP: u8 = 6;
 const FLAGS_OFFSET: u32 = 13;
 const PORT_OFFSET: u32 = 2;
 const SYN: u8 = 2;

@@ -29,6 +29,7 @@ mod base;
 mod chains;
 mod codec;
 pub mod handover;
+mod matches;
 mod programmer;
 mod source;
 

@@ -27,6 +27,7 @@ use super::base::{
     load_destination, load_source,
 };
 use super::codec::address_bytes;
+use super::matches::if_connection_has;
 
 /// Blocks of this node whose pods are masqueraded wherever they leave the cluster.
 pub(crate) const NAT_OUTGOING: &str = "nat-outgoing";
@@ -162,19 +163,5 @@ fn if_leaves_by(links: &str, inverted: bool) -> [Expr; 2] {
 }
 
 fn if_translated() -> [Expr; 3] {
-    [
-        Expr::Ct {
-            key: CtKey::Status,
-            dreg: Reg::R0,
-        },
-        Expr::Mask {
-            reg: Reg::R0,
-            mask: CT_DNAT.to_ne_bytes().to_vec(),
-        },
-        Expr::Cmp {
-            op: CmpOp::Ne,
-            sreg: Reg::R0,
-            data: vec![0; 4],
-        },
-    ]
+    if_connection_has(CtKey::Status, CT_DNAT)
 }

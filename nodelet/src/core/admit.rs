@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorTerm, Pod};
 use peapod_api::k8s_openapi;
 use peapod_api::selector::{Requirement, Selector};
+use peapod_api::sysctl;
 
 use super::resize::Judgement;
 use super::{qos, spec};
@@ -67,23 +68,6 @@ pub fn apparmor(pod: &Pod, enabled: bool) -> Result<(), Refusal> {
     })
 }
 
-/// Sysctls that touch nobody but the pod.
-const SAFE_SYSCTLS: [&str; 13] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_notsent_lowat",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
-
 /// Checks the sysctls of a pod: safe ones, and those that this node allows beside them (names, or
 /// prefixes with `*`).
 pub fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Refusal> {
@@ -92,8 +76,8 @@ pub fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Refusal> {
         .security_context
         .as_ref()
         .and_then(|s| s.sysctls.as_ref());
-    for sysctl in declared.into_iter().flatten() {
-        let name = sysctl.name.replace('/', ".");
+    for wanted in declared.into_iter().flatten() {
+        let name = wanted.name.replace('/', ".");
         let listed = allowed
             .iter()
             .any(|pattern| match pattern.strip_suffix('*') {
@@ -102,7 +86,7 @@ pub fn sysctls(pod: &Pod, allowed: &[String]) -> Result<(), Refusal> {
             });
         let host = spec.host_network == Some(true) && name.starts_with("net.")
             || spec.host_ipc == Some(true) && name.starts_with("kernel.");
-        let why = match (host, listed || SAFE_SYSCTLS.contains(&name.as_str())) {
+        let why = match (host, listed || sysctl::is_safe(&name)) {
             (false, true) => continue,
             (true, _) => "not allowed with host namespaces",
             (false, false) => "not allowlisted",

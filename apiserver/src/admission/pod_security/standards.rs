@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use peapod_api::sysctl;
 use serde_json::Value;
 
 use crate::registry::value;
@@ -214,24 +215,9 @@ fn selinux(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn sysctls(pod: &Pod<'_>) -> Option<String> {
-    const SAFE: [&str; 13] = [
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_rmem",
-        "net.ipv4.tcp_syncookies",
-        "net.ipv4.tcp_wmem",
-        "net.ipv4.tcp_notsent_lowat",
-    ];
     let all = value::list(pod.spec, "securityContext.sysctls").iter();
     let names = all.map(|one| value::text(one, "name"));
-    let bad: Vec<&str> = names.filter(|name| !SAFE.contains(name)).collect();
+    let bad: Vec<&str> = names.filter(|name| !sysctl::is_safe(name)).collect();
     (!bad.is_empty()).then(|| format!("forbidden sysctls ({})", bad.join(", ")))
 }
 
