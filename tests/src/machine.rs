@@ -2,7 +2,7 @@
 //! namespaces, sysctls, processes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -109,7 +109,8 @@ fn cgroup_folders() -> Vec<String> {
     found
 }
 
-/// Command lines of Peapod's processes and of what it starts.
+/// Command lines of Peapod's processes and of what it starts. A cluster in a PID namespace of its own
+/// (`tests/conformance/upstream/run`) may be there at the same time, and is not looked at.
 fn processes() -> Result<String> {
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -131,16 +132,69 @@ fn processes() -> Result<String> {
                     | "crun"
                     | "peapod-demo"
             )
-        ) {
+        ) && !is_of_others(&entry.path())
+        {
             text.push_str(&format!("{line}\n"));
         }
     }
     Ok(text)
 }
 
+/// Whether a process was started from another PID namespace than ours. The first process of one that we
+/// started was not, whichever namespace it is in.
+fn is_of_others(process: &Path) -> bool {
+    let namespace = |process: &Path| std::fs::read_link(process.join("ns/pid")).ok();
+    let own = namespace(Path::new("/proc/self"));
+    let above = std::iter::successors(parent(process), |process| parent(process));
+    above
+        .filter_map(|process| namespace(&process))
+        .any(|namespace| Some(namespace) != own)
+}
+
+fn parent(process: &Path) -> Option<PathBuf> {
+    let status = std::fs::read_to_string(process.join("status")).ok()?;
+    let pid = status
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim();
+    (pid != "0").then(|| Path::new("/proc").join(pid))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    fn what_others_started_in_a_namespace_of_theirs_is_theirs() {
+        let mut shell = Command::new("unshare")
+            .args([
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                "sleep 60 & echo; wait",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0];
+        shell.stdout.take().unwrap().read_exact(&mut line).unwrap();
+        let child = |pid: &str| {
+            let path = format!("/proc/{pid}/task/{pid}/children");
+            let text = std::fs::read_to_string(path).unwrap();
+            text.split_whitespace().next().unwrap().to_owned()
+        };
+        let first = child(&shell.id().to_string());
+        let sleep = child(&first);
+        let judged = [first, sleep].map(|pid| is_of_others(&Path::new("/proc").join(pid)));
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(judged, [false, true]);
+    }
 
     #[test]
     fn sees_a_difference() {
