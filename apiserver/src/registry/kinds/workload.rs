@@ -46,7 +46,10 @@ fn is_empty(value: &Value) -> bool {
 /// Checks a template whose pods run until they are replaced.
 pub(super) fn validate_lasting_template(spec: &At<'_>, errors: &mut FieldErrors) {
     let template = spec.at("template");
-    pod_spec::validate_template(&template, errors);
+    // Of StatefulSets: each pod gets a volume of each.
+    let claims = value::list(spec.value(), "volumeClaimTemplates").iter();
+    let claims = claims.map(|claim| value::text(claim, "metadata.name"));
+    pod_spec::validate_template_among(&template, claims.collect(), errors);
     let policy = template.at("spec.restartPolicy");
     if !policy.is_empty() {
         policy.one_of(errors, &["Always"]);

@@ -43,9 +43,18 @@ pub fn all_containers(spec: &Value) -> impl Iterator<Item = &Value> {
 
 /// Checks a template: its metadata and its specification.
 pub fn validate_template(template: &At<'_>, errors: &mut FieldErrors) {
+    validate_template_among(template, BTreeSet::new(), errors);
+}
+
+/// Checks a template whose pods have volumes of these names beside those that it lists.
+pub fn validate_template_among<'a>(
+    template: &At<'a>,
+    volumes: BTreeSet<&'a str>,
+    errors: &mut FieldErrors,
+) {
     checks::template_metadata(&template.at("metadata"), errors);
     let spec = template.at("spec");
-    validate(&spec, errors);
+    validate_among(&spec, volumes, errors);
     let ephemeral = spec.at("ephemeralContainers");
     if !ephemeral.is_empty() {
         ephemeral.forbidden(errors, "ephemeral containers not allowed in pod template");
@@ -54,9 +63,13 @@ pub fn validate_template(template: &At<'_>, errors: &mut FieldErrors) {
 
 /// Checks a specification.
 pub fn validate(spec: &At<'_>, errors: &mut FieldErrors) {
+    validate_among(spec, BTreeSet::new(), errors);
+}
+
+fn validate_among<'a>(spec: &At<'a>, others: BTreeSet<&'a str>, errors: &mut FieldErrors) {
     let volumes = spec.at("volumes");
     let known = Known {
-        volumes: names_in(spec, "volumes"),
+        volumes: &names_in(spec, "volumes") | &others,
         claims: names_in(spec, "resourceClaims"),
         host_network: spec.at("hostNetwork").is_true(),
         restart_policy: value::text(spec.value(), "restartPolicy"),
