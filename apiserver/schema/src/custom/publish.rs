@@ -17,15 +17,16 @@ const NOT_IN_V2: [&str; 5] = ["allOf", "anyOf", "not", "nullable", "oneOf"];
 /// The definition of a kind: the author's schema, with the fields that every object has.
 pub fn publish(schema: &Value, to: Publication<'_>) -> Value {
     let mut shape = schema.clone();
+    let keeps = schema["x-kubernetes-preserve-unknown-fields"] == Value::Bool(true);
+    if to.v2 && keeps {
+        // v2's readers take any field beside those that are named for a fault.
+        return json!({"type": "object"});
+    }
     if !shape.is_object() {
         shape = json!({"type": "object"});
     }
     if to.v2 {
         simplify(&mut shape);
-    }
-    let keeps = shape["x-kubernetes-preserve-unknown-fields"] == Value::Bool(true);
-    if to.v2 && keeps && shape.get("properties").is_none() {
-        return shape;
     }
     if !shape["properties"].is_object() {
         shape["properties"] = json!({});
@@ -92,4 +93,26 @@ fn simplify(schema: &mut Value) {
         .unwrap_or(nothing)
         .values_mut()
         .for_each(simplify);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v2_says_no_more_of_an_open_object_than_that_it_is_one() {
+        let metadata = json!({"$ref": "#/definitions/ObjectMeta"});
+        let schema = json!({
+            "type": "object", "description": "open", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"spec": {"type": "object"}},
+        });
+        let published = |v2| {
+            let metadata = &metadata;
+            publish(&schema, Publication { metadata, v2 })
+        };
+        assert_eq!(published(true), json!({"type": "object"}));
+        let v3 = published(false);
+        assert_eq!(v3["x-kubernetes-preserve-unknown-fields"], true);
+        assert_eq!(v3["properties"]["kind"]["type"], "string");
+    }
 }
