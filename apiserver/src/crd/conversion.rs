@@ -92,7 +92,8 @@ impl Webhook {
         let there = there.map_err(|fault| fault.to_string())?;
         let review = review(object, version);
         let answer = there.post(&review, TIMEOUT).await;
-        let answer = answer.map_err(|fault| format!("Post {:?}: {fault}", there.url()))?;
+        let answer =
+            answer.map_err(|fault| format!("Post {:?}: {fault}", there.url_within(TIMEOUT)))?;
         read(object, version, &review, &answer)
     }
 }

@@ -146,9 +146,16 @@ impl Destination {
         }
     }
 
-    /// The URL, for messages.
-    pub fn url(&self) -> String {
-        format!("https://{}:{}{}", self.host, self.port, self.path)
+    /// The URL that is posted to, for messages: it tells the other end how long it is waited for.
+    pub fn url_within(&self, timeout: Duration) -> String {
+        let path = self.path_within(timeout);
+        format!("https://{}:{}{path}", self.host, self.port)
+    }
+
+    fn path_within(&self, timeout: Duration) -> String {
+        let path = &self.path;
+        let mark = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{mark}timeout={}s", timeout.as_secs())
     }
 
     /// Connects to the first candidate that answers.
@@ -186,9 +193,7 @@ impl Destination {
     /// # Errors
     /// [`OutboundError`] says why there is none.
     pub async fn post(&self, document: &Value, timeout: Duration) -> Result<Value, OutboundError> {
-        let mut path = self.path.clone();
-        path.push(if path.contains('?') { '&' } else { '?' });
-        path.push_str(&format!("timeout={}s", timeout.as_secs()));
+        let path = self.path_within(timeout);
         let exchange = self.exchange(Method::POST, &path, document.to_string().into());
         let bytes = tokio::time::timeout(timeout, exchange)
             .await

@@ -167,16 +167,20 @@ async fn webhooks_change_and_refuse() {
 async fn a_webhook_that_fails_fails_by_its_policy() {
     let to = common::listening().await;
     let hook = another(&to, |_, _| json!({})).await;
-    let config = |policy: &str| {
+    let at = |policy: &str, url: &str| {
         let more = format!("  failurePolicy: {policy}\n");
-        configuration(
-            "ValidatingWebhookConfiguration",
-            "fails",
-            &format!("https://{hook}/x"),
-            &bundle(&to),
-            &more,
-        )
+        let kind = "ValidatingWebhookConfiguration";
+        configuration(kind, "fails", url, &bundle(&to), &more)
     };
+    let config = |policy: &str| at(policy, &format!("https://{hook}/x"));
+    // Nobody listens there.
+    let away = at("Fail", "https://127.0.0.1:1/x");
+    run(&to, "apply -f -", &away).await;
+    let told = refused(&to, "create configmap a", "").await;
+    assert!(
+        told.contains(r#"failed to call webhook: Post "https://127.0.0.1:1/x?timeout=2s": "#),
+        "{told}"
+    );
     run(&to, "apply -f -", &config("Fail")).await;
     let told = refused(&to, "create configmap a", "").await;
     assert!(

@@ -283,7 +283,7 @@ async fn post(api: &Api, hook: &Value, review: &Value) -> Result<Value, (String,
     there
         .post(review, timeout)
         .await
-        .map_err(|fault| (there.url(), fault))
+        .map_err(|fault| (there.url_within(timeout), fault))
 }
 
 /// A webhook's refusal, as its client is told.
