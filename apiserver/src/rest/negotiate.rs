@@ -54,10 +54,12 @@ pub struct Accept {
 /// In which forms and encodings an endpoint can answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Objects of a kind; as protobuf only if the kind has such a form.
+    /// Objects of a kind.
     Objects {
-        /// Whether it has.
+        /// Whether the kind has a protobuf form.
         protobuf: bool,
+        /// Whether it has tables: what is answered and not kept has none.
+        table: bool,
     },
     /// Discovery, in both forms.
     Discovery,
@@ -87,18 +89,18 @@ impl Offer {
     pub fn of(resource: &Resource) -> Self {
         Self::Objects {
             protobuf: protobuf::speaks(&resource.schema),
+            table: !resource.kind.ephemeral,
         }
     }
 
     fn has(self, encoding: Encoding, form: Form) -> bool {
         match (form, self) {
-            (Form::Object, Self::Objects { protobuf }) => {
+            (Form::Object, Self::Objects { protobuf, .. }) => {
                 protobuf || encoding != Encoding::Protobuf
             }
             (Form::Object, _) | (Form::Metadata, Self::Objects { .. }) => true,
-            (Form::Table, Self::Objects { .. }) | (Form::Discovery, Self::Discovery) => {
-                encoding != Encoding::Protobuf
-            }
+            (Form::Table, Self::Objects { table, .. }) => table && encoding != Encoding::Protobuf,
+            (Form::Discovery, Self::Discovery) => encoding != Encoding::Protobuf,
             _ => false,
         }
     }
@@ -313,7 +315,10 @@ mod tests {
     fn accept(text: &str) -> Result<(Encoding, Form)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, text.parse().unwrap());
-        let offer = Offer::Objects { protobuf: true };
+        let offer = Offer::Objects {
+            protobuf: true,
+            table: true,
+        };
         Accept::of(&headers, offer).map(|accept| (accept.encoding, accept.form))
     }
 
@@ -368,7 +373,10 @@ mod tests {
         let text = "application/vnd.kubernetes.protobuf, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList, application/json;q=0.1";
         headers.insert(ACCEPT, text.parse().unwrap());
         let read = |offer| Accept::of(&headers, offer).unwrap();
-        let custom = read(Offer::Objects { protobuf: false });
+        let custom = read(Offer::Objects {
+            protobuf: false,
+            table: true,
+        });
         assert_eq!(
             (custom.encoding, custom.form),
             (Encoding::Json, Form::Object)
@@ -378,9 +386,32 @@ mod tests {
         let text =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
         headers.insert(ACCEPT, text.parse().unwrap());
-        let custom = Accept::of(&headers, Offer::Objects { protobuf: false });
+        let custom = Accept::of(
+            &headers,
+            Offer::Objects {
+                protobuf: false,
+                table: true,
+            },
+        );
         assert_eq!(custom.unwrap().encoding, Encoding::Protobuf);
         assert_eq!(Accept::of(&headers, Offer::Plain).unwrap_err().code, 406);
+    }
+
+    #[test]
+    fn what_is_not_kept_has_no_table() {
+        let review = Offer::Objects {
+            protobuf: true,
+            table: false,
+        };
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, text.parse().unwrap());
+            Accept::of(&headers, review)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(read(table).unwrap_err().code, 406);
+        let plain = read(&format!("{table}, application/json")).unwrap();
+        assert_eq!(plain.form, Form::Object);
     }
 
     #[test]
