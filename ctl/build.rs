@@ -1,10 +1,11 @@
-//! Links the binary small, where rustc links by lld unless told otherwise; other linkers do not
-//! know the options.
+//! Tells the binary of which commit it is, and links it small, where rustc links by lld unless told
+//! otherwise; other linkers do not know the options.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    tell_commit();
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
     let by_lld = is("CARGO_CFG_TARGET_OS", "linux")
         && is("CARGO_CFG_TARGET_ENV", "gnu")
@@ -19,6 +20,22 @@ fn main() {
     if glibc_version().is_some_and(|version| version >= (2, 36)) {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+}
+
+/// `PEAPOD_GIT_COMMIT`: the commit; empty where the source is not in a repository.
+fn tell_commit() {
+    let commit = git(&["rev-parse", "HEAD"]).unwrap_or_default();
+    println!("cargo::rustc-env=PEAPOD_GIT_COMMIT={commit}");
+    // It is written whenever the commit that is checked out changes.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
 
 /// The version of this machine's glibc, whose loader reads such tables since 2.36.

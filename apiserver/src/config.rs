@@ -42,6 +42,8 @@ pub struct Config {
     pub advertise_address: IpAddr,
     /// The port there.
     pub secure_port: u16,
+    /// The commit that the program is built from, as `/version` tells it.
+    pub git_commit: String,
     /// Further names and addresses in the serving certificate.
     pub extra_sans: Vec<String>,
     /// The issuer of service account tokens; their default audience too.
@@ -83,6 +85,7 @@ impl Config {
             cluster_domain: "cluster.local".to_owned(),
             advertise_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             secure_port: 6443,
+            git_commit: String::new(),
             extra_sans: Vec::new(),
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             anonymous: true,

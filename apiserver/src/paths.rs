@@ -27,7 +27,7 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
     let trimmed = path.trim_end_matches('/');
     match trimmed {
         "" => return Ok(json_reply(&json!({ "paths": root_paths(api) }))),
-        "/version" => return Ok(json_reply(&version())),
+        "/version" => return Ok(json_reply(&version(&api.config.git_commit))),
         "/metrics" => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             return Ok(Reply::of(StatusCode::OK, kind, api.metrics.text()));
@@ -85,12 +85,12 @@ fn issuer(api: &Api) -> Value {
     })
 }
 
-fn version() -> Value {
+fn version(git_commit: &str) -> Value {
     json!({
         "major": "1",
         "minor": MINOR,
         "gitVersion": git_version(),
-        "gitCommit": "",
+        "gitCommit": git_commit,
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "",

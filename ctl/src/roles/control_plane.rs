@@ -27,6 +27,7 @@ pub async fn start_api(
     config.cluster_domain = settings.cluster_domain.clone();
     config.advertise_address = advertise;
     config.secure_port = settings.listen.port();
+    config.git_commit = env!("PEAPOD_GIT_COMMIT").to_owned();
     flags.apply(&mut config)?;
     Ok(Arc::new(ApiServer::start(config).await?))
 }
