@@ -1,8 +1,11 @@
 //! Discovery: what is served, told in three forms: a document per level, the aggregated list,
 //! and the legacy `/api`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::aggregation::{self, Remote};
 use crate::config::Config;
@@ -135,6 +138,9 @@ fn flat(resource: &Resource) -> Vec<Value> {
             own[field] = names.clone().into();
         }
     }
+    if !kind.ephemeral {
+        own["storageVersionHash"] = storage_version_hash(kind).into();
+    }
     let mut all = vec![own];
     for subresource in &kind.subresources {
         let mut document = json!({
@@ -154,6 +160,13 @@ fn flat(resource: &Resource) -> Vec<Value> {
         all.push(document);
     }
     all
+}
+
+/// Changes when objects are stored as another version; equal for views of the same objects.
+fn storage_version_hash(kind: &Kind) -> String {
+    let (group, version) = (kind.storage().0, &kind.stored_version);
+    let digest = Sha256::digest(format!("{group}/{version}/{}", kind.kind));
+    STANDARD.encode(&digest[..8])
 }
 
 fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
@@ -262,6 +275,14 @@ mod tests {
             all.iter().find(|one| one["name"] == name).cloned().unwrap()
         };
         assert_eq!(find("pods")["shortNames"], json!(["po"]));
+        assert_eq!(find("pods")["storageVersionHash"], "xPOwRZ+Yhw8=");
+        assert!(find("bindings")["storageVersionHash"].is_null());
+        let hash = |group: &str, version: &str| {
+            let document = resources(&registry, group, version).unwrap();
+            document["resources"][0]["storageVersionHash"].clone()
+        };
+        assert_eq!(hash("autoscaling", "v1"), hash("autoscaling", "v2"));
+        assert_eq!(hash("events.k8s.io", "v1"), "r2yiGXH7wu8=");
         assert_eq!(find("pods/eviction")["group"], "policy");
         assert_eq!(find("namespaces")["namespaced"], false);
         assert!(resources(&registry, "nosuch", "v1").is_none());

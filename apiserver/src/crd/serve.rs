@@ -94,7 +94,9 @@ fn kind(definition: &Value, version: &Value) -> Kind {
         "Cluster" => Kind::cluster,
         _ => Kind::namespaced,
     };
-    let mut kind = new(group, version_name, kind_name, plural).with_generation();
+    let mut kind = new(group, version_name, kind_name, plural)
+        .with_generation()
+        .stored_version(super::storage_version(definition));
     debug_assert!(matches!(kind.scope, Scope::Namespaced | Scope::Cluster));
     kind.custom = true;
     kind.list_kind = value::text(names, "listKind").to_owned();

@@ -76,6 +76,8 @@ pub struct Kind {
     /// Where objects are kept when it is not under their own name: (group, plural) of the kind
     /// whose objects these are another view of.
     pub stored_as: Option<(String, String)>,
+    /// The version that objects are kept in.
+    pub stored_version: String,
     /// What a name may be.
     pub name_rule: NameRule,
     /// Whether `metadata.generation` counts changes of the desired state.
@@ -96,10 +98,16 @@ pub struct Kind {
     /// The paths of the stored object that selectable fields are read from; those of
     /// `selectable` when there are none. Views have those of the kind whose objects they show.
     pub stored_fields: Vec<String>,
+    /// What those of these paths stand for that an object lacks, if not for the empty text: zero
+    /// values, which encoders leave out.
+    pub zeros: Vec<(String, String)>,
     /// The selectable paths (at most [`Kind::INDEXED_MAX`]) that have an index.
     pub indexed: Vec<String>,
     /// Subresources.
     pub subresources: Vec<Subresource>,
+    /// Whether what an object owns stays when it is deleted and nobody says otherwise, and what who
+    /// deletes it is told of that, if anything.
+    pub orphans: Option<&'static str>,
     /// Defaults, preparation and validation.
     pub rules: Arc<dyn Rules>,
     /// Where objects lie, once somebody asked.
@@ -129,6 +137,7 @@ impl Kind {
             deprecation: None,
             group: group.to_owned(),
             version: version.to_owned(),
+            stored_version: version.to_owned(),
             kind: kind.to_owned(),
             plural: plural.to_owned(),
             singular: kind.to_lowercase(),
@@ -156,8 +165,10 @@ impl Kind {
             selectable: Vec::new(),
             selected_from: Vec::new(),
             stored_fields: Vec::new(),
+            zeros: Vec::new(),
             indexed: Vec::new(),
             subresources: Vec::new(),
+            orphans: None,
             rules: Arc::new(Plain),
             range: OnceLock::new(),
         }
@@ -191,6 +202,12 @@ impl Kind {
     /// ([`Rules::from_stored`], [`Rules::to_stored`]).
     pub fn stored_as(mut self, group: &str, plural: &str) -> Self {
         self.stored_as = Some((group.to_owned(), plural.to_owned()));
+        self
+    }
+
+    /// Sets the version that objects are kept in, if not this one.
+    pub fn stored_version(mut self, version: &str) -> Self {
+        self.stored_version = version.to_owned();
         self
     }
 
@@ -253,6 +270,12 @@ impl Kind {
         self
     }
 
+    /// Sets what a selectable number or truth value is where the object does not say it.
+    pub fn zero(mut self, path: &str, value: &str) -> Self {
+        self.zeros.push((path.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Sets which selectable paths have an index, so that selecting by them scans nothing.
     pub fn indexed(mut self, paths: &[&str]) -> Self {
         self.indexed = owned(paths);
@@ -262,6 +285,13 @@ impl Kind {
     /// Adds a subresource.
     pub fn subresource(mut self, subresource: Subresource) -> Self {
         self.subresources.push(subresource);
+        self
+    }
+
+    /// Lets what an object owns stay when it is deleted and nobody says otherwise, with a warning if
+    /// there is one.
+    pub fn orphans(mut self, warning: &'static str) -> Self {
+        self.orphans = Some(warning);
         self
     }
 

@@ -143,7 +143,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
 pub fn step(resource: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Step {
     let rules = &resource.kind.rules;
     let mut new = old.clone();
-    if let Some(propagation) = options.propagation {
+    if let Some(propagation) = options.propagation.or_else(|| by_kind(resource, old)) {
         propagate(&mut new, propagation);
     }
     let grace = match deletion_of(old) {
@@ -178,6 +178,19 @@ fn pending(new: Value, old: &Value) -> Step {
         true => Step::Pending,
         false => Step::Mark(new),
     }
+}
+
+/// The propagation that nobody asked for.
+fn by_kind(resource: &Resource, old: &Value) -> Option<Propagation> {
+    let warning = resource.kind.orphans?;
+    let mut finalizers = value::list(old, "metadata.finalizers").iter();
+    if deletion_of(old).is_some() || finalizers.any(|one| one == FINALIZER_FOREGROUND) {
+        return None;
+    }
+    if !warning.is_empty() {
+        crate::warnings::add(warning.to_owned());
+    }
+    Some(Propagation::Orphan)
 }
 
 /// The grace period of a deletion under way: `None` when there is no deletion, `Some(None)` when
@@ -330,10 +343,41 @@ mod tests {
     use serde_json::json;
 
     fn decide(old: Value, options: &DeleteOptions) -> Step {
+        decide_of("", "pods", old, options)
+    }
+
+    fn decide_of(group: &str, plural: &str, old: Value, options: &DeleteOptions) -> Step {
         let registry = Registry::builtin().unwrap();
-        let pods = registry.find("", "v1", "pods").unwrap();
+        let resource = registry.find(group, "v1", plural).unwrap();
         let now = Timestamp::from_second(1_700_000_000).unwrap();
-        step(&pods, &old, options, now)
+        step(&resource, &old, options, now)
+    }
+
+    #[test]
+    fn jobs_and_replication_controllers_leave_their_pods_unless_told_otherwise() {
+        let [none, background] =
+            [None, Some(Propagation::Background)].map(|propagation| DeleteOptions {
+                propagation,
+                ..Default::default()
+            });
+        for (group, plural) in [("batch", "jobs"), ("", "replicationcontrollers")] {
+            let Step::Mark(marked) = decide_of(group, plural, json!({"spec": {}}), &none) else {
+                panic!("expected a mark");
+            };
+            assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+            let told = decide_of(group, plural, json!({"spec": {}}), &background);
+            assert!(matches!(told, Step::Remove(_)));
+            let waiting = json!({"metadata": {"finalizers": ["foregroundDeletion"]}});
+            let Step::Mark(marked) = decide_of(group, plural, waiting, &none) else {
+                panic!("expected a mark");
+            };
+            assert_eq!(
+                marked["metadata"]["finalizers"],
+                json!(["foregroundDeletion"])
+            );
+        }
+        let set = decide_of("apps", "replicasets", json!({"spec": {}}), &none);
+        assert!(matches!(set, Step::Remove(_)));
     }
 
     fn grace(seconds: i64) -> DeleteOptions {

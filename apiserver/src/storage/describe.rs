@@ -31,7 +31,7 @@ pub struct Meta {
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// UIDs of `metadata.ownerReferences`.
     pub owners: Box<[Box<str>]>,
-    /// Values of the selectable fields, by slot; empty where a field is missing.
+    /// Values of the selectable fields, by slot; where a field is missing its zero value.
     pub fields: Box<[Box<str>]>,
     /// How many leading fields have an index.
     indexed: u8,
@@ -52,7 +52,8 @@ pub struct Describer {
 
 struct Plan {
     wanted: Wanted,
-    slots: usize,
+    /// What each slot has that an object does not fill.
+    zeros: Box<[Box<str>]>,
     indexed: u8,
 }
 
@@ -106,7 +107,7 @@ impl Describer {
             plans: plans.collect(),
             custom: Plan {
                 wanted: Wanted::default(),
-                slots: 0,
+                zeros: Box::default(),
                 indexed: 0,
             },
         }
@@ -117,7 +118,7 @@ impl Describe<Meta> for Describer {
     fn describe(&self, key: &Key, value: &Bytes) -> Meta {
         let plan = self.plans.get(key.resource()).unwrap_or(&self.custom);
         let mut meta = Meta {
-            fields: vec![Box::default(); plan.slots].into(),
+            fields: plan.zeros.clone(),
             indexed: plan.indexed,
             ..Meta::default()
         };
@@ -151,9 +152,13 @@ impl Plan {
         for (slot, path) in slots.0.iter().enumerate() {
             wanted.add(path, slot);
         }
+        let zero = |path: &String| {
+            let declared = kind.zeros.iter().find(|(of, _)| of == path);
+            declared.map_or("", |(_, value)| value).into()
+        };
         Self {
             wanted,
-            slots: slots.0.len(),
+            zeros: slots.0.iter().map(zero).collect(),
             indexed: u8::try_from(kind.indexed.len()).unwrap_or(u8::MAX),
         }
     }
@@ -260,6 +265,26 @@ mod tests {
             describer.indexes(&meta),
             [(OWNER_INDEX, "o1"), (field_index(0), "n1")]
         );
+    }
+
+    #[test]
+    fn a_number_or_truth_value_that_is_not_written_is_zero() {
+        let registry = Registry::builtin().unwrap();
+        let describer = Describer::new(&registry);
+        for (group, plural, path, zero) in [
+            ("", "nodes", "spec.unschedulable", "false"),
+            ("", "pods", "spec.hostNetwork", "false"),
+            ("", "pods", "status.phase", ""),
+            ("", "replicationcontrollers", "status.replicas", "0"),
+            ("apps", "replicasets", "status.replicas", "0"),
+            ("batch", "jobs", "status.succeeded", "0"),
+        ] {
+            let resource = registry.find(group, "v1", plural).unwrap();
+            let key = super::super::key(&resource.kind, "default", "a").unwrap();
+            let meta = describer.describe(&key, &Bytes::from_static(b"{}"));
+            let slot = FieldSlots::of(&resource.kind).find(path).unwrap();
+            assert_eq!(meta.fields[slot].as_ref(), zero, "{plural} {path}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::{job_policies, workload};
 use crate::registry::pod_spec;
 use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, columns, value};
 
+/// Upstream's warning.
+const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// The declaration.
 pub fn kind() -> Kind {
     let mut columns = vec![
@@ -25,7 +28,12 @@ pub fn kind() -> Kind {
         .categories(&["all"])
         .with_generation()
         .with_status()
-        .selectable(&["status.successful"])
+        .orphans(ORPHANS)
+        .selectable_from(
+            &["status.succeeded"],
+            &[("status.successful", &["status.succeeded"])],
+        )
+        .zero("status.succeeded", "0")
         .columns(columns)
         .rules(Jobs)
 }

@@ -18,6 +18,7 @@ pub fn kind() -> Kind {
         .with_status_kept_on_create()
         .subresource(Subresource::Proxy("NodeProxyOptions"))
         .selectable(&["spec.unschedulable"])
+        .zero("spec.unschedulable", "false")
         .columns(vec![
             Column::name(),
             Column::computed("Status", "string", |node, _| status(node).into()),

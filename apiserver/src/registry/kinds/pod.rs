@@ -34,6 +34,7 @@ pub fn kind() -> Kind {
             "status.podIP",
             "status.nominatedNodeName",
         ])
+        .zero("spec.hostNetwork", "false")
         .indexed(&["spec.nodeName"])
         .columns(pod_cells::columns())
         .rules(Pods)

@@ -29,6 +29,7 @@ pub fn kind() -> Kind {
         .with_status()
         .subresource(Subresource::Scale(ScalePaths::default()))
         .selectable(&["status.replicas"])
+        .zero("status.replicas", "0")
         .columns(columns)
         .rules(ReplicaSets)
 }

@@ -56,7 +56,9 @@ fn replication_controller() -> Kind {
         .with_generation()
         .with_status()
         .subresource(Subresource::Scale(ScalePaths::default()))
+        .orphans("")
         .selectable(&["status.replicas"])
+        .zero("status.replicas", "0")
         .columns(vec![
             Column::name(),
             Column::computed("Desired", "integer", |object, _| {

@@ -23,7 +23,10 @@ pub fn kinds() -> Vec<Kind> {
     };
     vec![
         common("v2").rules(V2),
-        common("v1").stored_as(GROUP, PLURAL).rules(V1),
+        common("v1")
+            .stored_as(GROUP, PLURAL)
+            .stored_version("v2")
+            .rules(V1),
     ]
 }
 
