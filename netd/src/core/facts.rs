@@ -11,6 +11,12 @@ use peapod_api::{k8s_openapi, labels};
 /// Default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const DEFAULT_AFFINITY_S: u32 = 10_800;
 
+/// Labels of Services that kube-proxy, and so this node, leaves to others.
+const OTHER_PROXY: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
+
 /// A Service's name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
@@ -58,6 +64,8 @@ pub struct ServiceFacts {
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub external_local: bool,
+    /// Its labels leave it to another proxy; only names are ours to serve.
+    pub other_proxy: bool,
 }
 
 /// One endpoint of a slice.
@@ -130,6 +138,7 @@ impl ServiceFacts {
             .and_then(|seconds| u32::try_from(seconds).ok());
         let mut external = spec.external_ips.clone().unwrap_or_default();
         external.extend(balancer_ips(service));
+        let mut labels = service.metadata.labels.iter().flatten();
         let facts = ServiceFacts {
             headless: cluster_ips.iter().any(|ip| ip == "None"),
             cluster_ips: addresses(cluster_ips),
@@ -144,6 +153,7 @@ impl ServiceFacts {
             affinity_s: affinity.then(|| timeout.unwrap_or(DEFAULT_AFFINITY_S)),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            other_proxy: labels.any(|(label, _)| OTHER_PROXY.contains(&label.as_str())),
         };
         Some((key, facts))
     }
@@ -217,4 +227,24 @@ fn endpoint(endpoint: &Endpoint) -> Option<EndpointFacts> {
         node: endpoint.node_name.clone(),
         hostname: endpoint.hostname.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_leaves_a_service_to_another_proxy() {
+        let left = |label: &str| {
+            let service = serde_json::json!({
+                "metadata": {"namespace": "a", "name": "b", "labels": {label: ""}},
+                "spec": {"clusterIP": "10.96.0.7"},
+            });
+            let service: Service = serde_json::from_value(service).unwrap();
+            ServiceFacts::of(&service).unwrap().1.other_proxy
+        };
+        assert!(left("service.kubernetes.io/service-proxy-name"));
+        assert!(left("service.kubernetes.io/headless"));
+        assert!(!left("app"));
+    }
 }

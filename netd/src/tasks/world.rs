@@ -256,7 +256,8 @@ impl World {
 
     fn set_service(&mut self, key: ServiceKey, facts: Option<Arc<ServiceFacts>>) {
         self.zone.write().set_service(&key, facts.clone());
-        self.services.set_service(key, facts);
+        let ours = facts.filter(|facts| !facts.other_proxy);
+        self.services.set_service(key, ours);
     }
 
     fn set_slice(&mut self, (namespace, name): &(String, String), facts: Option<Arc<SliceFacts>>) {
