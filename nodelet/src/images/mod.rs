@@ -316,8 +316,12 @@ impl ContainerdImages {
             self.set_record(name, &image.descriptor).await?;
         }
         let id = image.manifest.config.digest.clone();
-        let gone = || Error::ImageNotPresent(id.clone());
-        self.get(&id).await?.ok_or_else(gone)
+        let stored = self.get(&id).await?;
+        let image = stored.ok_or_else(|| Error::ImageNotPresent(id.clone()))?;
+        Ok(Image {
+            references: names,
+            ..image
+        })
     }
 }
 

@@ -1,8 +1,13 @@
 //! What a container does not notice: the agent, containerd or the log writer going away and
 //! coming back.
 
-use containerd_client::services::v1::snapshots::MountsRequest;
-use peapod_nodelet::runtime::containerd::client::Client;
+use std::collections::HashMap;
+
+use containerd_client::services::v1::snapshots::{
+    CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest,
+};
+use peapod_nodelet::runtime::containerd::client::{Client, SNAPSHOTTER};
+use peapod_nodelet::runtime::containerd::lease::Lease;
 use peapod_nodelet::runtime::containerd::{launch, purge};
 use peapod_nodelet::runtime::{Container, ContainerState, ExitReason, Runtime, RuntimeEvent};
 
@@ -182,6 +187,43 @@ async fn a_purge_leaves_nothing_and_can_be_repeated() {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
         assert!(!hierarchy.unwrap().path().join(&name).exists());
     }
+}
+
+async fn prepare(client: &Client, key: &str, parent: &str, labels: HashMap<String, String>) {
+    let request = PrepareSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+        parent: parent.to_owned(),
+        labels,
+    };
+    let prepared = client.snapshots().prepare(request).await;
+    prepared.unwrap();
+}
+
+async fn commit(client: &Client, name: &str, parent: &str) {
+    prepare(client, "making", parent, HashMap::new()).await;
+    let request = CommitSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        name: name.to_owned(),
+        key: "making".to_owned(),
+        ..CommitSnapshotRequest::default()
+    };
+    let committed = client.snapshots().commit(request).await;
+    committed.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_removes_a_layer_whose_child_was_collected() {
+    let mut node = Node::start().await;
+    let client = Client::new(&node.config.address, &node.config.namespace).unwrap();
+    let lease = Lease::take(&client).await.unwrap();
+    commit(lease.client(), "base", "").await;
+    commit(lease.client(), "collected", "base").await;
+    let root = HashMap::from([("containerd.io/gc.root".to_owned(), "now".to_owned())]);
+    prepare(lease.client(), "of-a-container", "base", root).await;
+    lease.release_and_collect().await.unwrap();
+    node.stop_agent();
+    purge::purge(&node.config).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,6 +44,19 @@ impl Lease {
         &self.client
     }
 
+    /// Ends the lease and waits until what nothing refers to is collected.
+    pub async fn release_and_collect(self) -> Result<()> {
+        let request = DeleteRequest {
+            id: self.id,
+            sync: true,
+        };
+        let mut leases = self.client.leases();
+        let release = leases.delete(request);
+        self.client
+            .call_gone_ok("collecting what nothing refers to", release)
+            .await
+    }
+
     /// Ends the lease: what nothing refers to may be collected. If it fails, expiry does it.
     pub async fn release(self) {
         let request = DeleteRequest {

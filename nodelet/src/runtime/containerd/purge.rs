@@ -13,6 +13,7 @@ use peapod_shim::protocol::Request;
 
 use super::by_shim::worded;
 use super::client::{Client, SNAPSHOTTER};
+use super::lease::Lease;
 use super::{Config, blocking};
 use crate::logs::client::LogWriter;
 use crate::runtime::Result;
@@ -179,9 +180,11 @@ async fn remove_images(client: &Client) -> Result<()> {
 }
 
 /// A snapshot can be removed when none stands on it: from the leaves to the roots, one layer a
-/// round.
+/// round. What containerd's collector took is still counted as standing on what it stood on (seen with 1.6): that goes
+/// by the collector too, once nothing else refers to it.
 async fn remove_snapshots(client: &Client) -> Result<()> {
     let mut snapshots = client.snapshots();
+    let mut collected = false;
     loop {
         let names = list_snapshots(client).await?;
         let mut removed = 0;
@@ -199,6 +202,10 @@ async fn remove_snapshots(client: &Client) -> Result<()> {
         }
         match (refused, removed) {
             (None, _) => return Ok(()),
+            (Some(_), 0) if !collected => {
+                Lease::take(client).await?.release_and_collect().await?;
+                collected = true;
+            }
             (Some(error), 0) => return Err(error),
             (Some(_), _) => {}
         }
