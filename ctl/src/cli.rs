@@ -130,6 +130,7 @@ pub struct DataDir {
     /// Where the instance keeps its state
     #[arg(
         long,
+        global = true,
         value_name = "DIR",
         env = "PEAPOD_DATA_DIR",
         default_value = "/var/lib/peapod"
@@ -144,5 +145,16 @@ mod tests {
     #[test]
     fn is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_data_directory_is_told_before_and_behind_a_subcommand() {
+        for words in [
+            "peapod image --data-dir /d list",
+            "peapod image list --data-dir /d",
+            "peapod token create --data-dir /d",
+        ] {
+            assert!(Cli::try_parse_from(words.split(' ')).is_ok(), "{words}");
+        }
     }
 }

@@ -169,6 +169,16 @@ fn name(image: &Image) -> &str {
     image.references.first().unwrap_or(&image.id)
 }
 
+/// Every name with a tag; of an image without any, the one it has.
+fn names(image: &Image) -> Vec<&str> {
+    let all = image.references.iter().map(String::as_str);
+    let tags: Vec<&str> = all.filter(|name| !name.contains('@')).collect();
+    match tags.is_empty() {
+        true => vec![name(image)],
+        false => tags,
+    }
+}
+
 fn table(images: &[Image]) -> String {
     let header = ["IMAGE", "ID", "SIZE"].map(str::to_owned).to_vec();
     let mut lines = vec![header];
@@ -179,11 +189,10 @@ fn table(images: &[Image]) -> String {
             .chars()
             .take(12)
             .collect();
-        lines.push(vec![
-            name(image).to_owned(),
-            id,
-            HumanBytes(image.size_bytes).to_string(),
-        ]);
+        let size = HumanBytes(image.size_bytes).to_string();
+        for name in names(image) {
+            lines.push(vec![name.to_owned(), id.clone(), size.clone()]);
+        }
     }
     crate::client::align(&lines)
 }
