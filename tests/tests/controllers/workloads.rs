@@ -45,13 +45,16 @@ async fn a_stateful_set_has_names_claims_and_revisions() {
     let cluster = Cluster::start().await;
     let sets = cluster.api::<StatefulSet>();
     let claims = cluster.api::<PersistentVolumeClaim>();
+    let mut mounting = template(json!({"app": "db"}), "v1");
+    mounting["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "data", "mountPath": "/data"}]);
     create(&sets, json!({
         "metadata": {"name": "db"},
         "spec": {
             "replicas": 3,
             "serviceName": "db",
             "selector": {"matchLabels": {"app": "db"}},
-            "template": template(json!({"app": "db"}), "v1"),
+            "template": mounting,
             "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"},
             "volumeClaimTemplates": [{
                 "metadata": {"name": "data"},
