@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -360,7 +361,7 @@ pub struct Note {
     /// `type`
     pub severity: Severity,
     /// `reason`, in camel case.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// `message`
     pub message: String,
     /// The container it is about, if one.

@@ -1,5 +1,6 @@
 //! The machine: what is known of the pod, and the way in and out.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -139,6 +140,8 @@ impl Machine {
             deadline: now,
             purge: false,
         });
+        let reason = Cow::Owned(reason.to_owned());
+        machine.record(Severity::Warning, reason, message.to_owned(), None);
         machine.update_conditions(now);
         machine
     }
@@ -263,7 +266,13 @@ impl Machine {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    fn record(&mut self, severity: Severity, reason: &'static str, text: String, of: Option<&str>) {
+    fn record(
+        &mut self,
+        severity: Severity,
+        reason: Cow<'static, str>,
+        text: String,
+        of: Option<&str>,
+    ) {
         let container = of.map(str::to_owned);
         self.actions.push(Action::Record(Note {
             severity,
@@ -274,10 +283,36 @@ impl Machine {
     }
 
     pub(super) fn note(&mut self, reason: &'static str, message: String, container: Option<&str>) {
-        self.record(Severity::Normal, reason, message, container);
+        self.record(Severity::Normal, reason.into(), message, container);
     }
 
     pub(super) fn warn(&mut self, reason: &'static str, message: String, container: Option<&str>) {
-        self.record(Severity::Warning, reason, message, container);
+        self.record(Severity::Warning, reason.into(), message, container);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_pod_is_told_of_by_an_event() {
+        let pod = serde_json::json!({
+            "metadata": {"name": "a", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        });
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).unwrap());
+        let mut machine =
+            Machine::rejected(pod.clone(), "SysctlForbidden", "why", Timestamp::UNIX_EPOCH);
+        let actions = machine.handle(Event::Desired(pod), Timestamp::UNIX_EPOCH);
+        let told = actions.iter().any(|action| match action {
+            Action::Record(note) => {
+                note.severity == Severity::Warning
+                    && note.reason == "SysctlForbidden"
+                    && note.message == "why"
+            }
+            _ => false,
+        });
+        assert!(told, "{actions:?}");
     }
 }

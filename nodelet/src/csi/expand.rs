@@ -58,7 +58,7 @@ pub async fn expand(
         pod,
         Note {
             severity,
-            reason,
+            reason: reason.into(),
             message,
             container: None,
         },

@@ -149,7 +149,7 @@ async fn pull(
         pod,
         Note {
             severity: Severity::Normal,
-            reason: "Pulling",
+            reason: "Pulling".into(),
             message: format!("Pulling image \"{image}\""),
             container: name.map(str::to_owned),
         },

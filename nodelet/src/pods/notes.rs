@@ -1,6 +1,7 @@
 //! Events for people, written to the API: in the background, a bounded number, repeated ones
 //! counted.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use jiff::Timestamp;
@@ -103,7 +104,7 @@ impl Notes {
 }
 
 struct Recent {
-    key: (Option<String>, &'static str, String),
+    key: (Option<String>, Cow<'static, str>, String),
     name: String,
     namespace: String,
     count: i32,
@@ -118,7 +119,7 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut items: mpsc::Receiver<Item>) {
         while let Some(item) = items.recv().await {
-            let reason = item.note.reason;
+            let reason = item.note.reason.clone();
             if let Err(error) = self.write(item).await {
                 tracing::debug!(%reason, %error, "cannot write an event");
             }
@@ -128,7 +129,7 @@ impl Writer {
     async fn write(&mut self, item: Item) -> Result<(), kube::Error> {
         let key = (
             item.about.uid.clone(),
-            item.note.reason,
+            item.note.reason.clone(),
             item.note.message.clone(),
         );
         if let Some(recent) = self.recent.iter_mut().find(|recent| recent.key == key) {
@@ -176,7 +177,7 @@ impl Writer {
             },
             involved_object: item.about.clone(),
             type_: Some(severity.to_owned()),
-            reason: Some(item.note.reason.to_owned()),
+            reason: Some(item.note.reason.clone().into_owned()),
             message: Some(item.note.message.clone()),
             count: Some(1),
             first_timestamp: Some(Time(seconds_of(item.at))),

@@ -121,6 +121,10 @@ imageMinimumGCAge: '0'
         let reason = cluster.field("pod/refused", "{.status.phase}/{.status.reason}")?;
         Ok(reason == "Failed/SysctlForbidden")
     })?;
+    wait::until("the event that tells of it", || {
+        let events = "get events --field-selector reason=SysctlForbidden,involvedObject.name=refused -o name";
+        Ok(!cluster.kubectl(events)?.ok()?.is_empty())
+    })?;
 
     // A changed file is another pod, a file that is gone is none.
     std::fs::write(&file, MANIFEST.replace("first", "second"))?;
