@@ -4,7 +4,7 @@ SUDO := $(shell [ $$(id -u) = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,R
 # Length of the randomised rounds; `make soak` runs them in full.
 export ROUNDS ?= 3
 
-.PHONY: help up down test soak bench
+.PHONY: help up down test soak bench conformance
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
@@ -27,6 +27,12 @@ test: ## everything: unit, golden, integration, whole-system
 
 soak: ## the randomised tests in full
 	$(MAKE) test ROUNDS=100
+
+conformance: ## upstream's own conformance suite, that of Kubernetes 1.20 (an hour, 6 GB)
+	scripts/install-needs conformance
+	cargo build --release --bin peapod
+	$(SUDO) tests/conformance/upstream/build target/conformance
+	$(SUDO) tests/conformance/upstream/run target/conformance target/release/peapod
 
 bench: ## the table of figures, each beside its reference
 	scripts/install-needs bench

@@ -90,37 +90,43 @@ def build(root):
         (root / str(parent).lstrip("/")).chmod(0o755)
 
 
-def archive(root, out, names):
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        tar.add(root, arcname=".", filter=lambda info: own(info))
-    layer = layer.getvalue()
-    config = json.dumps({
-        "architecture": "amd64", "os": "linux",
-        "config": {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": ["PATH=/usr/bin:/bin"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
-    }).encode()
-    blobs = {}
+CONFIG = {"Entrypoint": ["/agnhost"], "Cmd": ["pause"], "Env": ["PATH=/usr/bin:/bin"], "WorkingDir": "/"}
+
+
+def layer(root):
+    """A folder as a layer of an image; what is below `/dev` is the runtime's."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(root, arcname=".", filter=lambda info: None if info.name.startswith("./dev/") else own(info))
+    return packed.getvalue()
+
+
+def archive(out, images):
+    """Writes an archive of images, each its layers (the lowest first), its names and its configuration."""
+    blobs, manifests = {}, []
 
     def blob(content, kind):
         digest = hashlib.sha256(content).hexdigest()
         blobs[digest] = content
-        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(content)}
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(content)}
 
-    manifest = json.dumps({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": blob(config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [blob(layer, "application/vnd.oci.image.layer.v1.tar")],
-    }).encode()
-    kind = "application/vnd.oci.image.manifest.v1+json"
-    index = {"schemaVersion": 2, "manifests": [
-        blob(manifest, kind) | {"annotations": {"io.containerd.image.name": name,
-                                                "org.opencontainers.image.ref.name": name}}
-        for name in names
-    ]}
+    for layers, names, config in images:
+        layers = [blob(layer, "layer.v1.tar") for layer in layers]
+        manifest = blob(json.dumps({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": blob(json.dumps({
+                "architecture": "amd64", "os": "linux", "config": config,
+                "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
+            }).encode(), "config.v1+json"),
+            "layers": layers,
+        }).encode(), "manifest.v1+json")
+        manifests += [
+            manifest | {"annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}}
+            for name in names
+        ]
     with tarfile.open(out, "w") as tar:
         put(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        put(tar, "index.json", json.dumps(index).encode())
+        put(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": manifests}).encode())
         for digest, content in blobs.items():
             put(tar, f"blobs/sha256/{digest}", content)
 
@@ -141,4 +147,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
         build(root)
-        archive(root, sys.argv[1], names.IMAGES)
+        archive(sys.argv[1], [([layer(root)], names.IMAGES, CONFIG)])
