@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
 
 use super::State;
@@ -35,8 +36,19 @@ impl Reporter {
             .and_then(|fd| fd.parse::<RawFd>().ok());
         // SAFETY: the variable is set only by `up`, which hands over this descriptor and nothing
         // else refers to it in this process.
-        let pipe = fd.map(|fd| File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
-        Self { pipe }
+        let pipe = fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        pipe.map_or(Self { pipe: None }, Self::to)
+    }
+
+    /// Reports to a pipe, which no child of this process inherits: one that outlives it (containerd, the
+    /// shim) would keep the other end waiting for an instance that is no more.
+    fn to(pipe: OwnedFd) -> Self {
+        if let Err(errno) = fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+            tracing::warn!(%errno, "children will hold the pipe to the command that started us");
+        }
+        Self {
+            pipe: Some(File::from(pipe)),
+        }
     }
 
     /// Says what is being done now.
@@ -78,4 +90,30 @@ pub fn follow(pipe: OwnedFd, mut step: impl FnMut(&str)) -> Result<State> {
         }
     }
     bail!("the instance ended before it was ready")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_instance_is_noticed_though_its_children_live() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let mut reporter = Reporter::to(writer);
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        reporter.step("starting something");
+        drop(reporter);
+        let mut steps = Vec::new();
+        let outcome = follow(reader, |step| steps.push(step.to_owned()));
+        let lives = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(lives, "the child must outlive the pipe");
+        assert_eq!(steps, ["starting something"]);
+        let error = outcome.unwrap_err().to_string();
+        assert_eq!(error, "the instance ended before it was ready");
+    }
 }
