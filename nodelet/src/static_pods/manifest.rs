@@ -7,6 +7,7 @@
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use peapod_api::k8s_openapi;
+use serde_json::Value;
 
 use crate::core::spec_of;
 use crate::runtime::hex_sha256;
@@ -22,7 +23,9 @@ const UID_LENGTH: usize = 32;
 
 /// Reads a manifest, YAML or JSON.
 pub fn parse(text: &str, node: &str) -> Result<Pod, String> {
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    // By way of a value: the reader of YAML, compiled for every type below a pod, would be megabytes.
+    let document: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let mut pod: Pod = serde_json::from_value(document).map_err(|error| error.to_string())?;
     let name = pod.metadata.name.clone().unwrap_or_default();
     if name.is_empty() || spec_of(&pod).containers.is_empty() {
         return Err("a static pod needs metadata.name and spec.containers".to_owned());
