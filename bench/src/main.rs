@@ -5,6 +5,7 @@ mod footprint;
 mod many_pods;
 mod pod_start;
 mod process;
+mod pull;
 mod report;
 mod start_up;
 
@@ -16,7 +17,7 @@ use crate::report::Report;
 /// Measures Peapod against its promises.
 #[derive(Parser)]
 struct Arguments {
-    /// Only the groups whose name contains this: cluster, pods, many
+    /// Only the groups whose name contains this: cluster, pods, many, pull
     #[arg(default_value = "")]
     only: String,
     /// Seconds over which an idle cluster is watched
@@ -37,6 +38,9 @@ fn main() -> Result<()> {
     }
     if wanted("many") {
         many_pods::measure(&mut report, arguments.idle_seconds)?;
+    }
+    if wanted("pull") {
+        pull::measure(&mut report)?;
     }
     print!("{}", report.render());
     Ok(())

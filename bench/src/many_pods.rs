@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{AttachParams, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use peapod_tests::{Cluster, wait};
 use serde_json::json;
@@ -20,6 +20,10 @@ use crate::report::{Report, ms};
 const PODS: usize = 100;
 /// As many as the node agent starts at once.
 const AT_ONCE: usize = 16;
+/// After this an instance does not come back.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Between two tries of a command; how exact the figure is.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// All of it, on one cluster.
 pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
@@ -51,7 +55,7 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
         parts,
     );
     idle(report, &cluster, idle_seconds)?;
-    killed(report, &cluster)?;
+    runtime.block_on(killed(report, &cluster, &pods))?;
     runtime.block_on(async {
         let (delete, list) = (DeleteParams::default(), ListParams::default());
         pods.delete_collection(&delete, &list).await.map(drop)
@@ -85,17 +89,17 @@ fn idle(report: &mut Report, cluster: &Cluster, idle_seconds: u64) -> Result<()>
 }
 
 /// From the start after a kill to a command that runs in a pod.
-fn killed(report: &mut Report, cluster: &Cluster) -> Result<()> {
+async fn killed(report: &mut Report, cluster: &Cluster, pods: &Api<Pod>) -> Result<()> {
     cluster.crash()?;
     let begun = Instant::now();
     cluster.start()?;
     let started = begun.elapsed();
-    wait::until("a command to run", || {
-        Ok(cluster
-            .kubectl("exec many-0 -- peapod-demo get http://127.0.0.1:8080/")?
-            .ok()
-            .is_ok())
-    })?;
+    while let Err(error) = command(pods).await {
+        if begun.elapsed() > LIMIT {
+            return Err(error);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
     report.add(
         "kill -9 to full control, 100 pods",
         ms(begun.elapsed()),
@@ -103,6 +107,18 @@ fn killed(report: &mut Report, cluster: &Cluster) -> Result<()> {
         format!("of it `peapod up` {}, API server included", ms(started)),
     );
     Ok(())
+}
+
+/// Runs a command in one of the pods.
+async fn command(pods: &Api<Pod>) -> Result<()> {
+    let words = ["peapod-demo", "get", "http://127.0.0.1:8080/"];
+    let mut running = pods.exec("many-0", words, &AttachParams::default()).await?;
+    let ended = running.take_status().context("it has no status")?;
+    let status = ended.await.and_then(|status| status.status);
+    match status.as_deref() {
+        Some("Success") => Ok(()),
+        other => bail!("the command ended with {other:?}"),
+    }
 }
 
 /// From the first creation until all run.

@@ -136,6 +136,17 @@ impl Ctr {
         self.ctr(&["run", "-d", IMAGE, id]).map(drop)
     }
 
+    /// Pulls an image over plain HTTP.
+    pub fn pull(&self, image: &str) -> Result<()> {
+        self.ctr(&["images", "pull", "--plain-http", image])
+            .map(drop)
+    }
+
+    /// Forgets an image and, at once, what it is made of.
+    pub fn forget(&self, image: &str) -> Result<()> {
+        self.ctr(&["images", "remove", "--sync", image]).map(drop)
+    }
+
     /// Removes it.
     pub fn remove(&self, id: &str) -> Result<()> {
         self.ctr(&["task", "delete", "--force", id])?;
