@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::netns;
 
-/// Between a death and the next start: first, and at most.
+/// Between a second death in a row and the next start: first, and at most.
 const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_MAX: Duration = Duration::from_secs(10);
-/// Who ran this long was well: the next wait is the first again.
+/// Who ran this long was well, and is started again at once.
 const WELL: Duration = Duration::from_secs(30);
 /// How long a child may take to end before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -59,6 +59,7 @@ pub async fn keep(what: Keep, shutdown: CancellationToken) -> Result<()> {
         }
         if started.elapsed() >= WELL {
             wait = AGAIN;
+            continue;
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
