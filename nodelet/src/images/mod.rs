@@ -295,6 +295,7 @@ impl ContainerdImages {
             &subject,
             &image.manifest,
             &image.config,
+            &unpack::Stored::all(&image.manifest),
             progress,
         )
         .await

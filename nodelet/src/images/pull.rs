@@ -1,5 +1,5 @@
 //! Pulling an image: its documents, its blobs in parallel and resumed where they broke off, and
-//! the unpacking.
+//! the unpacking of each layer as soon as it is there.
 //!
 //! A pull is a task of its own: those who want the same image with the same credentials wait for
 //! the same one, and it goes on when they lose interest.
@@ -18,7 +18,7 @@ use super::content::{Content, Labels, Opener, index_labels, manifest_labels};
 use super::manifest::{Config, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST, digest_of};
 use super::reference::Reference;
 use super::registry::{Endpoint, RegistryConfig, TagOrDigest};
-use super::unpack;
+use super::unpack::{self, Stored};
 use crate::runtime::containerd::lease::Lease;
 use crate::runtime::{
     Credential, Error, Image, ImageError, Progress, ProgressEvent, PullRequest, Result,
@@ -266,7 +266,15 @@ impl Pull<'_> {
             manifest,
             manifest_bytes,
         } = documents;
-        let config = self.fetch_all(&content, manifest).await?;
+        let subject = self.reference.to_string();
+        let stored = Stored::default();
+        let unpacking = async {
+            stored.wait(&manifest.config.digest).await;
+            let config = self.config(&content, manifest).await?;
+            let client = lease.client();
+            unpack::unpack(client, &subject, manifest, &config, &stored, self.progress).await
+        };
+        tokio::try_join!(self.fetch_all(&content, manifest, &stored), unpacking)?;
         let labels = manifest_labels(manifest);
         content
             .write_bytes(&entry.digest, manifest_bytes.clone(), labels)
@@ -276,8 +284,6 @@ impl Pull<'_> {
                 .write_bytes(&target.digest, index.clone(), index_labels(entry))
                 .await?;
         }
-        let subject = self.reference.to_string();
-        unpack::unpack(lease.client(), &subject, manifest, &config, self.progress).await?;
         let by_digest = self.reference.at_digest(&target.digest);
         if self.reference.digest.is_none() {
             self.images.set_record(&subject, target).await?;
@@ -289,28 +295,37 @@ impl Pull<'_> {
             .ok_or_else(missing)
     }
 
-    /// The config and all layers, several at once; a layer that occurs twice is fetched once.
-    async fn fetch_all(&self, content: &Content, manifest: &Manifest) -> Result<Config> {
+    /// The config, and all layers in their order, several at once; a layer that occurs twice is fetched
+    /// once.
+    async fn fetch_all(
+        &self,
+        content: &Content,
+        manifest: &Manifest,
+        stored: &Stored,
+    ) -> Result<()> {
         let mut blobs: Vec<&Descriptor> = Vec::new();
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
+        for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
             if !blobs.iter().any(|other| other.digest == blob.digest) {
                 blobs.push(blob);
             }
         }
         let fetches = blobs
             .into_iter()
-            .map(|blob| self.fetch(content, blob).boxed());
+            .map(|blob| self.fetch(content, blob, stored).boxed());
         let fetches: Vec<_> = fetches.collect();
         futures::stream::iter(fetches)
             .buffer_unordered(BLOBS_AT_ONCE)
             .try_collect::<()>()
-            .await?;
+            .await
+    }
+
+    async fn config(&self, content: &Content, manifest: &Manifest) -> Result<Config> {
         let bytes = content.read_document(&manifest.config.digest).await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| self.corrupt(&format!("its config: {error}")).into())
     }
 
-    async fn fetch(&self, content: &Content, blob: &Descriptor) -> Result<()> {
+    async fn fetch(&self, content: &Content, blob: &Descriptor, all: &Stored) -> Result<()> {
         let _permit = self.images.pulls.blobs.acquire().await;
         let heard = |done_bytes| {
             let (layer, total_bytes) = (blob.digest.clone(), blob.size);
@@ -347,6 +362,7 @@ impl Pull<'_> {
         self.progress.update(ProgressEvent::Fetched {
             layer: blob.digest.clone(),
         });
+        all.add(&blob.digest);
         Ok(())
     }
 

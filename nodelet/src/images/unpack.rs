@@ -1,24 +1,56 @@
 //! Unpacking: each layer applied by containerd's differ onto a snapshot of the ones below it.
 
+use std::collections::BTreeSet;
+
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, Kind, ListSnapshotsRequest, PrepareSnapshotRequest,
     RemoveSnapshotRequest, StatSnapshotRequest, UsageRequest,
 };
 use containerd_client::types::{Descriptor as ContainerdDescriptor, Mount};
+use tokio::sync::watch;
 
 use super::content::{Content, Labels, snapshot_labels};
 use super::manifest::{Config, Descriptor, Manifest};
 use crate::runtime::containerd::client::{Client, SNAPSHOTTER};
 use crate::runtime::{ImageError, ImageUsage, Progress, ProgressEvent, Result};
 
-/// Unpacks the layers that are not unpacked yet, and ties the result to the config. The blobs
-/// are in the content store, and the client holds a lease.
+/// Which blobs of an image are in the content store.
+#[derive(Debug, Default)]
+pub struct Stored(watch::Sender<BTreeSet<String>>);
+
+// === impl Stored ===
+
+impl Stored {
+    /// All blobs of an image.
+    pub fn all(manifest: &Manifest) -> Self {
+        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        let digests = blobs.map(|blob| blob.digest.clone()).collect();
+        Self(watch::Sender::new(digests))
+    }
+
+    /// One more is there.
+    pub fn add(&self, digest: &str) {
+        self.0.send_modify(|stored| {
+            stored.insert(digest.to_owned());
+        });
+    }
+
+    /// Waits until a blob is there.
+    pub async fn wait(&self, digest: &str) {
+        // The sender is ours: it cannot go away meanwhile.
+        let _ = self.0.subscribe().wait_for(|s| s.contains(digest)).await;
+    }
+}
+
+/// Unpacks the layers that are not unpacked yet, each as soon as its blob is `stored`, and ties the result
+/// to the config, which is. The client holds a lease.
 pub async fn unpack(
     client: &Client,
     subject: &str,
     manifest: &Manifest,
     config: &Config,
+    stored: &Stored,
     progress: &dyn Progress,
 ) -> Result<()> {
     if manifest.layers.len() != config.rootfs.diff_ids.len() {
@@ -41,6 +73,7 @@ pub async fn unpack(
     }
     for (n, layer) in manifest.layers.iter().enumerate() {
         if n >= have {
+            stored.wait(&layer.digest).await;
             let parent = if n == 0 { "" } else { chain[n - 1].as_str() };
             let step = Layer {
                 client,
@@ -207,5 +240,23 @@ pub fn containerd_descriptor(descriptor: &Descriptor) -> ContainerdDescriptor {
         digest: descriptor.digest.clone(),
         size: descriptor.size as i64,
         annotations: Labels::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_layer_waits_for_its_blob_only() {
+        let stored = Stored::default();
+        stored.add("sha256:a");
+        assert!(stored.wait("sha256:a").now_or_never().is_some());
+        let mut second = std::pin::pin!(stored.wait("sha256:b"));
+        assert!(second.as_mut().now_or_never().is_none());
+        stored.add("sha256:b");
+        assert!(second.now_or_never().is_some());
     }
 }
