@@ -155,6 +155,7 @@ impl Machine {
         if let Some(stale) = container.begin(&pod, id.clone(), at) {
             self.actions.push(Action::RemoveContainer { id: stale });
         }
+        self.note("Created", "Container created".to_owned(), Some(name));
         self.note("Started", "Container started".to_owned(), Some(name));
         if hook {
             let container = name.to_owned();
@@ -201,6 +202,7 @@ impl Machine {
                     reason: "RunContainerError",
                     message: message.clone(),
                 });
+                self.note("Created", "Container created".to_owned(), Some(name));
                 self.warn("Failed", format!("Error: {message}"), Some(name));
                 return;
             }
@@ -267,6 +269,10 @@ impl Machine {
             return;
         };
         let changed = state.record(probe, outcome);
+        if let Outcome::Unknown(why) = outcome {
+            let text = format!("{kind:?} probe errored and resulted in unknown state: {why}");
+            self.warn("Unhealthy", text, Some(&name));
+        }
         if let Outcome::Failure(why) = outcome {
             self.warn(
                 "Unhealthy",

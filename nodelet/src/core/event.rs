@@ -153,6 +153,8 @@ pub enum Outcome {
     Success,
     /// It did not, and why.
     Failure(String),
+    /// It could not be asked, and why. That says nothing about the container.
+    Unknown(String),
 }
 
 /// What a running container has been given.

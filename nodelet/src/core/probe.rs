@@ -52,7 +52,12 @@ impl ProbeState {
     /// restart the container, has been reached.
     pub fn record(&mut self, probe: &Probe, outcome: &Outcome) -> bool {
         self.in_flight = false;
-        let success = *outcome == Outcome::Success;
+        let success = match outcome {
+            Outcome::Success => true,
+            Outcome::Failure(_) => false,
+            // As if it had not been asked.
+            Outcome::Unknown(_) => return false,
+        };
         if self.last == Some(success) {
             self.run = self.run.saturating_add(1);
         } else {
@@ -113,6 +118,21 @@ mod tests {
         assert!(state.passing);
         assert!(state.record(&spec, &fail()));
         assert!(!state.passing);
+    }
+
+    #[test]
+    fn what_is_not_known_neither_counts_nor_breaks_a_row() {
+        let spec = probe(1, 2);
+        let mut state = ProbeState::new(ProbeKind::Liveness, &spec, Timestamp::UNIX_EPOCH);
+        let unknown = Outcome::Unknown("the runtime went away".to_owned());
+        assert!(!state.record(&spec, &fail()));
+        for _ in 0..5 {
+            state.launched(&spec, Timestamp::UNIX_EPOCH);
+            assert!(!state.record(&spec, &unknown));
+            assert!(state.due().is_some(), "it is asked again");
+        }
+        assert!(state.passing);
+        assert!(state.record(&spec, &fail()));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Counts {
             result: match outcome {
                 Outcome::Success => "successful",
                 Outcome::Failure(_) => "failed",
+                Outcome::Unknown(_) => "unknown",
             },
         };
         *self.0.lock().entry(key).or_default() += 1;

@@ -16,12 +16,29 @@ use peapod_api::k8s_openapi;
 
 use crate::core::{Outcome, ProbeKind, find_container};
 use crate::pods::Context;
-use crate::runtime::{self, ContainerId, EXEC_OUTPUT_MAX};
+use crate::runtime::{self, ContainerId, EXEC_OUTPUT_MAX, Runtime};
 
 /// Longest time for a hook, beyond which the end of the container comes anyway.
 const HOOK_MAX: Duration = Duration::from_secs(3600);
 /// How much of what a probe hears stands in its event, bytes.
 const MESSAGE_MAX: usize = 1024;
+/// How often a command is tried while the runtime does not answer.
+const EXEC_ATTEMPTS: u32 = 3;
+
+/// Why a container did not answer as asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It answered otherwise, or not in time.
+    Answer(String),
+    /// It could not be asked.
+    NoAnswer(String),
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::Answer(message)
+    }
+}
 
 /// Runs probes and hooks.
 pub struct Prober {
@@ -63,10 +80,8 @@ impl Prober {
         let _permit = context.limits.probes.acquire().await;
         let outcome = match self.ask(context, &container, ip, id, probe).await {
             Ok(()) => Outcome::Success,
-            Err(mut message) => {
-                crop(&mut message);
-                Outcome::Failure(message)
-            }
+            Err(Fault::Answer(message)) => Outcome::Failure(crop(message)),
+            Err(Fault::NoAnswer(message)) => Outcome::Unknown(crop(message)),
         };
         self.counts.record(pod, &container.name, kind, &outcome);
         outcome
@@ -79,12 +94,12 @@ impl Prober {
         ip: Option<IpAddr>,
         id: &str,
         probe: &Probe,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         let seconds = probe.timeout_seconds.unwrap_or(1).max(1);
         let limit = Duration::from_secs(u64::from(seconds.unsigned_abs()));
         if let Some(exec) = &probe.exec {
             return exec_probe(
-                context,
+                context.runtime.as_ref(),
                 id,
                 exec.command.as_deref().unwrap_or_default(),
                 limit,
@@ -94,20 +109,20 @@ impl Prober {
         let no_address = || "the pod has no address yet".to_owned();
         if let Some(action) = &probe.http_get {
             let url = http::url(action, container, ip).ok_or_else(no_address)?;
-            return http::get(&self.http, action, &url, limit).await;
+            return Ok(http::get(&self.http, action, &url, limit).await?);
         }
         if let Some(action) = &probe.tcp_socket {
             let port = port(&action.port, container)?;
             let ip = ip.ok_or_else(no_address)?;
-            return tcp::connect(action.host.as_deref(), ip, port, limit).await;
+            return Ok(tcp::connect(action.host.as_deref(), ip, port, limit).await?);
         }
         if let Some(action) = &probe.grpc {
             let port = u16::try_from(action.port).map_err(|e| e.to_string())?;
             let address = (ip.ok_or_else(no_address)?, port).into();
             let service = action.service.as_deref().unwrap_or_default();
-            return grpc::check(address, service, limit).await;
+            return Ok(grpc::check(address, service, limit).await?);
         }
-        Err("the probe asks nothing".to_owned())
+        Err("the probe asks nothing".to_owned().into())
     }
 
     /// Runs a hook to its end.
@@ -144,21 +159,30 @@ impl Prober {
     }
 }
 
+/// Asks by a command. Only its exit code and its time are an answer: what goes wrong with running it
+/// is the node's affair, and must not restart the container.
 async fn exec_probe(
-    context: &Context,
+    runtime: &dyn Runtime,
     id: &str,
     command: &[String],
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<(), Fault> {
     let id = ContainerId(id.to_owned());
-    match context.runtime.exec_sync(&id, command, limit).await {
-        Ok(output) if output.code == 0 => Ok(()),
-        Ok(output) => Err(printed(&output.stdout, &output.stderr)),
-        Err(runtime::Error::Timeout { .. }) => Err(format!(
-            "command timed out: {command:?} timed out after {}s",
-            limit.as_secs()
-        )),
-        Err(error) => Err(error.to_string()),
+    let mut attempt = 1;
+    loop {
+        return match runtime.exec_sync(&id, command, limit).await {
+            Ok(output) if output.code == 0 => Ok(()),
+            Ok(output) => Err(Fault::Answer(printed(&output.stdout, &output.stderr))),
+            Err(runtime::Error::Timeout { .. }) => Err(Fault::Answer(format!(
+                "command timed out: {command:?} timed out after {}s",
+                limit.as_secs()
+            ))),
+            Err(runtime::Error::Unavailable(_)) if attempt < EXEC_ATTEMPTS => {
+                attempt += 1;
+                continue;
+            }
+            Err(error) => Err(Fault::NoAnswer(error.to_string())),
+        };
     }
 }
 
@@ -167,13 +191,14 @@ fn printed(stdout: &[u8], stderr: &[u8]) -> String {
     String::from_utf8_lossy(&both[..both.len().min(EXEC_OUTPUT_MAX)]).into_owned()
 }
 
-fn crop(message: &mut String) {
+fn crop(mut message: String) -> String {
     if message.len() > MESSAGE_MAX {
         let end = (0..=MESSAGE_MAX)
             .rev()
             .find(|&at| message.is_char_boundary(at));
         message.truncate(end.unwrap_or(0));
     }
+    message
 }
 
 /// A port by number, or by the name that the container gives it.
@@ -198,6 +223,14 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_cannot_be_run_is_no_answer() {
+        let runtime = crate::runtime::hollow::Hollow::new(jiff::Timestamp::now);
+        let command = ["true".to_owned()];
+        let asked = exec_probe(&runtime, "gone", &command, Duration::from_secs(1)).await;
+        assert!(matches!(asked, Err(Fault::NoAnswer(_))), "{asked:?}");
+    }
 
     #[test]
     fn ports_by_number_and_name() {
