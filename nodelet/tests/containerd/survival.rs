@@ -9,9 +9,24 @@ use containerd_client::services::v1::snapshots::{
 use peapod_nodelet::runtime::containerd::client::{Client, SNAPSHOTTER};
 use peapod_nodelet::runtime::containerd::lease::Lease;
 use peapod_nodelet::runtime::containerd::{launch, purge};
-use peapod_nodelet::runtime::{Container, ContainerState, ExitReason, Runtime, RuntimeEvent};
+use peapod_nodelet::runtime::{
+    Container, ContainerId, ContainerState, Exit, ExitReason, Runtime, RuntimeEvent,
+};
 
 use crate::support::{LIMIT, Node, processes_of};
+
+/// The end of a container, of which this agent may have been told before anybody listened.
+async fn end_of(node: &Node, id: &ContainerId) -> Exit {
+    let ended = async {
+        loop {
+            let state = node.runtime().container(id).await.unwrap().state;
+            if let ContainerState::Exited(exit) = state {
+                return exit;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, ended).await.unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_takes_up_what_runs_and_learns_what_ended() {
@@ -30,11 +45,7 @@ async fn a_restarted_agent_takes_up_what_runs_and_learns_what_ended() {
         "it was not touched"
     );
     assert!(node.runtime().containers().await.unwrap().contains(&before));
-    let ended = node.runtime().container(&ends).await.unwrap();
-    assert!(
-        matches!(ended.state, ContainerState::Exited(_)),
-        "{ended:?}"
-    );
+    assert_eq!(end_of(&node, &ends).await.code, 137);
     node.runtime().signal_container(&runs, 9).await.unwrap();
     assert_eq!(node.exit(&runs).await.code, 137);
 }
@@ -155,15 +166,7 @@ async fn what_ended_while_neither_agent_nor_shim_was_there_is_told_once() {
     }
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), sigkill).unwrap();
     node.restart_agent().await;
-    let ended = async {
-        loop {
-            let state = node.runtime().container(&id).await.unwrap().state;
-            if let ContainerState::Exited(exit) = state {
-                return exit;
-            }
-        }
-    };
-    let exit = tokio::time::timeout(LIMIT, ended).await.unwrap();
+    let exit = end_of(&node, &id).await;
     assert!([137, 255].contains(&exit.code), "{exit:?}");
     node.runtime().remove_sandbox("web").await.unwrap();
 }
