@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub enum RuntimeShim {
     /// Peapod's own: one process for the node
+    #[default]
     Peapod,
     /// containerd's (io.containerd.runc.v2): one process for a pod
-    #[default]
     Runc,
 }
 
@@ -17,13 +17,13 @@ pub enum RuntimeShim {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeFlags {
-    /// What runs new containers: Peapod's own shim or containerd's (default); those that run keep
+    /// What runs new containers: Peapod's own shim (default) or containerd's; those that run keep
     /// theirs; kept
     #[arg(long, value_name = "SHIM")]
     #[serde(default)]
     pub runtime_shim: Option<RuntimeShim>,
-    /// OCI runtime of pods without a RuntimeClass, by name or path (default: runc; with Peapod's
-    /// shim crun, if it is installed); kept
+    /// OCI runtime of pods without a RuntimeClass, by name or path (default: crun, if it is
+    /// installed and Peapod's shim runs it, else runc); kept
     #[arg(long, value_name = "PROGRAM")]
     #[serde(default)]
     pub oci_runtime: Option<String>,

@@ -1,10 +1,10 @@
 //! The node's daemons die in any order at any moment, again and again: containers run on, their logs
-//! are whole, their statuses right. `ROUNDS` says how often; the seed is printed.
+//! are whole, their statuses right. `ROUNDS` says how often; the seed is printed, and `SEED` has it again.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use peapod_tests::rounds::rounds;
+use peapod_tests::rounds::{rounds, seed};
 use peapod_tests::{Cluster, process, wait};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -81,18 +81,26 @@ fn ticks(cluster: &Cluster) -> Result<Vec<u64>> {
 
 #[test]
 fn containers_outlive_the_nodes_daemons() -> Result<()> {
-    let seed: u64 = rand::random();
-    eprintln!("seed {seed}");
-    let mut chance = StdRng::seed_from_u64(seed);
+    outlive("peapod", rounds(3))
+}
+
+#[test]
+fn so_they_do_with_containerds_shims() -> Result<()> {
+    outlive("runc", rounds(1))
+}
+
+fn outlive(shim: &str, rounds: usize) -> Result<()> {
+    let mut chance = StdRng::seed_from_u64(seed());
     let cluster = Cluster::prepare()?;
     let socket = cluster.data_dir().join("containerd/containerd.sock");
-    cluster.start_with(&["--containerd", &socket.to_string_lossy()])?;
+    let socket = socket.to_string_lossy();
+    cluster.start_with(&["--containerd", &socket, "--runtime-shim", shim])?;
     cluster.load_busybox()?;
     cluster.apply(PODS)?;
     ready(&cluster, "ticker")?;
     wait::until("some ticks", || Ok(ticks(&cluster)?.len() > 3))?;
     let pid = process::of_pod("ticker")?;
-    for round in 0..rounds(3) {
+    for round in 0..rounds {
         let seen = ticks(&cluster)?.len();
         let victims: Vec<Victim> = (0..chance.random_range(1..=3))
             .map(|_| VICTIMS[chance.random_range(0..VICTIMS.len())])
