@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use peapod_api::k8s_openapi;
 
 use super::backoff::Backoff;
-use super::container::{Container, State};
+use super::container::{Container, ImageStage, State};
 use super::event::{Action, Event, Exit, Note, Severity};
 use super::resize::Resize;
 use super::spec::{self, view};
@@ -206,6 +206,23 @@ impl Machine {
         container.map_or(0, Container::attempt)
     }
 
+    /// The restart count that the next run of a container will have.
+    pub fn next_attempt_of(&self, name: &str) -> u32 {
+        let container = self.containers.iter().find(|c| c.name == name);
+        container.map_or(0, Container::next_attempt)
+    }
+
+    /// Whether containers can be started as far as the pod is concerned: it is connected and its volumes
+    /// are in place.
+    pub fn is_prepared(&self) -> bool {
+        self.sandbox.ready && self.volumes.ready
+    }
+
+    /// Whether the pod ends.
+    pub fn ends(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// The restart count of the run whose log is meant, or why there is none.
     pub fn log_attempt(&self, name: &str, previous: bool) -> Result<u32, String> {
         let pod = self.pod.metadata.name.as_deref().unwrap_or_default();
@@ -244,6 +261,18 @@ impl Machine {
         self.containers
             .iter()
             .any(|c| c.name == name && c.run().is_some())
+    }
+
+    /// Whether the pod is being started, by something that ends in an event: its status will change
+    /// again.
+    pub fn starting(&self) -> bool {
+        let underway = |c: &Container| {
+            matches!(c.state, State::Starting(_)) || matches!(c.stage, ImageStage::InFlight)
+        };
+        let parts = self.volumes.busy || self.sandbox.busy;
+        self.ending.is_none()
+            && self.phase() == "Pending"
+            && (parts || self.containers.iter().any(underway))
     }
 
     pub(super) fn grace_s(&self) -> i64 {

@@ -66,6 +66,9 @@ pub struct ContainerdImages {
     platform: Platform,
     /// What the manifest of a digest says; it cannot change. `references` stays empty.
     cache: Arc<Mutex<BTreeMap<String, Resolved>>>,
+    /// What was found last, by ID and by digest: a start asks for its image more than once. It may have
+    /// been removed since, which shows when its file system is to be used.
+    recent: Arc<Mutex<BTreeMap<String, Image>>>,
     pulls: Arc<Pulls>,
 }
 
@@ -88,6 +91,7 @@ impl ContainerdImages {
             client,
             platform: Platform::host(),
             cache: Arc::default(),
+            recent: Arc::default(),
             pulls,
         }
     }
@@ -95,9 +99,28 @@ impl ContainerdImages {
     /// The image under a reference or ID, ready to run.
     pub async fn resolve(&self, reference: &str) -> Result<Resolved> {
         let missing = || Error::ImageNotPresent(reference.to_owned());
-        let image = self.get(reference).await?.ok_or_else(missing)?;
+        let image = match self.recent(reference) {
+            Some(image) => image,
+            None => self.get(reference).await?.ok_or_else(missing)?,
+        };
         let known = self.read_image(&image.digest).await?.ok_or_else(missing)?;
         Ok(Resolved { image, ..known })
+    }
+
+    /// Looks for images anew.
+    pub fn forget_recent(&self) {
+        self.recent.lock().clear();
+    }
+
+    fn remember(&self, image: &Image) {
+        let mut recent = self.recent.lock();
+        if recent.len() >= CACHE_MAX {
+            recent.clear();
+        }
+        let by_digest = image.references.iter().filter(|name| name.contains('@'));
+        for key in by_digest.chain([&image.id]) {
+            recent.insert(key.clone(), image.clone());
+        }
     }
 
     /// The IDs of the images that containers are made of: by containerd's containers, and by the file
@@ -385,7 +408,12 @@ impl Images for ContainerdImages {
         {
             image.references.push(name.at_digest(&digest));
         }
+        self.remember(&image);
         Ok(Some(image))
+    }
+
+    fn recent(&self, reference: &str) -> Option<Image> {
+        self.recent.lock().get(reference).cloned()
     }
 
     async fn list(&self) -> Result<Vec<Image>> {
@@ -444,6 +472,7 @@ impl Images for ContainerdImages {
     }
 
     async fn remove(&self, reference: &str) -> Result<()> {
+        self.forget_recent();
         if !is_id(reference) {
             let name = reference.parse::<Reference>()?.to_string();
             return self.delete_record(&name, true).await;

@@ -99,7 +99,8 @@ pub fn left(data_dir: &Path) -> Left {
     }
 }
 
-/// Size and free space of the disk that a directory is on, bytes.
+/// Size and free space of the disk that a directory is on, bytes. Blocks that are reserved for root are
+/// not free, as upstream has it for its thresholds.
 fn disk(dir: &Path) -> (u64, u64) {
     statvfs(dir).map_or((0, 0), |stat| {
         let unit = stat.fragment_size();

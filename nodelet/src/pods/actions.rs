@@ -14,7 +14,7 @@ use peapod_api::k8s_openapi;
 
 use super::context::{PLACE_TIMEOUT, START_TIMEOUT};
 use super::{Context, Entry, images, resize, signals, start};
-use crate::core::{Action, Event, Hook, StartFault, StopSignal, find_container, spec_of};
+use crate::core::{Action, Event, Hook, ImageRef, StartFault, StopSignal, find_container, spec_of};
 use crate::csi::{mount, unmount};
 use crate::make::sandbox;
 use crate::runtime::ContainerId;
@@ -47,7 +47,11 @@ pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action)
         }
         Action::EnsureImage { container } => {
             let ensured = images::ensure(context, entry, &container);
-            Some(entry.timing.of("image", &container, ensured).await)
+            let ensured = entry.timing.of("image", &container, ensured).await;
+            if let Event::ImageReady { image, .. } = &ensured {
+                foresee(context, entry, &container, image).await;
+            }
+            Some(ensured)
         }
         Action::StartContainer {
             container,
@@ -117,6 +121,30 @@ pub async fn carry_out(context: Arc<Context>, entry: Arc<Entry>, action: Action)
         }
         // The worker's own.
         Action::Finish | Action::Record(_) => None,
+    }
+}
+
+/// Makes what a container needs of its image while the rest of its pod is being made.
+async fn foresee(context: &Context, entry: &Entry, container: &str, image: &ImageRef) {
+    let attempt = {
+        let machine = entry.machine.lock();
+        if machine.is_prepared() || machine.ends() {
+            return;
+        }
+        machine.next_attempt_of(container)
+    };
+    let id = ContainerId::derive(&entry.uid, container, attempt);
+    let preparing = context
+        .runtime
+        .prepare_container(&entry.uid, &id, &image.id);
+    if let Err(error) = entry.timing.of("layer", container, preparing).await {
+        tracing::debug!(%container, %error, "left to the container's start");
+    }
+    // What releases the pod may have been there before.
+    if entry.machine.lock().ends()
+        && let Err(error) = context.runtime.discard_prepared(&entry.uid).await
+    {
+        tracing::debug!(%container, %error, "left to the next sweep");
     }
 }
 

@@ -233,6 +233,9 @@ async fn present_image(
     container: &Container,
     image: &ImageRef,
 ) -> Result<Image, StartFault> {
+    if let Some(image) = context.images.recent(&image.id) {
+        return Ok(image);
+    }
     for reference in [image.name.as_str(), image.id.as_str()] {
         match context.images.get(reference).await {
             Ok(Some(image)) => return Ok(image),

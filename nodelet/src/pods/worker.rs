@@ -8,7 +8,8 @@
 //!                        └────────┘
 //! ```
 //!
-//! Status writes coalesce: while one is on its way, newer states replace each other.
+//! Status writes coalesce: while one is on its way, newer states replace each other; and while the pod
+//! is being started, for a moment, so that a quick start is told once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,9 @@ use crate::static_pods::manifest;
 pub const INBOX_MAX: usize = 64;
 /// First and longest wait after a failed request to the API.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// How long a status may wait for what is being started.
+const HOLD: Duration = Duration::from_millis(100);
+
 /// What the manager hands to a worker.
 #[derive(Debug)]
 pub enum Message {
@@ -72,6 +76,8 @@ pub struct Worker {
     deleted: bool,
     failures: u32,
     retry_at: Option<Instant>,
+    /// Until when the status that differs from the one written waits.
+    hold_until: Option<Instant>,
     gone: bool,
 }
 
@@ -92,6 +98,7 @@ impl Worker {
             deleted: false,
             failures: 0,
             retry_at: None,
+            hold_until: None,
             gone: false,
         }
     }
@@ -126,7 +133,8 @@ impl Worker {
     /// When to look again, by the machine's clock or for a failed request.
     fn next_wake(&self) -> Option<Instant> {
         let machine = self.entry.machine.lock().wake_at().map(instant);
-        [machine, self.retry_at].into_iter().flatten().min()
+        let all = [machine, self.retry_at, self.hold_until];
+        all.into_iter().flatten().min()
     }
 
     fn receive(&mut self, message: Message) {
@@ -276,6 +284,7 @@ impl Worker {
 
     /// Brings the API up to date, if it is not and no request is on its way.
     fn report(&mut self) {
+        let held = self.hold_until.take();
         if self.writing || self.gone || self.deleted {
             return;
         }
@@ -283,11 +292,12 @@ impl Worker {
             return;
         }
         self.retry_at = None;
-        let (status, finished) = {
+        let (status, finished, starting) = {
             let machine = self.entry.machine.lock();
             (
                 machine.status(&self.context.config.node_ips),
                 machine.finished(),
+                machine.starting(),
             )
         };
         let (context, pod) = (self.context.clone(), self.entry.pod());
@@ -297,6 +307,11 @@ impl Worker {
             .as_ref()
             .is_none_or(|written| !same(written, &status))
         {
+            let until = held.unwrap_or_else(|| Instant::now() + HOLD);
+            if starting && Instant::now() < until {
+                self.hold_until = Some(until);
+                return;
+            }
             self.writing = true;
             let old = self.written.clone();
             self.tasks.spawn(async move {

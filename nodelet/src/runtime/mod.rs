@@ -168,6 +168,22 @@ pub trait Runtime: Send + Sync + 'static {
     /// cgroup. Detach the network first.
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<()>;
 
+    /// Makes what a container that is to come needs of its image (an ID), so that
+    /// [`Runtime::create_container`] takes less time. What no container took goes with the sandbox.
+    async fn prepare_container(
+        &self,
+        _pod_uid: &str,
+        _id: &ContainerId,
+        _image: &str,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets go of what was made for containers of a pod that are not to come.
+    async fn discard_prepared(&self, _pod_uid: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes a container: its file system and its record. Nothing runs yet. The ID follows from
     /// pod UID, container name and attempt, so that repeating gives the same container.
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId>;
@@ -235,6 +251,11 @@ pub trait Runtime: Send + Sync + 'static {
 pub trait Images: Send + Sync + 'static {
     /// The image under this reference, if the node has it unpacked.
     async fn get(&self, reference: &str) -> Result<Option<Image>>;
+
+    /// An image that [`Images::get`] found a moment ago, by its ID or by digest; it may have gone since.
+    fn recent(&self, _reference: &str) -> Option<Image> {
+        None
+    }
 
     /// Every image of this node.
     async fn list(&self) -> Result<Vec<Image>>;

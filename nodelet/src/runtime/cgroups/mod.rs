@@ -5,6 +5,7 @@
 //! them. The tree is `/PARENT/kubepods[/burstable|/besteffort]/podUID/CONTAINER`; containers'
 //! own groups are made by the OCI runtime.
 
+pub mod moves;
 mod v1;
 mod v2;
 

@@ -54,8 +54,12 @@ impl Shared {
                 spec.pod_uid
             )));
         }
+        self.moves.begin();
         let image = self.images.resolve(&spec.image).await?;
-        let rootfs = self.prepare_rootfs(id, &image).await?;
+        let rootfs = self.take_layer(id, &image).await.inspect_err(|_| {
+            // Its layers may have gone, removed by another process.
+            self.images.forget_recent();
+        })?;
         let pidns = self.pid_namespace(spec, &sandbox).await?;
         let around = self.surroundings(id, spec, &sandbox, &image, &rootfs, pidns)?;
         let oci = spec::build(spec, &around, &self.host)?;
@@ -90,7 +94,11 @@ impl Shared {
     }
 
     /// A writable snapshot on top of the image; the one of an earlier attempt will do.
-    async fn prepare_rootfs(&self, id: &ContainerId, image: &Resolved) -> Result<Vec<RootfsMount>> {
+    pub(super) async fn prepare_rootfs(
+        &self,
+        id: &ContainerId,
+        image: &Resolved,
+    ) -> Result<Vec<RootfsMount>> {
         let what = format!("making the file system of container {id}");
         let labels = HashMap::from([
             (GC_ROOT.to_owned(), Timestamp::now().to_string()),

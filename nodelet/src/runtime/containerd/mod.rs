@@ -32,6 +32,7 @@ mod events;
 mod exec;
 pub mod host;
 pub mod launch;
+mod layers;
 pub mod lease;
 pub mod options;
 pub mod purge;
@@ -59,9 +60,11 @@ use tokio::task::JoinSet;
 use self::by_containerd::ByContainerd;
 use self::by_shim::ByShim;
 use self::client::Client;
+use self::layers::Layers;
 use self::sandbox::Sandboxes;
 use self::state::{Record, States};
 use self::tasks::Tasks;
+use super::cgroups::moves::Moves;
 use super::cgroups::{self, Cgroups};
 use super::spec::Host;
 use super::{
@@ -170,10 +173,12 @@ pub(crate) struct Shared {
     sandboxes: Sandboxes,
     states: States,
     cgroups: Cgroups,
+    moves: Arc<Moves>,
     host: Host,
     by_shim: ByShim,
     by_containerd: ByContainerd,
     logs: LogWriter,
+    layers: Layers,
     events: broadcast::Sender<RuntimeEvent>,
     /// One step of a container's life at a time.
     locks: Mutex<HashMap<ContainerId, Arc<tokio::sync::Mutex<()>>>>,
@@ -207,9 +212,11 @@ impl Containerd {
             sandboxes: config.sandboxes(),
             states: States::new(config.containers_dir()),
             logs: LogWriter::new(config.log_config()),
+            layers: Layers::default(),
             images: Arc::clone(&images),
             config,
             client,
+            moves: Moves::new(&cgroups),
             cgroups,
             host,
             events,
@@ -324,6 +331,7 @@ impl Shared {
     }
 
     async fn create_sandbox(self: &Arc<Self>, spec: &SandboxSpec) -> Result<Sandbox> {
+        self.moves.begin();
         let shared = Arc::clone(self);
         let spec = spec.clone();
         // Threads that change namespaces, and files of the kernel: none of it for the reactor.
@@ -345,6 +353,7 @@ impl Shared {
                 self.remove(&container.id).await?;
             }
         }
+        self.drop_layers(pod_uid).await?;
         let Some(sandbox) = self.sandboxes.get(pod_uid)? else {
             return self.sandboxes.remove(pod_uid);
         };
@@ -423,6 +432,14 @@ impl Runtime for Containerd {
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<()> {
         self.shared.remove_sandbox(pod_uid).await
+    }
+
+    async fn prepare_container(&self, pod_uid: &str, id: &ContainerId, image: &str) -> Result<()> {
+        self.shared.prepare_layer(pod_uid, id, image).await
+    }
+
+    async fn discard_prepared(&self, pod_uid: &str) -> Result<()> {
+        self.shared.drop_layers(pod_uid).await
     }
 
     async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId> {

@@ -18,7 +18,7 @@ impl Shared {
     pub(super) async fn sweep(&self) -> Result<()> {
         for id in self.suspects().await? {
             let lock = self.lock(&id).await;
-            let unknown = self.states.of(&id).record()?.is_none();
+            let unknown = self.states.of(&id).record()?.is_none() && !self.layers.waits(&id);
             drop(lock);
             if unknown {
                 tracing::info!(container.id = %id, "removing what a crash left of a container");

@@ -28,6 +28,7 @@ impl Shared {
         if state.exit()?.is_some() || state.started()?.is_some() {
             return Ok(());
         }
+        self.moves.begin();
         self.logs.open(&state.log_spec(&record)).await?;
         let tasks = self.tasks_of(&record);
         let started = match tasks.start(id, &state, &record).await {
