@@ -195,8 +195,9 @@ fn while_containerd_is_stopped_the_node_says_so_and_containers_run_on() -> Resul
     let warnings = cluster.warnings()?;
     assert!(warnings.contains(&socket), "{warnings}");
     assert_eq!(process::of_pod("ticker")?, before.pid);
-    let refusal = cluster.kubectl("exec ticker -- echo again")?.refused()?;
-    assert!(refusal.contains("cannot reach containerd"), "{refusal}");
+    // Commands are the shim's affair.
+    let again = cluster.kubectl("exec ticker -- echo again")?.ok()?;
+    assert_eq!(again, "again\n");
     let said = ticks(&cluster)?.len();
     wait::until("the log to go on meanwhile", || {
         Ok(ticks(&cluster)?.len() > said)

@@ -365,7 +365,9 @@ fn plain(process: Process) -> Task {
                 .filter(|at| *at > Timestamp::UNIX_EPOCH),
         },
         Status::Running | Status::Paused | Status::Pausing => TaskState::Running,
-        Status::Created | Status::Unknown => TaskState::Created,
+        Status::Created => TaskState::Created,
+        // A shim on a busy machine has 2 s to answer containerd.
+        Status::Unknown => TaskState::Unknown,
     };
     // The ID of a listed task is its container's; `container_id` stays empty.
     Task {

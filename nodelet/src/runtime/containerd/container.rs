@@ -288,7 +288,9 @@ pub(super) fn standing(state: &State, task: Option<&Task>) -> Result<ContainerSt
         TaskState::Stopped { .. } => {
             ContainerState::Exited(exit_of(task, started, ExitReason::Exited))
         }
-        TaskState::Running => {
+        // Until something else is told it is what it was.
+        TaskState::Unknown if started.is_none() => ContainerState::Created,
+        TaskState::Running | TaskState::Unknown => {
             let started_at = started.or_else(|| process_start(task.pid));
             let started_at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
             ContainerState::Running {
@@ -317,7 +319,7 @@ pub(super) fn exit_of(task: &Task, started: Option<Timestamp>, reason: ExitReaso
             finished_at: at.unwrap_or_else(Timestamp::now),
             ..lost(started)
         },
-        TaskState::Created | TaskState::Running => lost(started),
+        TaskState::Created | TaskState::Running | TaskState::Unknown => lost(started),
     }
 }
 

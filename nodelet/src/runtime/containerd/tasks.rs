@@ -32,6 +32,8 @@ pub(super) enum TaskState {
     Created,
     /// It runs.
     Running,
+    /// It is there; its shim has not said in time what it does.
+    Unknown,
     /// It has ended.
     Stopped {
         /// Exit code; 128 and the signal's number for one that was killed; `None` when nobody saw it.
