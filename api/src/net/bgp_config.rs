@@ -78,7 +78,7 @@ pub struct BgpGracefulRestart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_seconds: Option<u16>,
     /// How long a node keeps the routes of a neighbour that is back until it has sent them again, in
-    /// seconds; 300 without it.
+    /// seconds, a day at most; 300 without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_path_seconds: Option<u32>,
     /// How long routes of a neighbour that does not come back are kept for want of better ones

@@ -71,6 +71,7 @@ impl Rules for BgpConfigs {
         }
         let restart = spec.at("gracefulRestart");
         restart.at("restartSeconds").within(errors, 1..=4095);
+        restart.at("stalePathSeconds").within(errors, 1..=86_400);
         restart
             .at("longLivedSeconds")
             .within(errors, 0..=(1 << 24) - 1);
@@ -80,11 +81,11 @@ impl Rules for BgpConfigs {
             plan.invalid(errors, "give one of shared, perNode and perRack");
         }
         for asn in ["shared.asn", "perNode.from"] {
-            plan.at(asn).within(errors, 1..=i64::from(u32::MAX));
+            bgp_policy::as_number(&plan.at(asn), errors);
         }
         let racks = plan.at("perRack.racks");
         for (_, asn) in racks.entries() {
-            asn.within(errors, 1..=i64::from(u32::MAX));
+            bgp_policy::as_number(&asn, errors);
         }
         if plan.at("perRack").is_set() && racks.is_empty() {
             racks.missing(errors, "name the AS of each rack");

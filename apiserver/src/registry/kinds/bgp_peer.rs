@@ -1,5 +1,7 @@
 //! `net.peapod.dev/v1 BgpPeer`: neighbours that nodes speak BGP with.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
@@ -14,6 +16,8 @@ use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, value};
 
 /// Longest name of an interface that the kernel has, bytes.
 const INTERFACE_MAX: usize = 15;
+/// The hold time where none is given.
+const USUAL_HOLD_SECONDS: i64 = 90;
 /// The address families that are spoken.
 const FAMILIES: [&str; 2] = ["ipv4-unicast", "ipv6-unicast"];
 
@@ -73,15 +77,7 @@ impl Rules for BgpPeers {
         }
         spec.at("bfd.intervalMs").within(errors, 10..=60_000);
         spec.at("bfd.multiplier").within(errors, 1..=255);
-        let hold = spec.at("timers.holdSeconds");
-        if hold
-            .int()
-            .is_some_and(|seconds| seconds == 1 || seconds == 2)
-        {
-            hold.invalid(errors, "must be 0 or at least 3 (RFC 4271, section 4.2)");
-        }
-        spec.at("timers.connectRetrySeconds")
-            .within(errors, 1..=65_535);
+        timers(&spec.at("timers"), errors);
         spec.at("ttlSecurity").within(errors, 1..=254);
         spec.at("multihop").within(errors, 1..=255);
         spec.at("maxPrefixes")
@@ -90,20 +86,45 @@ impl Rules for BgpPeers {
             spec.at("multihop")
                 .forbidden(errors, "may not be given with ttlSecurity");
         }
-        for family in spec.at("families").items() {
-            family.one_of(errors, &FAMILIES);
+        if spec.at("interface").is_set() && spec.at("multihop").is_set() {
+            spec.at("multihop")
+                .forbidden(errors, "a neighbor by interface is one hop away");
         }
+        families(&spec.at("families"), errors);
         bgp_policy::policy(&spec.at("import"), Direction::Import, errors);
         bgp_policy::policy(&spec.at("export"), Direction::Export, errors);
         as_numbers(&spec, errors);
     }
 }
 
+fn families(list: &At<'_>, errors: &mut FieldErrors) {
+    let mut seen = BTreeSet::new();
+    for family in list.items() {
+        family.one_of(errors, &FAMILIES);
+        if !seen.insert(family.text().to_owned()) {
+            family.duplicate(errors);
+        }
+    }
+}
+
+fn timers(timers: &At<'_>, errors: &mut FieldErrors) {
+    let hold = timers.at("holdSeconds");
+    if matches!(hold.int(), Some(1 | 2)) {
+        hold.invalid(errors, "must be 0 or at least 3 (RFC 4271, section 4.2)");
+    }
+    let keepalive = timers.at("keepaliveSeconds");
+    keepalive.within(errors, 1..=65_535);
+    let hold = hold.int().unwrap_or(USUAL_HOLD_SECONDS);
+    if keepalive.int().is_some_and(|seconds| seconds > hold) {
+        keepalive.invalid(errors, format!("must be at most holdSeconds, {hold}"));
+    }
+    timers.at("connectRetrySeconds").within(errors, 1..=65_535);
+}
+
 fn as_numbers(spec: &At<'_>, errors: &mut FieldErrors) {
     spec.at("allowasIn").within(errors, 0..=10);
     if spec.at("localAs").is_set() {
-        spec.at("localAs.asn")
-            .within(errors, 1..=i64::from(u32::MAX) - 1);
+        bgp_policy::as_number(&spec.at("localAs.asn"), errors);
     }
     let role = spec.at("role");
     if !role.is_set() {
@@ -127,7 +148,10 @@ fn neighbor(spec: &At<'_>, errors: &mut FieldErrors) {
             errors,
             "give address, or interface for an unnumbered neighbor",
         ),
-        (true, false) => checks::ip(&address, errors),
+        (true, false) => match address.text().parse::<IpAddr>() {
+            Ok(ip) => host(&address, ip, errors),
+            Err(_) => checks::ip(&address, errors),
+        },
         (false, true) => {
             let name = interface.text();
             let sound = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
@@ -141,6 +165,20 @@ fn neighbor(spec: &At<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// An address that one host has, wherever the packet is sent from.
+fn host(address: &At<'_>, ip: IpAddr, errors: &mut FieldErrors) {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() || broadcast {
+        address.invalid(errors, "must be the address of a host");
+    } else if link_local && ip.is_ipv6() {
+        address.invalid(errors, "is on one link only; give interface instead");
+    }
+}
+
 fn remote_as(given: &At<'_>, errors: &mut FieldErrors) {
     let number = match given.value() {
         Value::Number(number) => number.as_u64(),
@@ -148,7 +186,9 @@ fn remote_as(given: &At<'_>, errors: &mut FieldErrors) {
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    if !number.is_some_and(|number| (1..=u64::from(u32::MAX)).contains(&number)) {
+    let fits =
+        |number| i64::try_from(number).is_ok_and(|one| bgp_policy::AS_NUMBERS.contains(&one));
+    if !number.is_some_and(fits) {
         given.invalid(errors, "must be an AS number, \"external\" or \"internal\"");
     }
 }

@@ -1,5 +1,7 @@
 //! What a policy of a `BgpPeer` may say.
 
+use std::ops::RangeInclusive;
+
 use ipnet::IpNet;
 use peapod_api::net::{
     BGP_STATEMENTS_MAX, BgpPrefixRule, is_as_path_pattern, is_community, is_community_pattern,
@@ -20,6 +22,14 @@ pub enum Direction {
     Import,
     /// To it: the node's own routes, which have neither AS path nor communities yet.
     Export,
+}
+
+/// Numbers that an AS can have: the last one is reserved (RFC 7300).
+pub const AS_NUMBERS: RangeInclusive<i64> = 1..=4_294_967_294;
+
+/// Demands the number of an AS, if there is one.
+pub fn as_number(number: &At<'_>, errors: &mut FieldErrors) {
+    number.within(errors, AS_NUMBERS);
 }
 
 /// Checks a policy, if there is one.
