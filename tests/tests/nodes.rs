@@ -1,7 +1,7 @@
 //! Several nodes on one machine, each in a network namespace of its own.
 
 use anyhow::{Context, Result};
-use peapod_tests::{Cluster, Machine, process, wait};
+use peapod_tests::{Cluster, Machine, command, process, wait};
 
 /// A pod for each node, which sleeps.
 const EVERYWHERE: &str = "
@@ -74,6 +74,41 @@ fn everyone_reaches_the_server(cluster: &Cluster) -> Result<()> {
 fn agents(cluster: &Cluster) -> Result<Vec<i32>> {
     let data = cluster.data_dir().to_string_lossy().into_owned();
     process::with_argument(&format!("node\0--data-dir\0{data}/nodes/"))
+}
+
+/// A link of somebody else's on the machine, with a route to some pods' addresses.
+struct Foreign;
+
+impl Foreign {
+    fn new(route: &str) -> Result<Self> {
+        command::run("ip", "link add pd-foreign type bridge".split(' '))?.ok()?;
+        let foreign = Self;
+        command::run("ip", "link set pd-foreign up".split(' '))?.ok()?;
+        let add = format!("route add {route} dev pd-foreign");
+        command::run("ip", add.split(' '))?.ok()?;
+        Ok(foreign)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = command::run("ip", "link del pd-foreign".split(' '));
+    }
+}
+
+#[test]
+fn ranges_that_the_machine_has_another_way_to_are_refused() -> Result<()> {
+    let cluster = Cluster::prepare()?;
+    let foreign = Foreign::new("10.244.128.0/24")?;
+    let before = Machine::now()?;
+    let refusal = cluster.try_start(&["--nodes", "2"])?.refused()?;
+    for word in ["10.244.128.0/24", "pd-foreign", "--pod-cidr"] {
+        assert!(refusal.contains(word), "{word}: {refusal}");
+    }
+    Machine::now()?.must_equal(&before)?;
+    drop(foreign);
+    cluster.start_with(&["--nodes", "2"])?;
+    Ok(())
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod child;
+mod conflict;
 mod firewall;
 mod links;
 mod netns;
@@ -61,18 +62,28 @@ pub fn choose_network(range: IpNet, id: &str) -> Result<Ipv4Net> {
     if range.prefix_len() > 24 {
         bail!("--node-cidr {range} is too small for several nodes; it needs a /24 at least");
     }
-    let routes = peapod_netd::links::rtnl::Rtnl::open()
-        .and_then(|mut rtnl| rtnl.routes(false))
-        .context("cannot read the routes of this machine")?;
-    let taken: Vec<IpNet> = routes
-        .iter()
-        .map(|route| route.destination)
-        .filter(|net| net.prefix_len() > 0)
-        .collect();
+    let routes = conflict::routes()?;
+    let taken: Vec<IpNet> = routes.iter().map(|route| route.destination).collect();
     let found = free_network(range, id, &taken);
     found.with_context(|| {
-        format!("no /24 of {range} is free on this machine; name another range with --node-cidr")
+        let range = IpNet::from(range);
+        let why = conflict::of(&[("--node-cidr", range)], &routes, "");
+        let why = why.map_or_else(String::new, |conflict| format!(" ({})", conflict.route));
+        format!(
+            "no /24 of {range} is free on this machine{why}; name another range with --node-cidr"
+        )
     })
+}
+
+/// Refuses ranges to which the machine has a way of somebody else's: it would be cut off from what
+/// is there, or from the cluster.
+pub fn must_be_free(plan: &Plan, ranges: &[(&'static str, IpNet)]) -> Result<()> {
+    let between = plan.networks().map(|network| ("--node-cidr", network));
+    let all = [&between[..], ranges].concat();
+    match conflict::of(&all, &conflict::routes()?, &plan.bridge()) {
+        Some(conflict) => bail!(conflict.to_string()),
+        None => Ok(()),
+    }
 }
 
 /// The first /24 of a range that overlaps with nothing taken, beginning where the ID says.

@@ -50,6 +50,10 @@ pub async fn plan(settings: &mut Settings, layout: &Layout) -> Result<Option<Pla
     };
     settings.network = Some(network);
     let plan = Plan::new(&id, network, nodes, settings.fabric);
+    let pods = settings.pod_cidrs.iter().map(|net| ("--pod-cidr", *net));
+    let services = settings.service_cidrs.iter();
+    let services = services.map(|net| ("--service-cidr", *net));
+    fabric::must_be_free(&plan, &pods.chain(services).collect::<Vec<_>>())?;
     peapod_netd::links::node::enable_forwarding(&layout.network())?;
     fabric::raise(&plan).await?;
     fabric::route_cluster(&plan, &settings.service_cidrs).await?;
