@@ -162,15 +162,13 @@ fn time(text: &str, now: Timestamp) -> Result<Timestamp> {
 }
 
 fn table(placements: &[PlacementSpec], now: Timestamp) -> Table {
-    let mut table = Table::new(&[
+    let mut table = Table::wrapping(&[
         "POD",
         "NODE",
         "LEAVES",
-        "ADDRESS",
-        "FROM",
-        "TO",
+        "ADDRESSES",
+        "FROM, TO",
         "WHY",
-        "LEFT",
         "+RACK",
         "+WORKLOAD",
         "+UID",
@@ -187,23 +185,21 @@ fn table(placements: &[PlacementSpec], now: Timestamp) -> Table {
             _ => one.reason.word().to_owned(),
         };
         let left = match (one.end_reason, &one.message) {
-            (Some(left), Some(message)) => format!("{}: {message}", left.word()),
-            (Some(left), None) => left.word().to_owned(),
+            (Some(left), Some(message)) => format!(", left: {} ({message})", left.word()),
+            (Some(left), None) => format!(", left: {}", left.word()),
             (None, _) => String::new(),
         };
-        let to = match &one.to {
-            Some(to) => Cell::from(clock(to)),
-            None => Cell::toned(format!("now ({})", since(&one.from, now)), Tone::Good),
+        let (to, tone) = match &one.to {
+            Some(to) => (clock(to, now), Tone::Plain),
+            None => (format!("now ({})", since(&one.from, now)), Tone::Good),
         };
         table.row(vec![
             one.pod_name.as_str().into(),
             one.node.as_str().into(),
             leaves.collect::<Vec<_>>().join(",").into(),
             one.addresses.join(",").into(),
-            clock(&one.from).into(),
-            to,
-            why.into(),
-            left.into(),
+            Cell::toned(format!("{}, {to}", clock(&one.from, now)), tone),
+            format!("{why}{left}").into(),
             one.rack.clone().unwrap_or_default().into(),
             one.workload.as_str().into(),
             one.pod_uid.as_str().into(),
@@ -212,18 +208,22 @@ fn table(placements: &[PlacementSpec], now: Timestamp) -> Table {
     table
 }
 
-/// A time to the second, as people write it; UTC.
-fn clock(time: &str) -> String {
-    match time.parse::<Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-        Err(_) => time.to_owned(),
+/// A time to the second, as people write it; in UTC, and without the date if that is today's.
+fn clock(time: &str, now: Timestamp) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else {
+        return time.to_owned();
+    };
+    let day = |time: Timestamp| time.strftime("%Y-%m-%d").to_string();
+    match day(time) == day(now) {
+        true => time.strftime("%H:%M:%S").to_string(),
+        false => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use peapod_api::net::{Arrival, Departure};
+    use peapod_api::net::{Arrival, Departure, PlacementLeaf};
 
     #[test]
     fn words_mean_what_they_look_like() {
@@ -266,9 +266,52 @@ mod tests {
         };
         let text = table(&[placement], Timestamp::UNIX_EPOCH).render(false, None, false);
         assert!(
-            text.contains("Rescheduled: web-a on n1 was NodeLost   Drained"),
+            text.contains("Rescheduled: web-a on n1 was NodeLost, left: Drained"),
             "{text}"
         );
-        assert!(text.contains("2026-01-01 00:05:00Z"), "{text}");
+        assert!(text.contains("2026-01-01 00:05:00"), "{text}");
+    }
+
+    #[test]
+    fn it_fits_80_columns_and_loses_nothing() {
+        let leaf = |number: u8| PlacementLeaf {
+            name: format!("leaf-{number}"),
+            interface: Some(format!("eth{number}")),
+            ..Default::default()
+        };
+        let placement = |pod: &str, to: Option<&str>| PlacementSpec {
+            pod_name: pod.into(),
+            node: "node-1".into(),
+            addresses: vec!["10.244.11.5".into(), "fd00:10:244:11::5".into()],
+            leaves: vec![leaf(1), leaf(2)],
+            from: "2026-01-02T10:00:01Z".into(),
+            to: to.map(str::to_owned),
+            reason: Arrival::Rescheduled,
+            after: Some(Departure::NodeLost),
+            replaces: Some("web-7d9f8c6b5-x2x4z on node-3".into()),
+            end_reason: to.map(|_| Departure::Drained),
+            ..Default::default()
+        };
+        let now = "2026-01-02T10:05:01Z".parse().unwrap();
+        let all = [
+            placement("web-7d9f8c6b5-abcde", Some("2026-01-02T10:04:01Z")),
+            placement("web-7d9f8c6b5-fghij", None),
+        ];
+        let text = table(&all, now).render(false, Some(80), false);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(!text.contains('…'), "{text}");
+        for whole in [
+            "10.244.11.5",
+            "fd00:10:244:11::5",
+            "10:00:01",
+            "10:04:01",
+            "now (5m)",
+            "left: Drained",
+        ] {
+            assert!(text.contains(whole), "{whole}: {text}");
+        }
     }
 }

@@ -272,33 +272,46 @@ fn one(
 }
 
 fn table(shown: &[ShownFrontend]) -> Table {
-    let mut table = Table::new(&[
-        "NODE",
-        "SERVICE",
-        "FRONTEND",
-        "PROTO",
-        "ACTION",
-        "ENDPOINTS",
-        "PROGRAMMED",
-    ]);
+    let mut table = Table::wrapping(&["SERVICE", "FRONTEND", "LEADS TO", "NODES", "KERNEL"]);
+    // What several nodes have alike is said once.
+    let mut rows: Vec<(&ShownFrontend, Vec<&str>)> = Vec::new();
     for one in shown {
+        let alike = |(other, _): &&mut (&ShownFrontend, Vec<&str>)| {
+            let node = other.node.clone();
+            **other
+                == ShownFrontend {
+                    node,
+                    ..one.clone()
+                }
+        };
+        match rows
+            .iter_mut()
+            .rev()
+            .take_while(|(other, _)| other.frontend == one.frontend)
+            .find(alike)
+        {
+            Some((_, nodes)) => nodes.push(&one.node),
+            None => rows.push((one, vec![&one.node])),
+        }
+    }
+    for (one, nodes) in rows {
         let tone = match one.programmed {
             "yes" => Tone::Good,
             "unknown" => Tone::Plain,
             _ => Tone::Bad,
         };
-        let action = match one.affinity_seconds {
-            Some(seconds) => format!("{} (affinity {seconds}s)", one.action),
-            None => one.action.to_owned(),
-        };
-        let endpoints: Vec<String> = one.endpoints.iter().map(SocketAddr::to_string).collect();
+        let mut leads: Vec<String> = one.endpoints.iter().map(SocketAddr::to_string).collect();
+        match (one.action, one.affinity_seconds) {
+            ("balance", Some(seconds)) => leads.push(format!("(affinity {seconds}s)")),
+            ("balance", None) => {}
+            (other, _) => leads.push(other.to_owned()),
+        }
+        let protocol = format!("{:?}", one.protocol).to_lowercase();
         table.row(vec![
-            one.node.as_str().into(),
             one.service.as_str().into(),
-            one.frontend.as_str().into(),
-            format!("{:?}", one.protocol).to_uppercase().into(),
-            action.into(),
-            endpoints.join(",").into(),
+            format!("{}/{protocol}", one.frontend).into(),
+            leads.join(",").into(),
+            nodes.join(" ").into(),
             Cell::toned(one.programmed, tone),
         ]);
     }
@@ -331,8 +344,8 @@ mod tests {
         let text = table(&compare(&known, "n1", Some(&wanted))).render(false, None, false);
         assert_eq!(
             text,
-            "NODE   SERVICE       FRONTEND       PROTO   ACTION    ENDPOINTS       PROGRAMMED\n\
-             n1     default/web   10.96.0.5:80   TCP     balance   10.0.0.1:8080   yes\n"
+            "SERVICE       FRONTEND           LEADS TO        NODES   KERNEL\n\
+             default/web   10.96.0.5:80/tcp   10.0.0.1:8080   n1      yes\n"
         );
         let mut other = wanted.clone();
         let stray = Frontend::NodePort {

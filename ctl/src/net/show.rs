@@ -53,11 +53,15 @@ pub struct Cell {
 pub struct Table {
     heads: Vec<(&'static str, bool)>,
     rows: Vec<Vec<Cell>>,
+    /// Cells that are too long go on in the next line, where others are cut.
+    wraps: bool,
 }
 
 /// Narrowest that a column is cut to.
 const NARROWEST: usize = 8;
 const GAP: usize = 3;
+/// Between the items of a list in a cell.
+const LIST: char = ',';
 /// Between columns where room is scarce.
 const NARROW_GAP: usize = 2;
 
@@ -129,6 +133,16 @@ impl Table {
         Self {
             heads: heads.collect(),
             rows: Vec::new(),
+            wraps: false,
+        }
+    }
+
+    /// A table of which nothing may be lost: what does not fit the terminal goes on in the next line,
+    /// lists item by item.
+    pub fn wrapping(heads: &[&'static str]) -> Self {
+        Self {
+            wraps: true,
+            ..Self::new(heads)
         }
     }
 
@@ -150,12 +164,12 @@ impl Table {
         let shown: Vec<usize> = (0..self.heads.len())
             .filter(|&at| wide || (!self.heads[at].1 && says(at)))
             .collect();
-        let natural = shown.iter().map(|&at| {
-            let cells = self.rows.iter().filter_map(|row| row.get(at));
-            let longest = cells.map(|cell| cell.text.chars().count()).max();
-            longest.unwrap_or(0).max(self.heads[at].0.len())
-        });
-        let (widths, gap) = fit(natural.collect(), width);
+        let (mut widths, mut gap) = fit(self.widths(&shown, whole), &[], width);
+        let wraps = self.wraps && gap == NARROW_GAP;
+        if wraps {
+            let floors = self.widths(&shown, longest_word);
+            (widths, gap) = fit(self.widths(&shown, longest_item), &floors, width);
+        }
         let mut out = String::new();
         let heads = shown.iter().map(|&at| Cell::from(self.heads[at].0));
         line(&mut out, &heads.collect::<Vec<_>>(), (&widths, gap), false);
@@ -163,29 +177,105 @@ impl Table {
             let cells = shown
                 .iter()
                 .map(|&at| row.get(at).cloned().unwrap_or_default());
-            line(
-                &mut out,
-                &cells.collect::<Vec<_>>(),
-                (&widths, gap),
-                colours,
-            );
+            let cells: Vec<Cell> = cells.collect();
+            let lines = match wraps {
+                true => wrapped(&cells, &widths),
+                false => vec![cells],
+            };
+            for cells in lines {
+                line(&mut out, &cells, (&widths, gap), colours);
+            }
         }
         out
     }
+
+    /// What columns take, by what a cell does.
+    fn widths(&self, shown: &[usize], of: fn(&str) -> usize) -> Vec<usize> {
+        let column = |&at: &usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at));
+            let longest = cells.map(|cell| of(&cell.text)).max();
+            longest.unwrap_or(0).max(self.heads[at].0.len())
+        };
+        shown.iter().map(column).collect()
+    }
 }
 
-/// Makes the gaps between columns smaller, then the widest columns narrower, until all fit.
-fn fit(mut widths: Vec<usize>, limit: Option<usize>) -> (Vec<usize>, usize) {
+fn whole(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn longest_item(text: &str) -> usize {
+    let items = text.split(LIST);
+    items.map(|item| whole(item.trim())).max().unwrap_or(0)
+}
+
+/// The longest part that people would not break.
+fn longest_word(text: &str) -> usize {
+    let words = text.split([LIST, ' ']);
+    let parts = words.flat_map(|word| word.split_inclusive(['-', '/']));
+    parts.map(whole).max().unwrap_or(0)
+}
+
+/// A row as lines of cells, none wider than its column.
+fn wrapped(cells: &[Cell], widths: &[usize]) -> Vec<Vec<Cell>> {
+    let columns: Vec<Vec<String>> = cells
+        .iter()
+        .zip(widths)
+        .map(|(cell, &width)| {
+            let items = cell.text.split(LIST);
+            items.flat_map(|item| pieces(item.trim(), width)).collect()
+        })
+        .collect();
+    let lines = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let at = |line: usize| {
+        let columns = columns.iter().zip(cells);
+        let cell = |(lines, cell): (&Vec<String>, &Cell)| {
+            let text = lines.get(line).cloned().unwrap_or_default();
+            Cell::toned(text, cell.tone)
+        };
+        columns.map(cell).collect()
+    };
+    (0..lines).map(at).collect()
+}
+
+/// A text in pieces of a width: broken between words, or else where names and addresses have a joint.
+fn pieces(text: &str, width: usize) -> Vec<String> {
+    let mut left: Vec<char> = text.chars().collect();
+    let mut pieces = Vec::new();
+    while left.len() > width.max(1) {
+        let room = &left[..=width.max(1)];
+        let space = room.iter().rposition(|&c| c == ' ').filter(|&at| at > 0);
+        let joint = room[..width.max(1)]
+            .iter()
+            .rposition(|c| "-:./(".contains(*c))
+            .map(|at| at + 1);
+        let at = space.or(joint).unwrap_or(width.max(1));
+        let rest = left.split_off(at);
+        pieces.push(left.into_iter().collect::<String>().trim_end().to_owned());
+        left = rest.into_iter().skip_while(|&c| c == ' ').collect();
+    }
+    pieces.push(left.into_iter().collect());
+    pieces
+}
+
+/// Makes the gaps between columns smaller, then the widest columns narrower, until all fit: those
+/// first that can be without cutting a word, by the `floors`.
+fn fit(mut widths: Vec<usize>, floors: &[usize], limit: Option<usize>) -> (Vec<usize>, usize) {
     let total = |widths: &[usize], gap: usize| {
         widths.iter().sum::<usize>() + gap * widths.len().saturating_sub(1)
     };
     let Some(limit) = limit.filter(|&limit| total(&widths, GAP) > limit) else {
         return (widths, GAP);
     };
-    while total(&widths, NARROW_GAP) > limit {
-        match widths.iter_mut().max() {
-            Some(widest) if *widest > NARROWEST => *widest -= 1,
-            _ => break,
+    for floors in [floors, &[]] {
+        while total(&widths, NARROW_GAP) > limit {
+            let floor = |at: usize| floors.get(at).copied().unwrap_or(0).max(NARROWEST);
+            let columns = widths.iter_mut().enumerate();
+            let wide = columns.filter(|(at, width)| **width > floor(*at));
+            match wide.max_by_key(|(_, width)| **width) {
+                Some((_, widest)) => *widest -= 1,
+                None => break,
+            }
         }
     }
     (widths, NARROW_GAP)
@@ -216,7 +306,7 @@ fn line(out: &mut String, cells: &[Cell], (widths, gap): (&[usize], usize), colo
             Tone::Warn => Some("\x1b[33m"),
             Tone::Bad => Some("\x1b[31m"),
         };
-        match colour.filter(|_| colours) {
+        match colour.filter(|_| colours && !shown.is_empty()) {
             Some(colour) => text.push_str(&format!("{colour}{shown}\x1b[0m")),
             None => text.push_str(&shown),
         }
@@ -291,6 +381,29 @@ mod tests {
             table.render(false, None, false),
             "PREFIX                BFD   WHY\nfd00:10:244:11::/64         only path\n"
         );
+    }
+
+    #[test]
+    fn what_wraps_loses_nothing() {
+        let mut table = Table::wrapping(&["POD", "ADDRESSES", "WHY"]);
+        table.row(vec![
+            "web-7d9f8c6b5-abcde".into(),
+            "10.244.1.5,fd00:10:244:11::5".into(),
+            Cell::toned("Rescheduled: web-a on n1 was NodeLost", Tone::Good),
+        ]);
+        let text = table.render(false, Some(50), false);
+        let lines = [
+            ["POD", "ADDRESSES", "WHY"],
+            ["web-7d9f8c6b5-", "10.244.1.5", "Rescheduled:"],
+            ["abcde", "fd00:10:244:11::5", "web-a on n1"],
+            ["", "", "was NodeLost"],
+        ];
+        let lines = lines.map(|[pod, address, why]| format!("{pod:<17}{address:<19}{why}\n"));
+        assert_eq!(text, lines.concat());
+        let whole = table.render(false, Some(120), false);
+        assert!(whole.contains("10.244.1.5,fd00:10:244:11::5"), "{whole}");
+        assert_eq!(pieces("aé-bb", 2), ["aé", "-", "bb"]);
+        assert_eq!(pieces("", 5), [""]);
     }
 
     #[test]
