@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use peapod_tests::{Cluster, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HELLO: &str = include_str!("../../examples/hello/hello.yaml");
 
@@ -236,6 +236,22 @@ fn traces_go_from_node_to_node() -> Result<()> {
         "{trace:#}"
     );
     assert!(trace["hops"][1]["answeredFrom"].is_string(), "{trace:#}");
+    // From another machine the nodes are asked for it: the same way, and the same answers.
+    let away = ["net", "--instance-dir", "/nonexistent"];
+    let ask = ["trace", from, to, "-o", "json"];
+    let trace = cluster.peapod(away.into_iter().chain(ask))?.ok()?;
+    let trace: Value = serde_json::from_str(&trace)?;
+    assert_eq!(trace["reached"], true, "{trace:#}");
+    for (hop, node) in [(1, "node-1"), (2, "node-2")] {
+        let hops = trace["hops"].as_array().context("no hops")?.iter();
+        let mut hops = hops.filter(|hop| hop["kind"] != "router");
+        let hop = hops.nth(hop).context("too few hops")?;
+        assert_eq!(
+            (&hop["name"], &hop["source"]),
+            (&json!(node), &json!("kernel")),
+            "{trace:#}"
+        );
+    }
     Ok(())
 }
 

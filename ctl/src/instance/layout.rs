@@ -63,6 +63,11 @@ impl Layout {
         self.root.join("network")
     }
 
+    /// Where the node is asked to look at the ways of packets.
+    pub fn trace_socket(&self) -> PathBuf {
+        self.run().join("trace.sock")
+    }
+
     /// Where the node's BGP speaker is looked at, while it has one.
     pub fn bgp_socket(&self) -> PathBuf {
         self.run().join("bgp.sock")

@@ -23,6 +23,14 @@ pub struct LocalNode {
 // === impl LocalNode ===
 
 impl LocalNode {
+    /// The node that this process is of, in whose network namespace it runs.
+    pub fn here(name: &str, layout: &Layout) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..at(layout.root().to_owned())
+        }
+    }
+
     /// Where a pod's network namespace is pinned.
     pub fn pod_netns(&self, uid: &str) -> PathBuf {
         self.sandboxes.join(uid).join("net")

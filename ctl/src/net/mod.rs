@@ -10,7 +10,7 @@ mod drain;
 mod endpoints;
 mod evict;
 mod history;
-mod local;
+pub mod local;
 mod peers;
 mod policies;
 mod routes;
@@ -19,7 +19,7 @@ mod show;
 mod source;
 mod speaker;
 mod topology;
-mod trace;
+pub mod trace;
 
 use std::path::PathBuf;
 

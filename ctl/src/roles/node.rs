@@ -23,11 +23,15 @@ use serde::{Deserialize, Serialize};
 use super::tasks::Tasks;
 use crate::instance::runtime_flags::{RuntimeFlags, RuntimeShim};
 use crate::instance::{Layout, preflight};
+use crate::net::local::LocalNode;
+use crate::net::trace;
 
 /// Where the kubelet API listens.
 pub const KUBELET_PORT: u16 = 10250;
 /// What the node's BGP speaker is called there.
 pub const BGP_AGENT: &str = "bgp";
+/// What looks at the ways of packets there.
+pub const TRACE_AGENT: &str = "trace";
 /// Most pods on the node: a /24 less what is not handed out.
 const MAX_PODS: u32 = 250;
 
@@ -211,6 +215,9 @@ pub async fn spawn_nodelet(
         kubelet: kubelet_config(&layout.kubelet_config())?,
         server: Some(server),
     };
+    let traced = LocalNode::here(&node.name, layout);
+    let traces = trace::agent::serve(traced, layout.trace_socket());
+    tasks.spawn_endless("looks at the ways of packets", traces);
     let stop = tasks.shutdown.clone();
     tasks.spawn(
         "the node agent",
@@ -221,7 +228,10 @@ pub async fn spawn_nodelet(
 
 /// The agents of the node that answer for themselves.
 pub fn agents(layout: &Layout) -> BTreeMap<String, PathBuf> {
-    BTreeMap::from([(BGP_AGENT.to_owned(), layout.bgp_socket())])
+    BTreeMap::from([
+        (BGP_AGENT.to_owned(), layout.bgp_socket()),
+        (TRACE_AGENT.to_owned(), layout.trace_socket()),
+    ])
 }
 
 /// Starts the agents of a node in the API server's own process.

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use peapod_nft::{Error, Family, Nft};
+use serde::{Deserialize, Serialize};
 
 /// A connection, as its first packet was sent and as its answers come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tracked {
     /// Where the first packet came from.
     pub source: SocketAddr,

@@ -9,13 +9,14 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use serde::{Deserialize, Serialize};
 
 use crate::links::rtnl::Rtnl;
 use crate::links::vxlan::is_tunnel;
 use crate::links::{Error, ROUTE_PROTOCOL, WAY_PROTOCOL};
 
 /// A flow, as far as routing looks at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// Where it comes from; `None` lets the kernel choose.
     pub source: Option<IpAddr>,
@@ -32,7 +33,7 @@ pub struct Flow {
 }
 
 /// What is done with packets of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
     /// They are sent on.
     Forwarded,
@@ -45,7 +46,7 @@ pub enum Fate {
 }
 
 /// A next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHop {
     /// The gateway; `None` for what is on the link itself.
     pub gateway: Option<IpAddr>,
@@ -56,7 +57,7 @@ pub struct NextHop {
 }
 
 /// The kernel's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
     /// What is done with the packets.
     pub fate: Fate,

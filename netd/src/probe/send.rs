@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::packet::{self, Heard};
 
 /// How long a hop may take to answer.
@@ -32,7 +34,7 @@ pub enum Probe {
 }
 
 /// What one probe met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Met {
     /// A hop on the way: the limit ran out there.
     Hop(IpAddr),
@@ -47,7 +49,7 @@ pub enum Met {
 }
 
 /// One probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Its hop limit.
     pub limit: u8,
@@ -58,7 +60,7 @@ pub struct Step {
 }
 
 /// Probes to one destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
     /// The probes, in order.
     pub steps: Vec<Step>,

@@ -57,7 +57,7 @@ pub struct Decision {
     /// The service.
     pub service: String,
     /// `balance`, `refuse`, `drop`, `here`; `missing` where the map does not have it.
-    pub action: &'static str,
+    pub action: String,
     /// Where it may be led.
     pub endpoints: Vec<SocketAddr>,
     /// Where the first probe was led; without one, the first of them.
@@ -69,6 +69,6 @@ pub struct Decision {
 pub struct Far {
     /// Its name.
     pub name: String,
-    /// The route there; `None` for a node of another machine.
-    pub route: Option<Result<Chosen, String>>,
+    /// The route there, or why it is not known.
+    pub route: Result<Chosen, String>,
 }

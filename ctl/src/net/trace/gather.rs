@@ -1,120 +1,83 @@
-//! Asks the kernels on the way, and sends the probes: every look happens in the network
-//! namespace that it is about.
+//! Has the nodes on the way look at what they know: those of this machine directly, if root asks,
+//! others by their agents.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, anyhow};
-use peapod_api::attach::Protocol;
-use peapod_netd::core::services::{Dispatch, Frontend};
-use peapod_netd::links::alias;
-use peapod_netd::links::rtnl::Rtnl;
-use peapod_netd::probe::connection::{self, Tracked};
-use peapod_netd::probe::route::{self, Chosen, Flow};
-use peapod_netd::probe::send::{self, Probe, Walk};
+use anyhow::{Result, anyhow, bail};
+use peapod_netd::core::services::Frontend;
+use peapod_netd::probe::route::{Chosen, Flow};
 
+use super::agent;
 use super::facts::{Decision, Facts, Far};
+use super::look::{Leaving, Left, Look, Mapped, Seen, look};
 use super::question::{Asked, Kind, PodEnd};
-use crate::net::local::{self, LocalNode};
-use crate::net::services;
+use crate::net::Context;
 
-/// Gathers what there is to know; sends probes if asked to.
-pub fn gather(asked: &Asked, probing: bool) -> Result<Facts> {
-    local::must_be_root("a trace")?;
-    let node = local::node(&asked.locals, Some(&asked.from.node))
-        .with_context(|| format!("pod {} runs on node {}", asked.from.key, asked.from.node))?;
-    let source = own_address(&asked.from, asked.address)?;
-    let (first, tracked) = match probing {
-        true => first_probe(node, asked)?,
-        false => (None, None),
+/// Gathers what there is to know; has probes sent if asked to.
+pub async fn gather(context: &Context, asked: &Asked, probing: bool) -> Result<Facts> {
+    let from = &asked.from;
+    let source = own_address(from, asked.address)?;
+    let leaving = Leaving {
+        uid: from.uid.clone(),
+        host_network: from.host_network,
+        ips: from.ips.clone(),
+        source,
+        address: asked.address,
+        kind: asked.kind,
+        probing,
     };
-    let decision = decision(asked, node, tracked.as_ref())?;
-    let (address, kind) = match decision.as_ref().and_then(|decision| decision.chosen) {
-        Some(endpoint) => (endpoint.ip(), behind(asked.kind, endpoint.port())),
-        None => (asked.address, asked.kind),
+    let left = match see(context, asked, &from.node, Look::Leaving(leaving)).await? {
+        Seen::Left(left) => *left,
+        Seen::Arrived(_) => bail!("node {} answers another question", from.node),
     };
-    // To the endpoint itself: each probe through the service might be led to another one.
-    // And one that is led back to the pod itself has no other way to show.
-    let leads = decision.as_ref().is_none_or(|one| one.chosen.is_some()) && address != source;
-    let walk = match probing && leads {
-        true => Some(in_pod(node, &asked.from, || {
-            Ok(send::walk(address, probe(kind))?)
-        })?),
-        false => None,
-    };
-    let flow = Flow {
-        source: Some(source),
-        destination: address,
-        protocol: protocol_number(kind),
-        source_port: walk
-            .as_ref()
-            .and_then(|walk| walk.source)
-            .map_or(0, |from| from.port()),
-        destination_port: port(kind),
-        input: None,
-    };
-    let pod_route = match asked.from.host_network {
-        true => None,
-        false => Some(in_pod(node, &asked.from, || {
-            Ok(route::lookup(&Flow {
-                destination: asked.address,
-                ..flow
-            })?)
-        })?),
-    };
-    let veth = (!asked.from.host_network).then(|| alias::link_name(&asked.from.uid));
-    let node_route = forwarded(node, &flow, veth.as_deref()).map_err(|error| format!("{error:#}"));
+    let Left {
+        pod_route,
+        veth,
+        mapped,
+        flow,
+        node_route,
+        first,
+        walk,
+        connection,
+    } = left;
+    let destination = flow.destination;
     let target = asked
         .pods
         .iter()
-        .find(|pod| !pod.host_network && pod.ips.contains(&address));
+        .find(|pod| !pod.host_network && pod.ips.contains(&destination));
     Ok(Facts {
-        from: asked.from.clone(),
+        from: from.clone(),
         to: asked.to.clone(),
         address: asked.address,
         kind: asked.kind,
         source,
         pod_route,
         veth,
-        decision,
-        destination: address,
+        decision: decision(asked, mapped),
+        destination,
         node_route,
-        far: far(asked, target, &flow)?,
+        far: far(context, asked, target, &flow).await,
         target: target.cloned(),
         leaves: asked
             .sessions
             .iter()
-            .filter(|one| one.node == node.name)
+            .filter(|one| one.node == from.node)
             .cloned()
             .collect(),
         nodes: asked.nodes.clone(),
         first,
         walk,
-        connection: tracked,
+        connection,
         policies: asked.policies.clone(),
     })
 }
 
-/// The first probe, and the kernel's memory of it. A service may lead a pod to itself, which
-/// shows little: then another is sent, a few times.
-fn first_probe(node: &LocalNode, asked: &Asked) -> Result<(Option<Walk>, Option<Tracked>)> {
-    const TRIES: usize = 16;
-    let mut outcome = (None, None);
-    for _ in 0..TRIES {
-        let walk = in_pod(node, &asked.from, || {
-            Ok(send::once(asked.address, probe(asked.kind))?)
-        })?;
-        let tracked = walk
-            .source
-            .map(|from| tracked(node, from, asked))
-            .transpose()?
-            .flatten();
-        let itself = tracked.is_some_and(|one| asked.from.ips.contains(&one.answered_by.ip()));
-        outcome = (Some(walk), tracked);
-        if !itself {
-            break;
-        }
+async fn see(context: &Context, asked: &Asked, node: &str, what: Look) -> Result<Seen> {
+    let here = asked.locals.iter().find(|one| one.name == node);
+    match here.filter(|_| nix::unistd::geteuid().is_root()) {
+        Some(node) => look(node, &what),
+        None => agent::ask(&context.session, node, &what).await,
     }
-    Ok(outcome)
 }
 
 fn own_address(pod: &PodEnd, to: IpAddr) -> Result<IpAddr> {
@@ -127,112 +90,44 @@ fn own_address(pod: &PodEnd, to: IpAddr) -> Result<IpAddr> {
     })
 }
 
-/// Does something where the pod's programs would do it.
-fn in_pod<T: Send>(
-    node: &LocalNode,
-    pod: &PodEnd,
-    work: impl FnOnce() -> Result<T> + Send,
-) -> Result<T> {
-    match pod.host_network {
-        true => node.inside(work),
-        false => local::inside(&node.pod_netns(&pod.uid), work),
-    }
-}
-
-fn probe(kind: Kind) -> Probe {
-    match kind {
-        Kind::Icmp => Probe::Icmp,
-        Kind::Port(Protocol::Udp, port) => Probe::Udp(port),
-        Kind::Port(_, port) => Probe::Tcp(port),
-    }
-}
-
-fn behind(kind: Kind, port: u16) -> Kind {
-    match kind {
-        Kind::Icmp => Kind::Icmp,
-        Kind::Port(protocol, _) => Kind::Port(protocol, port),
-    }
-}
-
-fn port(kind: Kind) -> u16 {
-    match kind {
-        Kind::Icmp => 0,
-        Kind::Port(_, port) => port,
-    }
-}
-
-fn protocol_number(kind: Kind) -> u8 {
-    let number = match kind {
-        Kind::Icmp => libc::IPPROTO_ICMP,
-        Kind::Port(Protocol::Udp, _) => libc::IPPROTO_UDP,
-        Kind::Port(..) => libc::IPPROTO_TCP,
-    };
-    number as u8
-}
-
-/// The kernel's memory of the first probe.
-fn tracked(node: &LocalNode, from: SocketAddr, asked: &Asked) -> Result<Option<Tracked>> {
-    let to = SocketAddr::new(asked.address, port(asked.kind));
-    node.inside(|| connection::find(from, to).context("cannot read the connections"))
-}
-
 /// What the node's service map says of the destination; nothing for what is no service.
-fn decision(
-    asked: &Asked,
-    node: &LocalNode,
-    tracked: Option<&Tracked>,
-) -> Result<Option<Decision>> {
+fn decision(asked: &Asked, mapped: Option<Mapped>) -> Option<Decision> {
     let Kind::Port(protocol, port) = asked.kind else {
-        return Ok(None);
+        return None;
     };
     let frontend = Frontend::Address {
         ip: asked.address,
         protocol,
         port,
     };
-    let kernel = services::kernel(node)?;
     let owner = asked.known.owner(&frontend).map(ToString::to_string);
-    let Some(dispatch) = kernel.get(&frontend) else {
-        return Ok(owner.map(|service| Decision {
-            service,
-            action: "missing",
-            endpoints: Vec::new(),
-            chosen: None,
-        }));
-    };
-    let mut endpoints = match dispatch {
-        Dispatch::Balance(balance) => balance.endpoints.clone(),
-        _ => Vec::new(),
-    };
-    endpoints.sort();
-    let led = tracked.map(|one| one.answered_by);
-    let led = led.filter(|endpoint| endpoints.contains(endpoint));
-    Ok(Some(Decision {
-        service: owner.unwrap_or_else(|| "(no service has it)".to_owned()),
-        action: match dispatch {
-            Dispatch::Balance(_) => "balance",
-            Dispatch::Refuse => "refuse",
-            Dispatch::Drop => "drop",
-            Dispatch::Here => "here",
-        },
-        chosen: led.or_else(|| endpoints.first().copied()),
-        endpoints,
-    }))
+    decided(owner, mapped)
 }
 
-/// The route that a node takes for what a pod sends, or for its own.
-fn forwarded(node: &LocalNode, flow: &Flow, veth: Option<&str>) -> Result<Chosen> {
-    node.inside(|| {
-        let input = match veth {
-            Some(veth) => Some(Rtnl::open()?.link(veth)?.index),
-            None => None,
-        };
-        Ok(route::lookup(&Flow { input, ..*flow })?)
+fn decided(owner: Option<String>, mapped: Option<Mapped>) -> Option<Decision> {
+    let Some(mapped) = mapped else {
+        return owner.map(|service| Decision {
+            service,
+            action: "missing".to_owned(),
+            endpoints: Vec::new(),
+            chosen: None,
+        });
+    };
+    Some(Decision {
+        service: owner.unwrap_or_else(|| "(no service has it)".to_owned()),
+        action: mapped.action,
+        endpoints: mapped.endpoints,
+        chosen: mapped.chosen,
     })
 }
 
 /// What is known of the node at the other end.
-fn far(asked: &Asked, target: Option<&PodEnd>, flow: &Flow) -> Result<Option<Far>> {
+async fn far(
+    context: &Context,
+    asked: &Asked,
+    target: Option<&PodEnd>,
+    flow: &Flow,
+) -> Option<Far> {
     let destination = flow.destination;
     let by_block = asked
         .blocks
@@ -246,21 +141,21 @@ fn far(asked: &Asked, target: Option<&PodEnd>, flow: &Flow) -> Result<Option<Far
         .map(|pod| pod.node.clone())
         .or(by_block.map(|(_, node)| node.clone()))
         .or(by_address.map(|(node, _)| node.clone()));
-    let Some(name) = name.filter(|name| *name != asked.from.node) else {
-        return Ok(None);
-    };
-    let Some(node) = asked.locals.iter().find(|node| node.name == name) else {
-        return Ok(Some(Far { name, route: None }));
-    };
+    let name = name.filter(|name| *name != asked.from.node)?;
     let bare = Flow {
         source: None,
         ..*flow
     };
-    let route = node.inside(|| Ok(route::lookup(&bare)?));
-    Ok(Some(Far {
-        name,
-        route: Some(route.map_err(|error| format!("{error:#}"))),
-    }))
+    let seen = see(context, asked, &name, Look::Arriving(bare)).await;
+    let route = seen.and_then(arrived).map_err(|error| format!("{error:#}"));
+    Some(Far { name, route })
+}
+
+fn arrived(seen: Seen) -> Result<Chosen> {
+    match seen {
+        Seen::Arrived(route) => Ok(route),
+        Seen::Left(_) => bail!("it answers another question"),
+    }
 }
 
 #[cfg(test)]
@@ -279,5 +174,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(told.contains("default/web"), "{told}");
+    }
+
+    #[test]
+    fn a_service_that_the_map_lacks_is_missing() {
+        let service = Some("default/web".to_owned());
+        let mapped = || {
+            Some(Mapped {
+                action: "refuse".to_owned(),
+                endpoints: Vec::new(),
+                chosen: None,
+            })
+        };
+        assert_eq!(decided(service.clone(), None).unwrap().action, "missing");
+        assert_eq!(decided(service, mapped()).unwrap().action, "refuse");
+        assert!(decided(None, mapped()).unwrap().service.starts_with('('));
+        assert_eq!(decided(None, None), None);
     }
 }

@@ -1,11 +1,13 @@
 //! `peapod net trace FROM TO`: the way of a packet, hop by hop, checked with probes.
 //!
-//! [`question`] finds out who is meant, [`gather`] asks the kernels of the nodes on this machine
-//! and sends the probes: [`facts`]. [`path`] is the pure core that makes hops of them, [`marks`]
+//! [`question`] finds out who is meant, [`gather`] has the nodes [`look`] at what their kernels know
+//! and send the probes, by their [`agent`] where they are not of this machine: [`facts`]. [`path`] is the pure core that makes hops of them, [`marks`]
 //! tells which hop answered which probe, [`words`] are what people read.
 
+pub mod agent;
 mod facts;
 mod gather;
+mod look;
 mod marks;
 mod path;
 mod question;
@@ -50,7 +52,7 @@ enum Wire {
 /// Shows it.
 pub async fn run(context: &Context, args: &TraceArgs) -> Result<()> {
     let asked = question::ask(context, args).await?;
-    let facts = gather::gather(&asked, !args.no_probe)?;
+    let facts = gather::gather(context, &asked, !args.no_probe).await?;
     let trace = path::trace(&facts);
     if context.format.is_table() {
         print!("{}", words::text(&trace));

@@ -174,7 +174,7 @@ fn service(facts: &Facts, decision: &Decision) -> Hop {
         Kind::Port(_, port) => SocketAddr::new(facts.address, port).to_string(),
         Kind::Icmp => facts.address.to_string(),
     };
-    let detail = match (decision.action, decision.chosen) {
+    let detail = match (decision.action.as_str(), decision.chosen) {
         ("balance", Some(endpoint)) => {
             let led = match facts.connection {
                 Some(one) if one.answered_by == endpoint => "the probe was led to",
@@ -263,15 +263,14 @@ pub(super) fn session<'a>(hop: &NextHop, sessions: &'a [Session]) -> Option<&'a 
 
 fn far_node(far: &Far) -> Hop {
     let detail = match &far.route {
-        None => "another machine: run the trace there for its part".to_owned(),
-        Some(Err(error)) => error.clone(),
-        Some(Ok(route)) => taken(route),
+        Err(error) => error.clone(),
+        Ok(route) => taken(route),
     };
     Hop {
         kind: "node",
         name: far.name.clone(),
         detail: vec![detail],
-        source: if far.route.is_some() { "kernel" } else { "api" },
+        source: if far.route.is_ok() { "kernel" } else { "api" },
         routes: true,
         ..Hop::default()
     }

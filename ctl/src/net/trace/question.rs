@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use peapod_api::attach::Protocol;
 use peapod_netd::core::facts::ServiceFacts;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{TraceArgs, Wire};
@@ -35,7 +36,7 @@ pub struct PodEnd {
 }
 
 /// What is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Echo requests.
     Icmp,

@@ -16,7 +16,7 @@ use crate::net::peers::Session;
 pub(super) fn stops(facts: &Facts) -> Option<String> {
     let decision = facts.decision.as_ref();
     let node = &facts.from.node;
-    match decision.map(|decision| decision.action) {
+    match decision.map(|decision| decision.action.as_str()) {
         Some("refuse") => return Some(format!("{node} refuses it: the service has no endpoint")),
         Some("drop") => return Some(format!("{node} drops it: no endpoint on this node")),
         Some("missing") => return Some(format!("the service map of {node} lacks the service")),

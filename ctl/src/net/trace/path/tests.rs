@@ -72,7 +72,7 @@ fn one_node() -> Facts {
         veth: Some("pea01".into()),
         decision: Some(Decision {
             service: "default/api".into(),
-            action: "balance",
+            action: "balance".into(),
             endpoints: vec![endpoint, "10.244.0.9:8080".parse().unwrap()],
             chosen: Some(endpoint),
         }),
@@ -138,7 +138,7 @@ fn fabric() -> Facts {
         node_route: Ok(route("10.244.1.0/24", "bgp", &ways)),
         far: Some(Far {
             name: "n2".into(),
-            route: Some(Ok(route("10.244.1.6/32", "peapod", &[hop(None, "pea03")]))),
+            route: Ok(route("10.244.1.6/32", "peapod", &[hop(None, "pea03")])),
         }),
         target: Some(pod("default/db", "n2", "10.244.1.6")),
         leaves: vec![session("eth1", "leaf1"), session("eth2", "leaf2")],
@@ -249,7 +249,7 @@ fn what_stops_a_packet_is_named() {
     let mut facts = one_node();
     facts.decision = Some(Decision {
         service: "default/api".into(),
-        action: "refuse",
+        action: "refuse".into(),
         endpoints: Vec::new(),
         chosen: None,
     });
