@@ -131,17 +131,23 @@ fn flows_go_around_what_fails() -> Result<()> {
     let before = rack.tables()?;
     let rounds = rounds(4);
     under_traffic(&rack, &format!("a link is cut {rounds} times"), || {
+        let mut took = Vec::new();
         for round in 0..rounds {
             let port = ["eth1", "eth2"][round % 2];
             rack.set_link("node-1", port, false)?;
             wait::until("the flows to leave the link", || {
                 Ok(rack.tables()?["node-1"] != before["node-1"])
             })?;
+            let mended = Instant::now();
             rack.set_link("node-1", port, true)?;
             rack.complete()?;
             rack.as_before(&before)
                 .with_context(|| format!("round {round}"))?;
+            took.push(mended.elapsed());
         }
+        took.sort();
+        let (median, longest) = (took.get(took.len() / 2), took.last());
+        println!("all is as before after {median:.1?}, at most {longest:.1?}");
         Ok(())
     })?;
 

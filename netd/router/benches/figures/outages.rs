@@ -5,16 +5,17 @@ use std::time::Duration;
 use peapod_lab::process::machine;
 use peapod_lab::rack::{Outage, Rack};
 
-/// Each fault so often; the median is shown, and the worst.
-const TIMES: usize = 5;
+/// Each fault so often, unless `TIMES` says otherwise; the median is shown, and the worst.
+const TIMES: u64 = 20;
 
 /// The outages, as a table.
 pub fn print() {
     let (start, busy) = (std::time::Instant::now(), machine());
+    let times = count("TIMES", TIMES);
     let rack = Rack::new();
     let (mut carrier, mut back, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     let mut noise = Vec::new();
-    for _ in 0..TIMES {
+    for _ in 0..times {
         let Outage { longest, before } = rack.carrier_lost();
         carrier.push(longest);
         noise.push(before);
@@ -27,7 +28,7 @@ pub fn print() {
         rack.speak_again();
         rack.as_at_first();
     }
-    println!("longest outage of any of 32 flows, two leaves, BFD 3 x 100 ms ({TIMES} times)");
+    println!("longest outage of any of 32 flows, two leaves, BFD 3 x 100 ms ({times} times)");
     show("link down, carrier seen", carrier, "60 ms");
     show("silent loss, BFD", silent, "detection (300 ms) + 50 ms");
     show("link back, both legs in the kernel", back, "500 ms");
@@ -49,8 +50,7 @@ fn show(what: &str, mut took: Vec<Duration>, target: &str) {
 
 /// Random flaps, and what is left of them.
 pub fn flaps() {
-    let count = std::env::var("FLAPS").ok().and_then(|n| n.parse().ok());
-    let count = count.unwrap_or(1000);
+    let count = count("FLAPS", 1000);
     let rack = Rack::new();
     let start = std::time::Instant::now();
     rack.random_flaps(count, 7);
@@ -58,4 +58,9 @@ pub fn flaps() {
         "{count} random flaps of two links in {:.0} s: RIB = FIB on all four routers, both legs there",
         start.elapsed().as_secs_f64()
     );
+}
+
+fn count(variable: &str, default: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given.and_then(|n| n.parse().ok()).unwrap_or(default)
 }

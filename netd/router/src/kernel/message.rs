@@ -339,7 +339,8 @@ pub(super) fn error_number(message: &Message<'_>) -> Option<i32> {
 /// A link: its number, name, and whether it carries packets.
 pub(super) fn link(body: &[u8]) -> Option<(u32, String, bool)> {
     let flags = u32_at(body, 8)?;
-    let running = libc::IFF_UP as u32 | libc::IFF_LOWER_UP as u32;
+    // With a carrier the kernel may take up to a second until packets pass (IFF_RUNNING).
+    let running = (libc::IFF_UP | libc::IFF_LOWER_UP | libc::IFF_RUNNING) as u32;
     let name = attributes(body.get(16..)?)
         .find(|(kind, _)| *kind == IFLA_IFNAME)?
         .1;
@@ -424,6 +425,27 @@ fn next_hops(mut bytes: &[u8]) -> Vec<Hop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_up_when_packets_pass() {
+        let body = |flags: libc::c_int| {
+            let mut body = vec![0; 16];
+            body[4] = 7;
+            body[8..12].copy_from_slice(&(flags as u32).to_ne_bytes());
+            body.extend([9, 0, 3, 0]);
+            body.extend(b"eth1\0\0\0\0");
+            body
+        };
+        let carrier = libc::IFF_UP | libc::IFF_LOWER_UP;
+        let running = carrier | libc::IFF_RUNNING;
+        for (flags, up) in [(running, true), (carrier, false), (libc::IFF_UP, false)] {
+            assert_eq!(
+                link(&body(flags)),
+                Some((7, "eth1".to_owned(), up)),
+                "{flags:x}"
+            );
+        }
+    }
 
     #[test]
     fn routes_read_as_they_were_written() {
