@@ -29,6 +29,10 @@ pub struct Fsm {
     last: Option<Why>,
 }
 
+/// How long to wait, the first time, after the peer closed a session for another connection that is
+/// no more: both ends connected at the same moment.
+const COLLIDED: Duration = Duration::from_millis(100);
+
 /// So many times in a row a peer may close its connection and come back at once.
 const GRACEFUL_WELCOMES: u32 = 5;
 
@@ -481,6 +485,8 @@ impl Step<'_> {
         self.fsm.connect_retry = None;
         // Who comes over a link that was down has seen it come up before we did.
         self.fsm.welcome = why == Why::LinkDown;
+        let collided = matches!(&why, Why::Received(told)
+            if told.error == NotificationError::Cease(CeaseError::CollisionResolution));
         self.fsm.last = Some(why);
         self.fsm.idle_hold = match pause {
             Pause::UntilStart => {
@@ -490,6 +496,11 @@ impl Step<'_> {
             Pause::For(wait) => Some(self.now + wait),
             Pause::Damped | Pause::Graceful => {
                 let wait = self.fsm.damping.failed(self.now);
+                // Each end has closed the connection that the other one kept.
+                let wait = match collided && self.fsm.damping.failures() == 1 {
+                    true => COLLIDED,
+                    false => wait,
+                };
                 let most = if pause == Pause::Graceful {
                     GRACEFUL_WELCOMES
                 } else {
