@@ -50,7 +50,7 @@ enum Wire {
 }
 
 /// Shows it.
-pub async fn run(context: &Context, args: &TraceArgs) -> Result<()> {
+pub(super) async fn run(context: &Context, args: &TraceArgs) -> Result<()> {
     let asked = question::ask(context, args).await?;
     let facts = gather::gather(context, &asked, !args.no_probe).await?;
     let trace = path::trace(&facts);
