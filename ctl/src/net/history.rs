@@ -277,7 +277,6 @@ mod tests {
         let leaf = |number: u8| PlacementLeaf {
             name: format!("leaf-{number}"),
             interface: Some(format!("eth{number}")),
-            ..Default::default()
         };
         let placement = |pod: &str, to: Option<&str>| PlacementSpec {
             pod_name: pod.into(),
