@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
@@ -18,6 +18,7 @@ use peapod_nodelet::Serving;
 use peapod_nodelet::cni::{self, CniNetwork};
 use peapod_nodelet::make::etc::ClusterDns;
 use peapod_nodelet::runtime::containerd::Containerd;
+use peapod_nodelet::runtime::users::Ranges;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tasks;
@@ -167,6 +168,20 @@ fn kubelet_config(path: &Path) -> Result<KubeletConfiguration> {
     }
 }
 
+/// The IDs of the host that pods with user namespaces get. Nodes of one machine are told apart by
+/// their addresses.
+fn user_ids(node: &NodeSettings) -> Result<Ranges> {
+    let ranges = Ranges::of_host(MAX_PODS);
+    let ranges = ranges.map_err(|why| anyhow!("no IDs for pods' user namespaces: {why}"))?;
+    let number = match node.ips.first() {
+        Some(IpAddr::V4(ip)) if node.netns.is_some() => {
+            u16::from_be_bytes([ip.octets()[2], ip.octets()[3]])
+        }
+        _ => 0,
+    };
+    Ok(ranges.of_node(number.into()))
+}
+
 /// Runs the node agent in this process.
 pub async fn spawn_nodelet(
     client: kube::Client,
@@ -189,6 +204,7 @@ pub async fn spawn_nodelet(
         }
     }
     runtime.host_netns = node.netns.clone();
+    runtime.user_ids = user_ids(node)?;
     let network: Arc<dyn PodNetwork> = match &node.cni {
         None => network,
         Some(cni) => {

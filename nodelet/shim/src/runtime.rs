@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -54,9 +54,9 @@ impl Runtimes {
             .arg(&log)
             .args(["--log-format", "json", verb]);
         command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stdin(sys::nowhere())
+            .stdout(sys::nowhere())
+            .stderr(sys::nowhere());
         let hide_unified = name_of(program).starts_with("crun") && has_both_versions();
         Call {
             command,

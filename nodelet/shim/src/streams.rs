@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::sys;
+
 /// The streams of a process without a terminal.
 pub struct Streams {
     stdin: Stdio,
@@ -45,7 +47,7 @@ impl Streams {
 
     fn new(dir: &Path, stdin: bool, uid: u32, stdout: File, stderr: File) -> io::Result<Self> {
         let (stdin, hold) = match stdin {
-            false => (Stdio::null(), None),
+            false => (sys::nowhere(), None),
             true => {
                 let (file, hold) = input(&dir.join("stdin"))?;
                 own(&file, uid)?;

@@ -4,11 +4,12 @@ use std::ffi::CString;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::cmsg_space;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{chdir, setsid};
@@ -90,6 +91,13 @@ pub fn own_session(command: &mut Command) {
     };
     // SAFETY: between fork and exec only three system calls run, all of them async-signal-safe.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// A stream with nothing in it, which may be written to. Not `/dev/null`, if it can be helped: crun gives
+/// the process's user what it has as streams, and that device is the host's.
+pub fn nowhere() -> Stdio {
+    let made = memfd_create(c"nothing", MFdFlags::MFD_CLOEXEC);
+    made.map_or_else(|_| Stdio::null(), Stdio::from)
 }
 
 /// The descriptor that whoever started this process gave it as standard input.

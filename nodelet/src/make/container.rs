@@ -72,6 +72,7 @@ pub fn container(parts: Parts) -> Result<ContainerSpec, Missing> {
         user: security::user(spec, container, &image.config)?,
         mounts: in_order(parts.mounts),
         devices: parts.devices,
+        hooks: Vec::new(),
         resources: resources::container(container.resources.as_ref()),
         oom_score_adj: Some(resources::oom_score(
             spec,

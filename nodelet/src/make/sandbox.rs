@@ -75,6 +75,7 @@ pub fn sandbox(pod: &Pod, domain: &str) -> SandboxSpec {
         network: shared(spec.host_network),
         ipc: shared(spec.host_ipc),
         pid,
+        own_users: spec.host_users == Some(false),
         sysctls: sysctls
             .iter()
             .map(|s| (s.name.clone(), s.value.clone()))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeRuntimeHandler,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -184,7 +184,10 @@ fn handlers(runtime: &RuntimeInfo) -> Vec<NodeRuntimeHandler> {
     names
         .map(|name| NodeRuntimeHandler {
             name: Some(name),
-            features: None,
+            features: Some(NodeRuntimeHandlerFeatures {
+                user_namespaces: Some(runtime.user_namespaces),
+                ..NodeRuntimeHandlerFeatures::default()
+            }),
         })
         .collect()
 }

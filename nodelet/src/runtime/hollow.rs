@@ -159,6 +159,7 @@ impl Runtime for Hollow {
             version: env!("CARGO_PKG_VERSION").into(),
             oci_runtime: "none".into(),
             handlers: Vec::new(),
+            user_namespaces: false,
             cgroup_v2: true,
             image_dir: PathBuf::from("/"),
         })
@@ -180,6 +181,7 @@ impl Runtime for Hollow {
                 spec: spec.clone(),
                 created_at,
                 netns,
+                ids: None,
                 reaper: None,
                 alive: true,
             });
@@ -433,6 +435,7 @@ mod tests {
             network: NamespaceMode::Pod,
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Container,
+            own_users: false,
             sysctls: BTreeMap::new(),
             qos: super::super::QosClass::BestEffort,
             resources: Resources::default(),

@@ -18,6 +18,7 @@ pub mod reaper;
 pub mod spec;
 pub mod sys;
 pub mod types;
+pub mod users;
 
 use std::path::Path;
 use std::sync::Arc;

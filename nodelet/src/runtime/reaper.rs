@@ -10,12 +10,12 @@
 //! from us, so that an agent that dies in between leaves none behind.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,36 +34,44 @@ const OOM_SCORE_ADJ: &str = "-998";
 /// A process that was killed and is there after this is stuck in the kernel, milliseconds.
 const KILL_LIMIT_MS: u16 = 10_000;
 
+/// The namespaces that a first process joins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// The pod's user namespace, which then owns the PID namespace, too.
+    pub users: Option<PathBuf>,
+    /// Others.
+    pub others: Vec<PathBuf>,
+}
+
+/// A first process that waits for its byte.
+struct First {
+    pid: u32,
+    stdin: Option<ChildStdin>,
+}
+
 /// Makes a PID namespace, pins it at `pin` and gives its first process. `inside` are the pinned
 /// namespaces that the process joins; `root`, a directory, becomes its empty root; `note` remembers
 /// its number.
 pub fn create(
     pin: &Path,
-    inside: Vec<PathBuf>,
+    inside: Inside,
     root: PathBuf,
     note: impl FnOnce(u32) -> io::Result<()>,
 ) -> io::Result<u32> {
     fs::create_dir_all(&root)?;
     File::create(pin)?;
-    let program = program()?;
-    let mut child = sys::in_thread("make-pidns", move || {
-        for path in &inside {
-            setns(File::open(path)?, CloneFlags::empty())?;
-        }
-        // Opened while there still is a `/dev`.
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
-        sys::pivot_to_empty(&root)?;
-        spawn(program, null)
-    })?;
-    let pid = child.id();
+    let mut first = match inside.users {
+        None => spawn_first(inside.others, root)?,
+        Some(users) => spawn_first_of(users, inside.others, root)?,
+    };
+    let pid = first.pid;
     let pinned = sys::bind(&PathBuf::from(format!("/proc/{pid}/ns/pid")), pin)
         .and_then(|()| note(pid))
-        .and_then(|()| release(&mut child));
+        .and_then(|()| release(&mut first));
     if let Err(error) = pinned {
         // Without the byte it ends by itself.
-        drop(child.stdin.take());
-        let _ = child.wait();
+        drop(first.stdin.take());
+        sys::await_end(pid);
         return Err(error);
     }
     // Where the host does not let it be lowered, it stays at what the agent has.
@@ -107,21 +115,78 @@ fn program() -> io::Result<&'static OwnedFd> {
     Ok(LOADED.get_or_init(|| file.into()))
 }
 
-fn spawn(program: &'static OwnedFd, null: File) -> io::Result<Child> {
-    // The name is never looked up: what runs is the descriptor.
-    let mut command = Command::new("reaper");
+/// A command that [`become_program`] makes one of the program. The name is never looked up: what runs is a
+/// descriptor.
+pub fn command() -> Command {
+    Command::new("reaper")
+}
+
+/// Lets the command run the program, which waits for a byte on its standard input, and ends when there is
+/// none.
+pub fn become_program(command: &mut Command) -> io::Result<&mut Command> {
+    Ok(sys::exec_descriptor(
+        command,
+        program()?.as_fd(),
+        c"peapod-reaper",
+    ))
+}
+
+fn spawn_first(inside: Vec<PathBuf>, root: PathBuf) -> io::Result<First> {
+    program()?;
+    let child = sys::in_thread("make-pidns", move || {
+        for path in &inside {
+            setns(File::open(path)?, CloneFlags::empty())?;
+        }
+        // Opened while there still is a `/dev`.
+        let null = null()?;
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+        sys::pivot_to_empty(&root)?;
+        let mut command = piped(null)?;
+        command.current_dir("/").gid(USER).uid(USER);
+        become_program(&mut command)?.spawn()
+    })?;
+    Ok(First {
+        pid: child.id(),
+        stdin: child.stdin,
+    })
+}
+
+/// Only a process of one thread can join a user namespace: what a thread does above, a process does here.
+fn spawn_first_of(users: PathBuf, inside: Vec<PathBuf>, root: PathBuf) -> io::Result<First> {
+    let paths = std::iter::once(users).chain(inside);
+    let namespaces = paths.map(File::open).collect::<io::Result<Vec<_>>>()?;
+    let (mut told, tell) = io::pipe()?;
+    let mut command = piped(null()?)?;
+    sys::first_process_of(&mut command, namespaces, root, USER, tell.into());
+    let mut between = become_program(&mut command)?.spawn()?;
+    // With it go our copies of what only the new processes use.
+    drop(command);
+    let stdin = between.stdin.take();
+    let mut pid = [0; 4];
+    let read = told.read_exact(&mut pid);
+    let _ = between.wait();
+    read?;
+    Ok(First {
+        pid: u32::from_ne_bytes(pid),
+        stdin,
+    })
+}
+
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+fn piped(null: File) -> io::Result<Command> {
+    let mut command = command();
     command
         .stdin(Stdio::piped())
         .stdout(null.try_clone()?)
-        .stderr(null)
-        .current_dir("/")
-        .gid(USER)
-        .uid(USER);
-    sys::exec_descriptor(&mut command, program.as_fd(), c"peapod-reaper").spawn()
+        .stderr(null);
+    Ok(command)
 }
 
-fn release(child: &mut Child) -> io::Result<()> {
-    match child.stdin.take() {
+fn release(first: &mut First) -> io::Result<()> {
+    match first.stdin.take() {
         Some(mut stdin) => stdin.write_all(b"\n"),
         None => Err(io::Error::other("the first process has no input")),
     }
@@ -149,6 +214,7 @@ fn is_zombie(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::users::{HostIds, namespace};
 
     fn unmounted(pin: &Path) {
         sys::unmount(pin).unwrap();
@@ -158,7 +224,7 @@ mod tests {
     fn the_first_process_is_small_powerless_and_reaps() {
         let dir = tempfile::tempdir().unwrap();
         let pin = dir.path().join("pid");
-        let pid = create(&pin, Vec::new(), dir.path().join("root"), |_| Ok(())).unwrap();
+        let pid = create(&pin, Inside::default(), dir.path().join("root"), |_| Ok(())).unwrap();
         assert!(is_alive(pid, &pin));
 
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -194,10 +260,44 @@ mod tests {
     }
 
     #[test]
+    fn a_user_namespace_owns_the_pids_of_its_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pin, user) = (dir.path().join("pid"), dir.path().join("user"));
+        let ids = HostIds {
+            first: 6_553_600,
+            count: 65_536,
+        };
+        namespace::pin(ids, &user, Vec::new(), || Ok(())).unwrap();
+        let inside = Inside {
+            users: Some(user.clone()),
+            others: Vec::new(),
+        };
+        let pid = create(&pin, inside, dir.path().join("root"), |_| Ok(())).unwrap();
+        assert!(is_alive(pid, &pin));
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Uid:\t6619135\t"), "{status}");
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+        let root: Vec<_> = fs::read_dir(format!("/proc/{pid}/root")).unwrap().collect();
+        assert!(root.is_empty(), "{root:?}");
+        // A file system of these processes can be mounted only by who owns their namespace.
+        let output = Command::new("nsenter")
+            .arg(format!("--user={}", user.display()))
+            .arg(format!("--pid={}", pin.display()))
+            .args(["unshare", "--mount", "--mount-proc", "true"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        kill(pid, &pin).unwrap();
+        assert!(!is_alive(pid, &pin));
+        unmounted(&pin);
+        unmounted(&user);
+    }
+
+    #[test]
     fn only_the_namespaces_own_process_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         let pin = dir.path().join("pid");
-        let pid = create(&pin, Vec::new(), dir.path().join("root"), |_| Ok(())).unwrap();
+        let pid = create(&pin, Inside::default(), dir.path().join("root"), |_| Ok(())).unwrap();
         let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
         kill(other.id(), &pin).unwrap();
         assert!(other.try_wait().unwrap().is_none(), "another was killed");

@@ -152,6 +152,142 @@ pub fn pivot_to_empty(dir: &Path) -> io::Result<()> {
     Ok(chdir("/")?)
 }
 
+/// A copy of the mount at this path, and of those below it, that is nowhere yet.
+pub fn copy_mount(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let flags = flags | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the path is NUL-terminated, and lives until the call returns.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    match RawFd::try_from(fd) {
+        // SAFETY: the kernel has just opened it for us.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Shows the owners of files in a mount that is nowhere yet as a user namespace has them: file of user
+/// 0 as of the namespace's 0.
+pub fn map_owners(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd().try_into().map_err(io::Error::other)?,
+    };
+    // SAFETY: the path is empty and terminated; the kernel reads one `mount_attr` of the size given,
+    // which lives until the call returns.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Puts a mount that is nowhere yet over a file or directory.
+pub fn attach_mount(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: both paths are NUL-terminated, and live until the call returns.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    match failed {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the command's process new namespaces of these kinds.
+pub fn own_namespaces(command: &mut Command, flags: CloneFlags) -> &mut Command {
+    // SAFETY: between fork and exec one system call runs.
+    unsafe { command.pre_exec(move || Ok(unshare(flags)?)) }
+}
+
+/// Makes the command's process root of a user namespace, the first of these, and puts it into the others,
+/// which that one owns.
+pub fn join_as_root(command: &mut Command, namespaces: Vec<File>) -> &mut Command {
+    let join = move || {
+        for namespace in &namespaces {
+            setns(namespace, CloneFlags::empty())?;
+        }
+        become_user(0)
+    };
+    // SAFETY: between fork and exec only system calls run.
+    unsafe { command.pre_exec(join) }
+}
+
+/// Lets the command's process write a file before its program begins.
+pub fn write_before(command: &mut Command, path: PathBuf, text: String) -> &mut Command {
+    let write = move || {
+        let mut file = File::options().write(true).open(&path)?;
+        io::Write::write_all(&mut file, text.as_bytes())
+    };
+    // SAFETY: between fork and exec only system calls run; a path this short is not copied to the heap.
+    unsafe { command.pre_exec(write) }
+}
+
+/// Makes the command's program the first process of a new PID namespace that the user namespace, the
+/// first of these, owns, as an unprivileged user with an empty root. The program is a child of this
+/// process beside the command's own one, which ends at once; its number comes over `tell`.
+pub fn first_process_of(
+    command: &mut Command,
+    namespaces: Vec<File>,
+    root: PathBuf,
+    user: u32,
+    tell: OwnedFd,
+) -> &mut Command {
+    let prepare = move || {
+        for namespace in &namespaces {
+            setns(namespace, CloneFlags::empty())?;
+        }
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+        pivot_to_empty(&root)?;
+        let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+        // SAFETY: a clone without a stack of its own and without shared memory is a fork.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        match i32::try_from(pid) {
+            Ok(0) => become_user(user),
+            Ok(pid) if pid > 0 => {
+                let told = nix::unistd::write(&tell, &pid.to_ne_bytes());
+                // SAFETY: ends the process without running anything of the program that it is a copy of.
+                unsafe { libc::_exit(i32::from(told.is_err())) }
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec only system calls run; paths this short are not copied to the heap.
+    unsafe { command.pre_exec(prepare) }
+}
+
+/// Makes the only thread of a process this user, and its group.
+fn become_user(id: u32) -> io::Result<()> {
+    // SAFETY: both take numbers.
+    let failed = unsafe {
+        libc::syscall(libc::SYS_setresgid, id, id, id) != 0
+            || libc::syscall(libc::SYS_setresuid, id, id, id) != 0
+    };
+    match failed {
+        true => Err(io::Error::last_os_error()),
+        false => Ok(()),
+    }
+}
+
 /// Brings up the loopback interface of the calling thread's network namespace.
 pub fn loopback_up() -> io::Result<()> {
     let socket = socket(
@@ -256,6 +392,13 @@ pub fn reap(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
         // One that an agent before this one started is the system's to take away.
         let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Waits for the end of a child of this process.
+pub fn await_end(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = waitpid(Pid::from_raw(pid), None);
     }
 }
 

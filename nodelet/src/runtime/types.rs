@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+pub use super::users::HostIds;
+
 /// How much of a command's output [`super::Runtime::exec_sync`] keeps, per stream, in bytes.
 pub const EXEC_OUTPUT_MAX: usize = 16 * 1024;
 
@@ -61,6 +63,9 @@ pub struct SandboxSpec {
     pub ipc: NamespaceMode,
     /// `hostPID`: Host; `shareProcessNamespace`: Pod; otherwise Container.
     pub pid: NamespaceMode,
+    /// The pod has a user namespace of its own (`hostUsers: false`): its IDs are others on the host.
+    #[serde(default)]
+    pub own_users: bool,
     /// Namespaced sysctls (`net.*`, `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`).
     pub sysctls: BTreeMap<String, String>,
     /// QoS class.
@@ -83,6 +88,9 @@ pub struct Sandbox {
     pub created_at: Timestamp,
     /// Where the network namespace is pinned; `None` with the host's network.
     pub netns: Option<PathBuf>,
+    /// The IDs of the host that the pod has, with a user namespace of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<HostIds>,
     /// The first process of the PID namespace that the containers share, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaper: Option<u32>,
@@ -141,6 +149,9 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// Programs that prepare it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
     /// Limits.
     pub resources: Resources,
     /// `oom_score_adj`, -1000 to 1000. Where the host does not let it be lowered, it stays at
@@ -203,6 +214,36 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// Propagation.
     pub propagation: Propagation,
+    /// Further flags: `nosuid`, `nodev`, `noexec`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+}
+
+/// A program that the OCI runtime runs at a point of a container's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// When.
+    pub stage: HookStage,
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments, its name first.
+    pub args: Vec<String>,
+    /// Its environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// How long it may take, in seconds.
+    pub timeout_s: Option<i64>,
+}
+
+/// When a hook runs, as the OCI runtime specification calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum HookStage {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
 }
 
 /// A file system to mount: what `mount` takes.
@@ -435,6 +476,8 @@ pub struct RuntimeInfo {
     pub oci_runtime: String,
     /// OCI runtimes that pods may ask for by a RuntimeClass.
     pub handlers: Vec<String>,
+    /// Whether pods can have user namespaces of their own.
+    pub user_namespaces: bool,
     /// Whether the host has the unified cgroup hierarchy.
     pub cgroup_v2: bool,
     /// Where images and snapshots are stored, for the disk's figures.

@@ -52,6 +52,7 @@ impl ByContainerd {
 impl Tasks for ByContainerd {
     async fn prepare(&self, id: &ContainerId, made: &Made<'_>) -> Result<()> {
         let spec = &made.record.spec;
+        let owner = made.record.ids.map_or(0, |_| made.record.owner());
         let labels = HashMap::from([
             (POD_UID.to_owned(), spec.pod_uid.clone()),
             (NAME.to_owned(), spec.name.clone()),
@@ -62,7 +63,7 @@ impl Tasks for ByContainerd {
             image: made.image_id.to_owned(),
             runtime: Some(RuntimeOption {
                 name: options::SHIM.to_owned(),
-                options: Some(options::shim_options(made.oci_runtime)),
+                options: Some(options::shim_options(made.oci_runtime, owner)),
             }),
             spec: Some(options::spec(&made.oci)?),
             snapshotter: SNAPSHOTTER.to_owned(),
@@ -209,6 +210,7 @@ impl Tasks for ByContainerd {
             process,
             tty,
             stdin,
+            ..
         } = request;
         let what = format!("running a command in container {id}");
         let fifo = |wanted: bool, name: &str| match wanted {

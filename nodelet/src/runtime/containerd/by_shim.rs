@@ -147,6 +147,7 @@ impl Tasks for ByShim {
             process,
             tty,
             stdin,
+            owner,
             ..
         } = request;
         let what = || format!("running a command in container {id}");
@@ -156,7 +157,7 @@ impl Tasks for ByShim {
             dir,
             tty,
             stdin,
-            uid: process.user().uid(),
+            uid: owner,
         };
         let started = self.shim.exec(spec).await;
         let (inputs, end) = started.map_err(|error| worded(&what(), error))?;
@@ -222,7 +223,7 @@ fn task_spec(id: &ContainerId, state: &State, record: &Record) -> TaskSpec {
         rootfs: record.rootfs.iter().map(mount).collect(),
         tty: record.spec.tty,
         stdin: record.spec.stdin,
-        uid: record.process.user().uid(),
+        uid: record.owner(),
         shares_pids: record.shares_pids,
     }
 }

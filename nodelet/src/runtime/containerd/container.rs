@@ -1,6 +1,7 @@
 //! Making containers and telling where they stand.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 
 use containerd_client::services::v1::DeleteContainerRequest;
@@ -14,9 +15,10 @@ use jiff::Timestamp;
 use super::client::SNAPSHOTTER;
 use super::state::{Record, RootfsMount, State};
 use super::tasks::{Made, Task, TaskState};
-use super::{Shared, host};
+use super::{Shared, blocking, host};
 use crate::images::{Resolved, SNAPSHOT_IMAGE};
 use crate::runtime::spec::{self, Surroundings, user};
+use crate::runtime::users::{HostIds, shifted};
 use crate::runtime::{
     Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, ExitReason, NamespaceMode,
     Result, Sandbox, Seccomp, sys,
@@ -62,13 +64,22 @@ impl Shared {
         })?;
         let pidns = self.pid_namespace(spec, &sandbox).await?;
         let around = self.surroundings(id, spec, &sandbox, &image, &rootfs, pidns)?;
-        let oci = spec::build(spec, &around, &self.host)?;
+        let (shifted, rootfs) = match sandbox.ids {
+            None => (None, rootfs),
+            Some(ids) => {
+                let paths = self.sandboxes.paths(&spec.pod_uid);
+                let (spec, rootfs) = own_files(spec, rootfs, ids, paths.user(), state).await?;
+                (Some(spec), rootfs)
+            }
+        };
+        let oci = spec::build(shifted.as_ref().unwrap_or(spec), &around, &self.host)?;
         let process = oci.process().clone().unwrap_or_default();
         let now = Timestamp::now();
         let oci_runtime = spec.runtime_handler.as_deref();
         let record = Record {
             oci_runtime: oci_runtime.unwrap_or(&self.config.oci_runtime).to_owned(),
             shim: self.config.shim.is_some(),
+            ids: sandbox.ids,
             shares_pids: around.pid == NamespaceMode::Host || around.pidns.is_some(),
             ..Record::new(spec, &image.image, around.cgroup, rootfs, process, now)
         };
@@ -188,6 +199,7 @@ impl Shared {
             utsns: own(pod.network, paths.uts()),
             ipcns: own(pod.ipc, paths.ipc()),
             shm: own(pod.ipc, paths.shm()),
+            users: sandbox.ids.map(|ids| (paths.user(), ids)),
             pid: pod.pid,
             pidns,
             hostname: pod.hostname.clone(),
@@ -243,6 +255,8 @@ impl Shared {
     /// Removes what containerd has of a container that has no task any more.
     pub(super) async fn delete_container(&self, id: &ContainerId) -> Result<()> {
         let what = format!("removing container {id}");
+        // Before the layers that it is made of.
+        self.states.of(id).unmount()?;
         let request = DeleteContainerRequest { id: id.0.clone() };
         let mut containers = self.client.containers();
         self.client
@@ -269,6 +283,47 @@ impl Shared {
         let usage = self.client.call(&what, snapshots.usage(request)).await?;
         Ok(u64::try_from(usage.size).unwrap_or(0))
     }
+}
+
+/// Mounts the root file system and the volumes of a container as its pod's user namespace has their
+/// owners; gives both as they are then.
+async fn own_files(
+    spec: &ContainerSpec,
+    rootfs: Vec<RootfsMount>,
+    ids: HostIds,
+    users: PathBuf,
+    state: &State,
+) -> Result<(ContainerSpec, Vec<RootfsMount>)> {
+    let (mut spec, state) = (spec.clone(), state.clone());
+    blocking("mounting with shifted owners", move || {
+        state.unmount()?;
+        let failed = |error: io::Error| Error::Failed {
+            what: format!("mounting the files of container {}", spec.name),
+            reason: error.to_string(),
+        };
+        let target = state.rootfs();
+        let root = rootfs.first().and_then(host::overlay).ok_or_else(|| {
+            Error::Invalid("hostUsers: false needs an image with at least one layer".to_owned())
+        })?;
+        shifted::overlay(root, ids, &target, &users).map_err(failed)?;
+        for (number, mount) in spec.mounts.iter_mut().enumerate() {
+            if shifted::is_image(&mount.source, mount.read_only) {
+                continue;
+            }
+            let place = state.mount(number);
+            shifted::bind(&mount.source, &place, &users).map_err(failed)?;
+            // Root of a user namespace may not take such flags away; runc tries to, unless it is told of them.
+            mount.flags.extend(shifted::flags(&place).map_err(failed)?);
+            mount.source = place;
+        }
+        let mount = RootfsMount {
+            kind: "bind".to_owned(),
+            source: target.display().to_string(),
+            options: vec!["rbind".to_owned()],
+        };
+        Ok((spec, vec![mount]))
+    })
+    .await
 }
 
 /// Where a container stands, by its files and its task.

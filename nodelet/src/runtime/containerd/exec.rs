@@ -259,6 +259,7 @@ impl Command {
             process: spec::exec_process(&record.process, &exec.command, exec.tty),
             tty: exec.tty,
             stdin: self.stdin,
+            owner: record.owner(),
         };
         let tasks = self.shared.tasks_of(&record);
         tasks.exec(&self.shared, &self.id, request).await

@@ -10,6 +10,7 @@ use crate::runtime::cgroups::Cgroups;
 use crate::runtime::spec::capabilities::SYS_RESOURCE;
 use crate::runtime::spec::user::Accounts;
 use crate::runtime::spec::{Host, HostDevice};
+use crate::runtime::users::shifted::Overlay;
 use crate::runtime::{Device, Error, Result};
 
 use super::state::RootfsMount;
@@ -138,25 +139,32 @@ pub fn accounts(rootfs: &[RootfsMount]) -> Accounts {
     }
 }
 
+/// The layers of a root file system that is an overlay.
+pub fn overlay(mount: &RootfsMount) -> Option<Overlay> {
+    let mut overlay = Overlay::default();
+    for option in &mount.options {
+        match option.split_once('=') {
+            Some(("lowerdir", dirs)) => {
+                overlay.lower = dirs.split(':').map(PathBuf::from).collect()
+            }
+            Some(("upperdir", dir)) => overlay.upper = PathBuf::from(dir),
+            Some(("workdir", dir)) => overlay.work = PathBuf::from(dir),
+            _ => overlay.options.push(option.clone()),
+        }
+    }
+    let whole = mount.kind == "overlay" && !overlay.lower.is_empty();
+    whole.then_some(overlay)
+}
+
 /// The directories that make up a root file system, the top one first.
 fn layers(rootfs: &[RootfsMount]) -> Vec<PathBuf> {
     let Some(mount) = rootfs.first() else {
         return Vec::new();
     };
-    if mount.kind != "overlay" {
-        return vec![PathBuf::from(&mount.source)];
+    match overlay(mount) {
+        Some(Overlay { upper, lower, .. }) => [upper].into_iter().chain(lower).collect(),
+        None => vec![PathBuf::from(&mount.source)],
     }
-    let option = |name: &str| {
-        mount
-            .options
-            .iter()
-            .find_map(|option| option.strip_prefix(name))
-    };
-    let upper = option("upperdir=").into_iter();
-    let lower = option("lowerdir=")
-        .into_iter()
-        .flat_map(|dirs| dirs.split(':'));
-    upper.chain(lower).map(PathBuf::from).collect()
 }
 
 /// The file's text; empty when this layer deletes it; `None` when the layers below decide.

@@ -67,6 +67,7 @@ use self::tasks::Tasks;
 use super::cgroups::moves::Moves;
 use super::cgroups::{self, Cgroups};
 use super::spec::Host;
+use super::users::{self, Ranges};
 use super::{
     Container, ContainerId, ContainerSpec, Error, ExecOutput, ExecSpec, Images, Resources, Result,
     Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec, Stats, Streams,
@@ -79,6 +80,9 @@ use crate::logs::writer::Args as LogArgs;
 
 /// Events that a slow listener may fall behind by before it has to list again.
 const EVENTS_MAX: usize = 4096;
+
+/// Pods with user namespaces, unless told otherwise.
+const PODS_MAX: u32 = 110;
 
 /// The cgroup of a pod's reaper, beside those of its containers.
 const REAPER_GROUP: &str = "reaper";
@@ -105,6 +109,8 @@ pub struct Config {
     pub log_limits: Limits,
     /// How registries are spoken to.
     pub registries: RegistryConfig,
+    /// IDs of the host for pods with user namespaces.
+    pub user_ids: Ranges,
     /// Where the node's network namespace is pinned, when it is not the one of containerd: what
     /// shares the host's network is put there.
     pub host_netns: Option<PathBuf>,
@@ -125,12 +131,13 @@ impl Config {
             shim: Some(vec![program.into(), "shim".into()]),
             log_limits: Limits::default(),
             registries: RegistryConfig::default(),
+            user_ids: Ranges::default_for(PODS_MAX),
             host_netns: None,
         }
     }
 
     fn sandboxes(&self) -> Sandboxes {
-        Sandboxes::new(self.state_dir.join("sandboxes"))
+        Sandboxes::new(self.state_dir.join("sandboxes"), self.user_ids)
     }
 
     fn containers_dir(&self) -> PathBuf {
@@ -400,6 +407,7 @@ impl Runtime for Containerd {
             version: self.shared.client.version().await?,
             oci_runtime: oci_runtime.clone(),
             handlers: host::oci_runtimes(),
+            user_namespaces: users::missing().is_none(),
             cgroup_v2: self.shared.cgroups.is_v2(),
             image_dir: private.unwrap_or_else(|| Path::new("/var/lib/containerd").into()),
         })

@@ -16,14 +16,22 @@ const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/Linux
 /// `containerd.runc.v1.Options`, the part that we use.
 #[derive(Clone, PartialEq, Message)]
 struct RuncOptions {
+    /// User and group of the host that own the process's streams.
+    #[prost(uint32, tag = "4")]
+    io_uid: u32,
+    #[prost(uint32, tag = "5")]
+    io_gid: u32,
     /// Name or path of the OCI runtime.
     #[prost(string, tag = "6")]
     binary_name: String,
 }
 
-/// The shim's options for this OCI runtime.
-pub fn shim_options(oci_runtime: &str) -> Any {
+/// The shim's options for this OCI runtime, and for streams of this user of the host: in a user namespace the runtime
+/// cannot give them away itself.
+pub fn shim_options(oci_runtime: &str, owner: u32) -> Any {
     let options = RuncOptions {
+        io_uid: owner,
+        io_gid: owner,
         binary_name: oci_runtime.to_owned(),
     };
     Any {

@@ -14,6 +14,7 @@ use peapod_shim::protocol::Request;
 use super::by_shim::worded;
 use super::client::{Client, SNAPSHOTTER};
 use super::lease::Lease;
+use super::state::States;
 use super::{Config, blocking};
 use crate::logs::client::LogWriter;
 use crate::runtime::Result;
@@ -39,6 +40,7 @@ pub async fn purge(config: &Config) -> Result<()> {
             .try_for_each(|sandbox| sandboxes.remove(&sandbox.spec.pod.uid))
     })
     .await?;
+    unmount_containers(config).await?;
     remove_images(&client).await?;
     remove_snapshots(&client).await?;
     remove_content(&client).await?;
@@ -62,10 +64,21 @@ pub async fn stop(config: &Config) -> Result<()> {
     remove_tasks(&client).await?;
     LogWriter::new(config.log_config()).shutdown().await?;
     let sandboxes = config.sandboxes();
+    unmount_containers(config).await?;
     for sandbox in sandboxes.list()? {
         sandboxes.unpin(&sandbox.spec.pod.uid)?;
     }
     Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))
+}
+
+/// Lets go of the file systems and volumes of containers that no process uses any more.
+async fn unmount_containers(config: &Config) -> Result<()> {
+    let states = States::new(config.containers_dir());
+    blocking("unmounting the files of containers", move || {
+        let mut all = states.ids().into_iter();
+        all.try_for_each(|id| states.of(&id).unmount())
+    })
+    .await
 }
 
 /// Kills and removes what the shim runs, and ends it.

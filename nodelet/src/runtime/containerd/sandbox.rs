@@ -1,20 +1,25 @@
 //! Sandboxes: the pinned namespaces, shared memory and cgroup of each pod.
 //!
 //! A sandbox is a directory, `sandboxes/UID`, with the namespaces mounted over the files `net`,
-//! `ipc` and `uts`, the pod's `/dev/shm` mounted at `shm`, and `sandbox.json`, written last. No
+//! `ipc`, `uts` and, where the pod has one, `user` (its IDs in the file `ids`), the pod's `/dev/shm` mounted at `shm`, and `sandbox.json`, written last. No
 //! process holds it, but for pods whose containers share their process IDs: those have a
 //! [`reaper`], with its number in the file `reaper` and the namespace at `pid`. A reboot leaves the
 //! directory and takes the mounts: then the sandbox is not alive.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use nix::sched::CloneFlags;
+use parking_lot::Mutex;
 
+use crate::runtime::reaper::{self, Inside};
 use crate::runtime::sys::{self, Pin};
-use crate::runtime::{Error, NamespaceMode, Result, Sandbox, SandboxSpec, reaper};
+use crate::runtime::users::{self, HostIds, Ranges, namespace};
+use crate::runtime::{Error, NamespaceMode, Result, Sandbox, SandboxSpec};
 
 /// Size of a pod's `/dev/shm`, as the other runtimes have it.
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
@@ -23,6 +28,9 @@ const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 #[derive(Clone, Debug)]
 pub struct Sandboxes {
     dir: PathBuf,
+    ranges: Ranges,
+    /// One pod at a time is given IDs.
+    giving: Arc<Mutex<()>>,
 }
 
 /// Where the parts of one sandbox are.
@@ -54,6 +62,11 @@ impl Paths {
         self.dir.join("pid")
     }
 
+    /// The user namespace.
+    pub fn user(&self) -> PathBuf {
+        self.dir.join("user")
+    }
+
     /// The pod's `/dev/shm`.
     pub fn shm(&self) -> PathBuf {
         self.dir.join("shm")
@@ -67,8 +80,14 @@ impl Paths {
         self.dir.join("reaper")
     }
 
-    fn mounts(&self) -> [PathBuf; 5] {
-        [self.net(), self.ipc(), self.uts(), self.pid(), self.shm()]
+    fn ids(&self) -> PathBuf {
+        self.dir.join("ids")
+    }
+
+    fn mounts(&self) -> [PathBuf; 6] {
+        let namespaces = [self.net(), self.ipc(), self.uts(), self.pid(), self.user()];
+        let [net, ipc, uts, pid, user] = namespaces;
+        [net, ipc, uts, pid, user, self.shm()]
     }
 
     /// The first process of the PID namespace, by the file that names it.
@@ -80,9 +99,13 @@ impl Paths {
 // === impl Sandboxes ===
 
 impl Sandboxes {
-    /// The sandboxes below `dir`.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    /// The sandboxes below `dir`; those with user namespaces get their IDs from `ranges`.
+    pub fn new(dir: PathBuf, ranges: Ranges) -> Self {
+        Self {
+            dir,
+            ranges,
+            giving: Arc::default(),
+        }
     }
 
     /// The paths of a pod's sandbox.
@@ -111,9 +134,15 @@ impl Sandboxes {
             reason: error.to_string(),
         };
         fs::create_dir_all(&paths.dir).map_err(failed)?;
-        pin(spec, &paths).map_err(failed)?;
+        let ids = match spec.own_users {
+            true => Some(self.give_ids(&paths).map_err(failed)?),
+            false => None,
+        };
+        pin(spec, ids, &paths).map_err(failed)?;
         if spec.ipc != NamespaceMode::Host {
-            sys::mount_tmpfs(&paths.shm(), SHM_OPTIONS).map_err(failed)?;
+            let owner = ids.map_or(0, |ids| ids.first);
+            let options = format!("{SHM_OPTIONS},uid={owner},gid={owner}");
+            sys::mount_tmpfs(&paths.shm(), &options).map_err(failed)?;
         }
         let reaper = (spec.pid == NamespaceMode::Pod)
             .then(|| start_reaper(spec, &paths))
@@ -121,6 +150,7 @@ impl Sandboxes {
             .map_err(failed)?;
         let sandbox = Sandbox {
             spec: spec.clone(),
+            ids,
             reaper,
             created_at: now,
             netns: (spec.network != NamespaceMode::Host).then(|| paths.net()),
@@ -128,6 +158,29 @@ impl Sandboxes {
         };
         write_record(&paths.record(), &sandbox).map_err(failed)?;
         Ok(sandbox)
+    }
+
+    /// Gives a pod IDs that no other has, and notes it before anything else.
+    fn give_ids(&self, paths: &Paths) -> io::Result<HostIds> {
+        let missing = users::missing().or_else(|| users::closed(&self.dir));
+        if let Some(why) = missing {
+            return Err(io::Error::other(format!("hostUsers: false: {why}")));
+        }
+        let _turn = self.giving.lock();
+        let mut used = Vec::new();
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            let text = fs::read_to_string(entry.path().join("ids")).unwrap_or_default();
+            used.extend(text.trim().parse::<u32>());
+        }
+        let none = || {
+            let pods = self.ranges.pods;
+            io::Error::other(format!(
+                "hostUsers: false: all ranges of IDs are taken; there are {pods} on this node"
+            ))
+        };
+        let ids = self.ranges.free(&used).ok_or_else(none)?;
+        fs::write(paths.ids(), ids.first.to_string())?;
+        Ok(ids)
     }
 
     /// Keeps what has changed of a sandbox.
@@ -217,12 +270,18 @@ fn check(spec: &SandboxSpec) -> Result<()> {
             "the hostname {hostname} is longer than 64 bytes"
         )));
     }
+    let shares = [spec.network, spec.ipc, spec.pid].contains(&NamespaceMode::Host);
+    if spec.own_users && shares {
+        return Err(Error::Invalid(
+            "hostUsers: false cannot be combined with hostNetwork, hostPID or hostIPC".to_owned(),
+        ));
+    }
     spec.sysctls
         .keys()
         .try_for_each(|name| sysctl_path(name).map(drop))
 }
 
-fn pin(spec: &SandboxSpec, paths: &Paths) -> io::Result<()> {
+fn pin(spec: &SandboxSpec, ids: Option<HostIds>, paths: &Paths) -> io::Result<()> {
     let host_network = spec.network == NamespaceMode::Host;
     let host_ipc = spec.ipc == NamespaceMode::Host;
     let mut pins = Vec::new();
@@ -249,33 +308,53 @@ fn pin(spec: &SandboxSpec, paths: &Paths) -> io::Result<()> {
         return Ok(());
     }
     let hostname = spec.hostname.clone();
-    let sysctls = spec.sysctls.clone();
-    sys::pin_namespaces(pins, move || {
+    let name = move || {
         if !host_network {
             sys::loopback_up()?;
             nix::unistd::sethostname(&hostname)?;
         }
-        for (name, value) in &sysctls {
-            let path = sysctl_path(name).map_err(io::Error::other)?;
-            fs::write(&path, value).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("setting sysctl {name} to {value}: {error}"),
-                )
-            })?;
-        }
         Ok(())
+    };
+    let sysctls = spec.sysctls.clone();
+    let Some(ids) = ids else {
+        return sys::pin_namespaces(pins, move || {
+            name()?;
+            set_sysctls(&sysctls, |path, value| fs::write(path, value))
+        });
+    };
+    namespace::pin(ids, &paths.user(), pins, name)?;
+    // Groups in them are the namespace's own.
+    let others = [paths.net(), paths.uts(), paths.ipc()];
+    set_sysctls(&sysctls, |path, value| {
+        namespace::write_as_root(&paths.user(), &others, path, value.to_owned())
     })
+}
+
+fn set_sysctls(
+    sysctls: &BTreeMap<String, String>,
+    write: impl Fn(PathBuf, &str) -> io::Result<()>,
+) -> io::Result<()> {
+    for (name, value) in sysctls {
+        let path = sysctl_path(name).map_err(io::Error::other)?;
+        write(path, value).map_err(|error| {
+            let kind = error.kind();
+            io::Error::new(kind, format!("setting sysctl {name} to {value}: {error}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// The number is noted before anything else can fail, so that the process can always be found.
 fn start_reaper(spec: &SandboxSpec, paths: &Paths) -> io::Result<u32> {
-    let mut inside = Vec::new();
+    let mut inside = Inside {
+        users: spec.own_users.then(|| paths.user()),
+        others: Vec::new(),
+    };
     if spec.network != NamespaceMode::Host {
-        inside.extend([paths.net(), paths.uts()]);
+        inside.others.extend([paths.net(), paths.uts()]);
     }
     if spec.ipc != NamespaceMode::Host {
-        inside.push(paths.ipc());
+        inside.others.push(paths.ipc());
     }
     let note = paths.reaper();
     reaper::create(&paths.pid(), inside, paths.dir.join("empty"), |pid| {
@@ -290,7 +369,11 @@ fn is_alive(spec: &SandboxSpec, paths: &Paths) -> bool {
             .is_some_and(|pid| reaper::is_alive(pid, &paths.pid()));
     let network = spec.network == NamespaceMode::Host
         || (sys::is_pinned(&paths.net()) && sys::is_pinned(&paths.uts()));
-    processes && network && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
+    let users = !spec.own_users || sys::is_pinned(&paths.user());
+    processes
+        && users
+        && network
+        && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
 }
 
 /// The file of a sysctl, written with dots or slashes. Only namespaced ones: the others would
@@ -343,7 +426,6 @@ fn removal_failed(paths: &Paths, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::process::Command;
 
     use peapod_api::attach::PodRef;
@@ -362,12 +444,17 @@ mod tests {
             network: NamespaceMode::Pod,
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Container,
+            own_users: false,
             sysctls: BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".into(), "0".into())]),
             qos: QosClass::BestEffort,
             resources: Resources::default(),
             runtime_handler: None,
             labels: BTreeMap::new(),
         }
+    }
+
+    fn sandboxes_in(dir: &Path) -> Sandboxes {
+        Sandboxes::new(dir.to_path_buf(), Ranges::default_for(2))
     }
 
     fn inside(sandbox: &Sandbox, paths: &Paths, command: &str) -> String {
@@ -386,7 +473,7 @@ mod tests {
     #[test]
     fn namespaces_are_pinned_prepared_and_unpinned() {
         let dir = tempfile::tempdir().unwrap();
-        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        let sandboxes = sandboxes_in(dir.path());
         let made = sandboxes
             .create(&spec("u1"), Timestamp::UNIX_EPOCH)
             .unwrap();
@@ -419,7 +506,7 @@ mod tests {
     #[test]
     fn a_reboot_leaves_a_dead_sandbox_that_can_be_made_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        let sandboxes = sandboxes_in(dir.path());
         sandboxes
             .create(&spec("u1"), Timestamp::UNIX_EPOCH)
             .unwrap();
@@ -434,7 +521,7 @@ mod tests {
     #[test]
     fn what_a_crash_left_half_made_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let sandboxes = Sandboxes::new(dir.path().to_path_buf());
+        let sandboxes = sandboxes_in(dir.path());
         sandboxes
             .create(&spec("u1"), Timestamp::UNIX_EPOCH)
             .unwrap();
@@ -444,8 +531,72 @@ mod tests {
     }
 
     #[test]
+    fn pods_with_user_namespaces_have_ids_of_their_own() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = sandboxes_in(dir.path());
+        let open =
+            |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let mapped = |uid: &str| SandboxSpec {
+            own_users: true,
+            pid: NamespaceMode::Pod,
+            sysctls: BTreeMap::from([
+                ("kernel.msgmax".into(), "4096".into()),
+                ("net.ipv4.ping_group_range".into(), "0 1000".into()),
+            ]),
+            ..spec(uid)
+        };
+        let make = |uid: &str| sandboxes.create(&mapped(uid), Timestamp::UNIX_EPOCH);
+        open(0o700);
+        let error = make("u1").unwrap_err().to_string();
+        assert!(error.contains("chmod o+x"), "{error}");
+        open(0o711);
+        let (one, two) = (make("u1").unwrap(), make("u2").unwrap());
+        let first = |sandbox: &Sandbox| sandbox.ids.unwrap().first;
+        assert_eq!((first(&one), first(&two)), (65_536, 131_072));
+        assert!(one.alive && sandboxes.get("u1").unwrap() == Some(one));
+        let error = make("u3").unwrap_err().to_string();
+        assert!(error.contains("all ranges of IDs are taken"), "{error}");
+        sandboxes.remove("u3").unwrap();
+
+        let paths = sandboxes.paths("u2");
+        let output = Command::new("nsenter")
+            .arg(format!("--user={}", paths.user().display()))
+            .arg(format!("--net={}", paths.net().display()))
+            .arg(format!("--uts={}", paths.uts().display()))
+            .arg(format!("--ipc={}", paths.ipc().display()))
+            .args([
+                "sh",
+                "-c",
+                "hostname; cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ping_group_range",
+            ])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(
+            text.split_whitespace().collect::<Vec<_>>(),
+            ["web-0", "4096", "0", "1000"]
+        );
+
+        // An agent that comes back knows who has what, and what is free again is given again.
+        sandboxes.remove("u1").unwrap();
+        let sandboxes = sandboxes_in(dir.path());
+        let three = sandboxes.create(&mapped("u3"), Timestamp::UNIX_EPOCH);
+        assert_eq!(first(&three.unwrap()), 65_536);
+        let host = SandboxSpec {
+            network: NamespaceMode::Host,
+            ..mapped("u4")
+        };
+        let error = sandboxes.create(&host, Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(matches!(error, Error::Invalid(_)), "{error:?}");
+        for uid in ["u2", "u3"] {
+            sandboxes.remove(uid).unwrap();
+        }
+    }
+
+    #[test]
     fn bad_input_is_refused() {
-        let sandboxes = Sandboxes::new(PathBuf::from("/nonexistent"));
+        let sandboxes = sandboxes_in(Path::new("/nonexistent"));
         for uid in ["", "..", "a/b", ".hidden"] {
             let error = sandboxes
                 .create(&spec(uid), Timestamp::UNIX_EPOCH)

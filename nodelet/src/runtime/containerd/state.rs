@@ -5,6 +5,7 @@
 //! | `record.json` | when it is made | everything that does not change |
 //! | `stdin`, `stdout`, `stderr` | when it is made | fifos to the shim |
 //! | `log.json` | when it is started | where its output goes |
+//! | `rootfs`, `mounts/N` | when it is made, in a pod with a user namespace | its file system and volumes, mounted with shifted owners |
 //! | `started` | when it has started | since when it runs |
 //! | `exit.json` | when it has ended | how |
 //!
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logs::protocol::LogSpec;
 use crate::runtime::{
-    Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, Image, Result,
+    Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, HostIds, Image, Result, sys,
 };
 
 /// What does not change in a container's life.
@@ -51,6 +52,9 @@ pub struct Record {
     /// It has no PID namespace of its own.
     #[serde(default)]
     pub shares_pids: bool,
+    /// The IDs of the host that its pod has, with a user namespace of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<HostIds>,
 }
 
 /// A mount of the root file system.
@@ -148,8 +152,28 @@ impl State {
         self.read("exit.json")
     }
 
+    /// Where its root file system is mounted with shifted owners.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// Where its `number`th volume is.
+    pub fn mount(&self, number: usize) -> PathBuf {
+        self.dir.join("mounts").join(number.to_string())
+    }
+
+    /// Unmounts what is mounted in the directory.
+    pub fn unmount(&self) -> Result<()> {
+        let mounts = fs::read_dir(self.dir.join("mounts"));
+        let volumes = mounts.into_iter().flatten().flatten();
+        let mut all = volumes.map(|entry| entry.path()).chain([self.rootfs()]);
+        all.try_for_each(|path| sys::unmount(&path))
+            .map_err(|error| self.failed(&error))
+    }
+
     /// Forgets the container.
     pub fn remove(&self) -> Result<()> {
+        self.unmount()?;
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(&error)),
             _ => Ok(()),
@@ -224,6 +248,13 @@ impl State {
 }
 
 impl Record {
+    /// The user of the host that its process is.
+    pub fn owner(&self) -> u32 {
+        let inside = self.process.user().uid();
+        let outside = self.ids.and_then(|ids| ids.on_host(inside));
+        outside.unwrap_or(inside)
+    }
+
     /// What a new container is recorded as.
     pub fn new(
         spec: &ContainerSpec,
@@ -248,6 +279,7 @@ impl Record {
             oci_runtime: String::new(),
             shim: false,
             shares_pids: false,
+            ids: None,
         }
     }
 }

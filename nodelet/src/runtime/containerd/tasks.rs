@@ -65,6 +65,8 @@ pub(super) struct ExecRequest {
     pub tty: bool,
     /// It has standard input.
     pub stdin: bool,
+    /// The user of the host that it runs as.
+    pub owner: u32,
 }
 
 /// A command that runs. Dropping it ends the command and what is kept of it.

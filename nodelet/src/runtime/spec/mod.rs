@@ -4,6 +4,7 @@
 //! [`Surroundings`].
 
 pub mod capabilities;
+pub mod hooks;
 pub mod mounts;
 pub mod seccomp;
 pub mod user;
@@ -13,14 +14,14 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{
     Linux, LinuxCapabilities, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType,
-    LinuxHugepageLimit, LinuxMemory, LinuxNamespace, LinuxNamespaceType, LinuxPids, LinuxResources,
-    LinuxSeccomp, Process, Root, Spec, User as OciUser, get_default_maskedpaths,
-    get_default_readonly_paths,
+    LinuxHugepageLimit, LinuxIdMapping, LinuxIdMappingBuilder, LinuxMemory, LinuxNamespace,
+    LinuxNamespaceType, LinuxPids, LinuxResources, LinuxSeccomp, Process, Root, Spec,
+    User as OciUser, get_default_maskedpaths, get_default_readonly_paths,
 };
 
 use self::user::ResolvedUser;
 use super::{
-    ContainerSpec, Error, ImageConfig, NamespaceMode, Resources, Result, Seccomp, Security,
+    ContainerSpec, Error, HostIds, ImageConfig, NamespaceMode, Resources, Result, Seccomp, Security,
 };
 
 /// Where the other runtimes look for programs too.
@@ -73,6 +74,8 @@ pub struct Surroundings {
     pub ipcns: Option<PathBuf>,
     /// The pod's UTS namespace; `None` for the host's.
     pub utsns: Option<PathBuf>,
+    /// The pod's user namespace, and the IDs that it has.
+    pub users: Option<(PathBuf, HostIds)>,
     /// Whose process IDs the container sees.
     pub pid: NamespaceMode,
     /// The pod's PID namespace, when its containers share one.
@@ -105,6 +108,7 @@ pub fn build(spec: &ContainerSpec, around: &Surroundings, host: &Host) -> Result
         .set_process(Some(process(spec, around, host)?))
         .set_mounts(Some(mounts::mounts(spec, around)?))
         .set_linux(Some(linux(spec, around, host)?))
+        .set_hooks(hooks::hooks(&spec.hooks))
         .set_hostname(None)
         .set_annotations(Some(annotations));
     Ok(oci)
@@ -160,6 +164,7 @@ pub fn resources(resources: &Resources, host: &Host) -> LinuxResources {
 
 fn process(spec: &ContainerSpec, around: &Surroundings, host: &Host) -> Result<Process> {
     let capabilities = capabilities::effective(&spec.security, host.capabilities)?;
+    check_user(around)?;
     let mut user = OciUser::default();
     user.set_uid(around.user.uid).set_gid(around.user.gid);
     if !around.user.additional_gids.is_empty() {
@@ -183,6 +188,24 @@ fn process(spec: &ContainerSpec, around: &Surroundings, host: &Host) -> Result<P
         process.set_apparmor_profile(spec.security.apparmor_profile.clone());
     }
     Ok(process)
+}
+
+/// A user namespace has so many users and no more.
+fn check_user(around: &Surroundings) -> Result<()> {
+    let Some((_, ids)) = &around.users else {
+        return Ok(());
+    };
+    let user = &around.user;
+    let mut all = [user.uid, user.gid]
+        .into_iter()
+        .chain(user.additional_gids.iter().copied());
+    match all.find(|id| *id >= ids.count) {
+        None => Ok(()),
+        Some(id) => Err(Error::Invalid(format!(
+            "with hostUsers: false a container has the users and groups 0 to {}; {id} is none of them",
+            ids.count - 1
+        ))),
+    }
 }
 
 /// Nothing is inheritable: a process that drops root must not get it back by exec.
@@ -271,12 +294,27 @@ fn linux(spec: &ContainerSpec, around: &Surroundings, host: &Host) -> Result<Lin
         .set_masked_paths(None)
         .set_readonly_paths(None)
         .set_seccomp(seccomp_profile(spec, around, host)?);
+    if let Some((_, ids)) = &around.users {
+        let mapping = id_mapping(*ids)?;
+        linux
+            .set_uid_mappings(Some(vec![mapping]))
+            .set_gid_mappings(Some(vec![mapping]));
+    }
     if !spec.security.privileged && !spec.security.unmasked_proc {
         linux
             .set_masked_paths(Some(get_default_maskedpaths()))
             .set_readonly_paths(Some(get_default_readonly_paths()));
     }
     Ok(linux)
+}
+
+fn id_mapping(ids: HostIds) -> Result<LinuxIdMapping> {
+    let mapping = LinuxIdMappingBuilder::default()
+        .container_id(0_u32)
+        .host_id(ids.first)
+        .size(ids.count)
+        .build();
+    mapping.map_err(|error| Error::Invalid(format!("the IDs of a user namespace: {error}")))
 }
 
 fn seccomp_profile(
@@ -311,7 +349,9 @@ fn namespaces(around: &Surroundings) -> Vec<LinuxNamespace> {
         namespace
     };
     let mut all = vec![namespace(LinuxNamespaceType::Mount, None)];
+    let users = around.users.as_ref().map(|(path, _)| path.clone());
     let pinned = [
+        (LinuxNamespaceType::User, &users),
         (LinuxNamespaceType::Network, &around.netns),
         (LinuxNamespaceType::Ipc, &around.ipcns),
         (LinuxNamespaceType::Uts, &around.utsns),

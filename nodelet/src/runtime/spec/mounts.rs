@@ -100,11 +100,9 @@ fn volume(volume: &Mount) -> Result<OciMount> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    Ok(bind(
-        &volume.destination,
-        &volume.source,
-        &["rbind", propagation, access],
-    ))
+    let mut options = vec!["rbind", propagation, access];
+    options.extend(volume.flags.iter().map(String::as_str));
+    Ok(bind(&volume.destination, &volume.source, &options))
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> OciMount {

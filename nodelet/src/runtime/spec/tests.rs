@@ -13,6 +13,11 @@ fn host() -> Host {
     }
 }
 
+const HOST_IDS: HostIds = HostIds {
+    first: 65_536,
+    count: 65_536,
+};
+
 fn around() -> Surroundings {
     Surroundings {
         netns: Some("/ns/net".into()),
@@ -141,6 +146,25 @@ fn namespaces_are_the_pods_but_for_mounts_and_processes() {
             {"type": "pid"},
         ])
     );
+    let mapped = Surroundings {
+        users: Some(("/ns/user".into(), HOST_IDS)),
+        ..around()
+    };
+    let expected = json!([{"containerID": 0, "hostID": 65_536, "size": 65_536}]);
+    let spec = ContainerSpec::default();
+    for pointer in ["/linux/uidMappings", "/linux/gidMappings"] {
+        assert_eq!(at(&spec, &mapped, pointer), expected, "{pointer}");
+        assert_eq!(at(&spec, &around(), pointer), Value::Null);
+    }
+    let joined = at(&spec, &mapped, "/linux/namespaces");
+    assert!(joined.to_string().contains("/ns/user"), "{joined}");
+    let user = ResolvedUser {
+        additional_gids: vec![65_536],
+        ..ResolvedUser::default()
+    };
+    let error = build(&spec, &Surroundings { user, ..mapped }, &host()).unwrap_err();
+    assert!(error.to_string().contains("0 to 65535"), "{error}");
+
     let hosts = Surroundings {
         netns: None,
         ipcns: None,

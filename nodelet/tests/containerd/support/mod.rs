@@ -245,6 +245,7 @@ pub fn sandbox(uid: &str) -> SandboxSpec {
         network: NamespaceMode::Pod,
         ipc: NamespaceMode::Pod,
         pid: NamespaceMode::Container,
+        own_users: false,
         sysctls: BTreeMap::new(),
         qos: QosClass::BestEffort,
         resources: Resources::default(),
