@@ -35,6 +35,10 @@ impl Standard {
 /// What a specification breaks.
 pub fn check(standard: Standard, spec: &Value) -> Vec<String> {
     let pod = Pod { spec };
+    let proc_mounts: Check = match standard {
+        Standard::Restricted => proc_mounts,
+        _ => baseline_proc_mounts,
+    };
     let both: [Check; 9] = [
         app_armor,
         host_namespaces,
@@ -75,6 +79,11 @@ impl<'a> Pod<'a> {
         ["initContainers", "containers", "ephemeralContainers"]
             .into_iter()
             .flat_map(|list| value::list(spec, list))
+    }
+
+    /// Root in it is nobody on the host.
+    fn has_own_users(&self) -> bool {
+        value::at(self.spec, "hostUsers") == Some(&Value::Bool(false))
     }
 
     /// The names of the containers that break a demand.
@@ -154,6 +163,14 @@ fn privileged(pod: &Pod<'_>) -> Option<String> {
         &names,
         "must not set securityContext.privileged=true",
     )
+}
+
+/// What is visible in `/proc` of a user namespace of one's own is harmless enough for the baseline.
+fn baseline_proc_mounts(pod: &Pod<'_>) -> Option<String> {
+    match pod.has_own_users() {
+        true => None,
+        false => proc_mounts(pod),
+    }
 }
 
 fn proc_mounts(pod: &Pod<'_>) -> Option<String> {
@@ -370,6 +387,9 @@ fn volumes(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn non_root(pod: &Pod<'_>) -> Option<String> {
+    if pod.has_own_users() {
+        return None;
+    }
     let path = "securityContext.runAsNonRoot";
     let choice = |place: &Value| value::at(place, path).and_then(Value::as_bool);
     let by_pod = choice(pod.spec) == Some(true);
@@ -384,6 +404,9 @@ fn non_root(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn root_user(pod: &Pod<'_>) -> Option<String> {
+    if pod.has_own_users() {
+        return None;
+    }
     let is_root = |place: &Value| value::integer(place, "securityContext.runAsUser") == Some(0);
     let names = pod.breaking(is_root);
     let mut who = Vec::new();
@@ -424,6 +447,28 @@ mod tests {
             "volumes": [{"name": "v", "emptyDir": {}}],
         });
         assert_eq!(check(Standard::Restricted, &spec), Vec::<String>::new());
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_not_root() {
+        let spec = |standard, host_users: Value| {
+            let spec = json!({
+                "hostUsers": host_users,
+                "containers": [{"name": "c", "securityContext": {"runAsUser": 0, "procMount": "Unmasked"}}],
+            });
+            check(standard, &spec).join("; ")
+        };
+        assert_eq!(spec(Standard::Baseline, json!(false)), "");
+        let restricted = spec(Standard::Restricted, json!(false));
+        assert!(
+            !restricted.contains("runAs") && restricted.contains("procMount"),
+            "{restricted}"
+        );
+        for shared in [json!(true), json!(null)] {
+            assert!(spec(Standard::Baseline, shared.clone()).contains("procMount"));
+            let restricted = spec(Standard::Restricted, shared);
+            assert!(restricted.contains("runAsNonRoot") && restricted.contains("runAsUser=0"));
+        }
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn validate_container(container: &At<'_>, part: Part, known: &Known<'_>, errors:
     validate_resources(&container.at("resources"), known, errors);
     validate_restart(container, part, known, errors);
     validate_handlers(container, part, errors);
-    validate_security(&container.at("securityContext"), errors);
+    validate_security(&container.at("securityContext"), known, errors);
 }
 
 fn validate_ports(ports: &At<'_>, known: &Known<'_>, errors: &mut FieldErrors) {
@@ -263,13 +263,16 @@ fn not_here(part: Part) -> &'static str {
     }
 }
 
-fn validate_security(context: &At<'_>, errors: &mut FieldErrors) {
+fn validate_security(context: &At<'_>, known: &Known<'_>, errors: &mut FieldErrors) {
     for field in ["runAsUser", "runAsGroup"] {
         let number = context.at(field);
         number.within(errors, 0..=i64::from(i32::MAX));
     }
     let mount = context.at("procMount");
     mount.one_of(errors, &["Default", "Unmasked"]);
+    if mount.text() == "Unmasked" && !known.own_users {
+        mount.invalid(errors, "`hostUsers` must be false to use `Unmasked`");
+    }
     validate_profile(&context.at("seccompProfile"), errors);
     let escalation = context.at("allowPrivilegeEscalation");
     if escalation.value() == &Value::Bool(false) {
