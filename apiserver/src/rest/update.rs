@@ -171,6 +171,9 @@ fn prepare(write: &Write<'_>, new: &mut Value, old: &Value) {
             for field in ["containers", "initContainers"] {
                 resize(&mut new["spec"], &wanted, field);
             }
+            if let Some(whole) = value::at(&wanted, "resources") {
+                new["spec"]["resources"] = whole.clone();
+            }
             write.default(new);
             object_meta::stamp_update(kind, new, old);
         }

@@ -112,11 +112,29 @@ pub fn oom_score(
         "Burstable" => {
             let requests = qos::amounts(resources.and_then(|r| r.requests.as_ref()));
             let asked = requests.get("memory").map_or(0, |memory| memory.units());
+            let asked = asked.saturating_add(share_of_rest(spec));
             let share = asked.saturating_mul(1000) / node_memory_bytes.max(1);
             i32::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
         }
         _ => 1000,
     }
+}
+
+/// What each container has of the memory that the pod requests as a whole and none of them does.
+fn share_of_rest(spec: &PodSpec) -> i64 {
+    let memory = |resources: Option<&ResourceRequirements>| {
+        let requests = qos::amounts(resources.and_then(|r| r.requests.as_ref()));
+        requests.get("memory").map(|memory| memory.units())
+    };
+    let Some(whole) = memory(spec.resources.as_ref()) else {
+        return 0;
+    };
+    let own = spec
+        .containers
+        .iter()
+        .map(|c| memory(c.resources.as_ref()).unwrap_or(0));
+    let rest = own.fold(whole, i64::saturating_sub).max(0);
+    rest / i64::try_from(spec.containers.len().max(1)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -137,6 +155,18 @@ mod tests {
         assert_eq!(kernel.memory_limit_bytes, Some(64 << 20));
         assert_eq!(kernel.hugepages["2MB"], 4 << 20);
         assert_eq!(container(None).cpu_shares, Some(2));
+    }
+
+    #[test]
+    fn memory_of_the_whole_pod_counts_for_each_container() {
+        let ask = |memory: &str| json!({"requests": {"memory": memory}});
+        let spec: PodSpec =
+            serde_json::from_value(json!({"resources": ask("500Mi"), "containers": [
+            {"name": "a", "resources": ask("100Mi")}, {"name": "b"}]}))
+            .unwrap();
+        let score = |n: usize| oom_score(&spec, spec.containers[n].resources.as_ref(), 1000 << 20);
+        // Its own, and half of the 400 that no container has asked for.
+        assert_eq!((score(0), score(1)), (700, 800));
     }
 
     #[test]

@@ -182,7 +182,12 @@ fn allowed(new: &Value, old: &Value) -> Value {
 pub(super) fn qos_class(pod: &Value) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for container in all_containers(&pod["spec"]) {
+    let spec = &pod["spec"];
+    // What a pod has as a whole decides alone.
+    let whole =
+        Some(spec).filter(|spec| value::map(spec, "resources").is_some_and(|own| !own.is_empty()));
+    let containers = whole.is_none().then(|| all_containers(spec));
+    for container in whole.into_iter().chain(containers.into_iter().flatten()) {
         for resource in ["cpu", "memory"] {
             let limit = value::text(container, &format!("resources.limits.{resource}"));
             let request = value::text(container, &format!("resources.requests.{resource}"));

@@ -16,6 +16,8 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut FieldErrors
         let why = "Pod QOS Class may not change as a result of resizing";
         status.invalid(errors, why);
     }
+    let whole = value::at(old, "spec.resources").unwrap_or(&Value::Null);
+    resources(&root.at("spec.resources"), whole, errors);
     for field in ["spec.containers", "spec.initContainers"] {
         let olds = value::list(old, field);
         for (container, before) in root.at(field).items().zip(olds) {

@@ -3,6 +3,7 @@
 
 use serde_json::{Map as JsonMap, Value, json};
 
+use super::whole;
 use crate::registry::value;
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -31,6 +32,7 @@ pub fn default_pod(spec: &mut Value) {
     for field in ["initContainers", "containers"] {
         items(spec, field).for_each(default_requests);
     }
+    whole::default_requests(spec);
     value::set_default(spec, "enableServiceLinks", true);
 }
 

@@ -7,6 +7,7 @@ mod env;
 mod handlers;
 mod placement;
 mod volumes;
+mod whole;
 
 use std::collections::BTreeSet;
 
@@ -30,6 +31,8 @@ pub(super) struct Known<'a> {
     /// Names of the claims for devices.
     claims: BTreeSet<&'a str>,
     host_network: bool,
+    /// IDs in the pod are others on the host.
+    own_users: bool,
     restart_policy: &'a str,
 }
 
@@ -72,10 +75,12 @@ fn validate_among<'a>(spec: &At<'a>, others: BTreeSet<&'a str>, errors: &mut Fie
         volumes: &names_in(spec, "volumes") | &others,
         claims: names_in(spec, "resourceClaims"),
         host_network: spec.at("hostNetwork").is_true(),
+        own_users: spec.at("hostUsers").value() == &Value::Bool(false),
         restart_policy: value::text(spec.value(), "restartPolicy"),
     };
     volumes::validate(&volumes, errors);
     containers::validate(spec, &known, errors);
+    whole::validate(spec, errors);
     spec.at("restartPolicy")
         .require_one_of(errors, &["Always", "OnFailure", "Never"]);
     validate_dns(spec, errors);
@@ -203,6 +208,14 @@ fn validate_security(spec: &At<'_>, errors: &mut FieldErrors) {
         }
     }
     validate_profile(&context.at("seccompProfile"), errors);
+    if spec.at("hostUsers").value() == &Value::Bool(false) {
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            if spec.at(field).is_true() {
+                let why = "when `hostUsers` is false";
+                spec.at(field).forbidden(errors, why);
+            }
+        }
+    }
     if spec.at("shareProcessNamespace").is_true() && spec.at("hostPID").is_true() {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         spec.at("shareProcessNamespace").invalid(errors, why);
