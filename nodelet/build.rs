@@ -1,4 +1,4 @@
-//! Makes code of the device plugin API (`proto/`, by `protoc`), and compiles the first process of shared PID namespaces (`reaper/reaper.rs`) to a static program of
+//! Makes code of the APIs of device plugins and of their monitors (`proto/`, by `protoc`), and compiles the first process of shared PID namespaces (`reaper/reaper.rs`) to a static program of
 //! about one kilobyte, which the node agent carries and starts from memory.
 
 use std::env;
@@ -19,10 +19,12 @@ const FLAGS: [&str; 9] = [
 ];
 
 fn main() {
-    println!("cargo::rerun-if-changed=proto/deviceplugin.proto");
+    println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=reaper/reaper.rs");
-    tonic_prost_build::compile_protos("proto/deviceplugin.proto")
-        .expect("proto/deviceplugin.proto compiles; is protoc installed (protobuf-compiler)?");
+    for proto in ["proto/deviceplugin.proto", "proto/podresources.proto"] {
+        tonic_prost_build::compile_protos(proto)
+            .unwrap_or_else(|e| panic!("{proto}: {e}; is protoc installed (protobuf-compiler)?"));
+    }
     compile_reaper();
 }
 

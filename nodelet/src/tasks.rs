@@ -14,6 +14,7 @@
 //!                        ┌──────────┐ counts ┌────────┐
 //!    device plugins ───► │ devices  │ ─────► │ keeper │ ◄── in use ── csi
 //!                        └──────────┘        └────────┘
+//!    monitors ─────────► pod_resources: who holds what
 //!    storage drivers ──► registration, unmount (see [`csi`])
 //! ```
 //!
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::cpus::Cpus;
 use crate::csi::{self, Csi};
-use crate::devices::{Devices, registration};
+use crate::devices::{Devices, pod_resources, registration};
 use crate::error::Error;
 use crate::eviction;
 use crate::node::keeper::{self, Held, Keeper};
@@ -116,6 +117,7 @@ pub async fn run(
             drivers,
             node.subscribe(),
         ));
+        tasks.spawn(pod_resources::run(context.clone()));
         tasks.spawn(server.run(context.clone(), table.clone()));
     }
     let counts = devices.counts();

@@ -56,6 +56,21 @@ impl Cpus {
             .is_some_and(|pool| pool.lock().has(pod_uid))
     }
 
+    /// The CPUs that a container has for itself.
+    pub fn own(&self, pod_uid: &str, container: &str) -> Vec<i64> {
+        let own = self
+            .pool
+            .as_ref()
+            .and_then(|pool| pool.lock().of(pod_uid, container).cloned());
+        numbers(&own.unwrap_or_default())
+    }
+
+    /// The CPUs that containers may have for themselves, given away or not; none without the static policy.
+    pub fn allocatable(&self) -> Vec<i64> {
+        let all = self.pool.as_ref().map(|pool| pool.lock().allocatable());
+        numbers(&all.unwrap_or_default())
+    }
+
     /// The CPUs that a container starts on; `None` for any. Where it gets its own, the others have left
     /// them when this returns.
     pub async fn assign(
@@ -127,6 +142,10 @@ impl Cpus {
         }
         Ok(())
     }
+}
+
+fn numbers(cpus: &CpuSet) -> Vec<i64> {
+    cpus.0.iter().map(|cpu| i64::from(*cpu)).collect()
 }
 
 /// How many CPUs a container wants for itself.

@@ -58,6 +58,12 @@ impl Pool {
             .fold(all, |left, taken| left.without(&taken.cpus))
     }
 
+    /// Those that containers may have for themselves.
+    pub fn allocatable(&self) -> CpuSet {
+        let all = self.machine.cores.iter().flat_map(|core| core.0.clone());
+        all.collect::<CpuSet>().without(&self.machine.reserved)
+    }
+
     /// Those of a container, if it has any.
     pub fn of(&self, pod: &str, container: &str) -> Option<&CpuSet> {
         let mut all = self.assignments.iter();

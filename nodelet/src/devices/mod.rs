@@ -5,11 +5,15 @@
 //!   start of a container ──► Devices::give ──► pool chooses ──Allocate──► plugin
 //! ```
 //!
+//! What a plugin only names is described by files of the node ([`cdi`]).
+//!
 //! The [`pool`] is pure: which devices there are, and who holds which. [`plugin`] speaks to a plugin,
 //! [`registration`] hears of new ones. Who holds what is kept on disk, with the plugin's answer, so
 //! that a container starts again with its devices though the plugin is away.
 
+pub mod cdi;
 pub mod plugin;
+pub mod pod_resources;
 pub mod pool;
 pub mod registration;
 
@@ -87,6 +91,15 @@ impl Given {
         all
     }
 
+    /// The devices that files of the node describe ([`cdi`]).
+    pub fn cdi(&self) -> Vec<String> {
+        let named = self
+            .responses
+            .iter()
+            .flat_map(|response| &response.cdi_devices);
+        named.map(|device| device.name.clone()).collect()
+    }
+
     /// The device nodes.
     pub fn devices(&self) -> Vec<Device> {
         let devices = self.responses.iter().flat_map(|response| &response.devices);
@@ -124,6 +137,16 @@ impl Devices {
     /// How many there are of each resource, and how many of them are well.
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
+    }
+
+    /// What a container holds, by resource.
+    pub fn held(&self, pod_uid: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        self.pool.lock().held(pod_uid, container)
+    }
+
+    /// The devices that are well, by resource.
+    pub fn all(&self) -> Vec<(String, Vec<String>)> {
+        self.pool.lock().well()
     }
 
     /// What a container is given of the resources that plugins bring; the plugin prepares them.

@@ -95,18 +95,9 @@ impl Plugin {
         let asked = client.allocate(limited(request, LIMIT));
         let answer = asked.await.map_err(|status| said(&status))?.into_inner();
         let mut responses = answer.container_responses.into_iter();
-        let response = responses
+        responses
             .next()
-            .ok_or("it answered for no container".to_owned())?;
-        match response.cdi_devices.first() {
-            // Better no container than one without its device.
-            Some(device) => Err(format!(
-                "it asks for the CDI device {}, which this node cannot inject; let it pass device \
-                 specs or environment variables instead",
-                device.name
-            )),
-            None => Ok(response),
-        }
+            .ok_or("it answered for no container".to_owned())
     }
 
     /// Lets it prepare devices right before a container starts, if it wants to.

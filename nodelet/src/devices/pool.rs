@@ -99,6 +99,30 @@ impl Pool {
         found.cloned()
     }
 
+    /// What a container holds, by resource.
+    pub fn held(&self, pod: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        let all = self.holdings.iter();
+        let own = all.filter(|holding| holding.pod == pod && holding.container == container);
+        own.map(|holding| {
+            (
+                holding.resource.clone(),
+                holding.ids.iter().cloned().collect(),
+            )
+        })
+        .collect()
+    }
+
+    /// The devices that are well, by resource.
+    pub fn well(&self) -> Vec<(String, Vec<String>)> {
+        let well = |devices: &BTreeMap<String, bool>| {
+            let well = devices.iter().filter(|(_, well)| **well);
+            well.map(|(id, _)| id.clone()).collect()
+        };
+        let all = self.devices.iter();
+        all.map(|(name, devices)| (name.clone(), well(devices)))
+            .collect()
+    }
+
     /// What a container may choose so many devices from; `earlier` are the containers of its pod that
     /// have ended when it starts.
     pub fn offer(
@@ -241,6 +265,10 @@ mod tests {
         pool.hold(holding("q", "app", "b"));
         let text = serde_json::to_string(&pool).unwrap();
         let mut kept: Pool = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            kept.held("p", "app"),
+            [(GPU.to_owned(), vec!["a".to_owned()])]
+        );
         assert!(kept.knows(GPU));
         assert_eq!(kept.counts()[GPU], (0, 0), "the plugin has to come first");
         assert_eq!(kept.holding("p", "app", GPU), pool.holding("p", "app", GPU));

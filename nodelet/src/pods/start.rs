@@ -12,6 +12,7 @@ use peapod_api::k8s_openapi;
 
 use super::{Context, Entry};
 use crate::core::{Event, ImageRef, StartFault, find_container, spec_of};
+use crate::devices::cdi;
 use crate::make::container::Parts;
 use crate::make::etc::{self, ResolvConf};
 use crate::make::expand::expand_with;
@@ -187,7 +188,21 @@ async fn prepare(
     })
     .map_err(config)?;
     spec.resources.cpuset_cpus = cpus;
-    Ok(spec)
+    inject(given.cdi(), spec).await
+}
+
+/// Gives a container the devices that files of the node describe.
+async fn inject(names: Vec<String>, mut spec: ContainerSpec) -> Result<ContainerSpec, StartFault> {
+    if names.is_empty() {
+        return Ok(spec);
+    }
+    let work = move || {
+        let dirs = cdi::DIRS.map(Path::new);
+        cdi::inject(&names, &dirs, &mut spec).map(|()| spec)
+    };
+    let injected = tokio::task::spawn_blocking(work).await;
+    let injected = injected.unwrap_or_else(|error| Err(error.to_string()));
+    injected.map_err(|why| StartFault::Create(format!("CDI device injection failed: {why}")))
 }
 
 /// The volumes that a container has as devices.
@@ -357,6 +372,7 @@ impl Files {
                     Some("Bidirectional") => Propagation::Bidirectional,
                     _ => Propagation::Private,
                 },
+                ..Mount::default()
             });
         }
         self.own(container, &mut mounts)?;

@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 use peapod_nodelet::devices::api::device_plugin_server::{DevicePlugin, DevicePluginServer};
 use peapod_nodelet::devices::api::registration_client::RegistrationClient;
 use peapod_nodelet::devices::api::*;
+use peapod_nodelet::devices::pod_resources::api::pod_resources_lister_client::PodResourcesListerClient;
+use peapod_nodelet::devices::pod_resources::api::{
+    AllocatableResourcesRequest, GetPodResourcesRequest, ListPodResourcesRequest,
+};
 use peapod_tests::{Cluster, wait};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
@@ -108,6 +112,12 @@ impl DevicePlugin for Widgets {
                     host_path: "/dev/kmsg".into(),
                     permissions: "rw".into(),
                 }],
+                cdi_devices: ids
+                    .iter()
+                    .map(|id| CdiDevice {
+                        name: format!("{RESOURCE}={id}"),
+                    })
+                    .collect(),
                 ..ContainerAllocateResponse::default()
             }
         };
@@ -125,6 +135,75 @@ impl DevicePlugin for Widgets {
         self.asked.lock().started.push(ids);
         Ok(Response::new(PreStartContainerResponse {}))
     }
+}
+
+/// What a node's own file says of the devices; removed in the end.
+struct Description(PathBuf);
+
+impl Description {
+    fn write() -> Result<Self> {
+        let device = |id: &str| serde_json::json!({"name": id, "containerEdits": {"env": [format!("CDI_{id}=yes")]}});
+        let devices = ["w1", "w2", "w3"].map(device);
+        let text = serde_json::json!({
+            "cdiVersion": "0.6.0", "kind": RESOURCE, "devices": devices,
+            "containerEdits": {
+                "deviceNodes": [{"path": "/dev/widget-zero", "hostPath": "/dev/zero"}],
+                "mounts": [{"hostPath": "/etc/hostname", "containerPath": "/etc/widget-host",
+                    "options": ["ro", "nosuid", "bind"]}],
+                "hooks": [{"hookName": "createRuntime", "path": "/bin/true", "args": ["true"]}],
+            },
+        });
+        let dir = Path::new("/var/run/cdi");
+        std::fs::create_dir_all(dir)?;
+        let path = dir.join("peapod-tests-widget.json");
+        std::fs::write(&path, text.to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Who holds which widgets, as a monitor of the node learns it.
+async fn holders(socket: PathBuf) -> Result<Vec<(String, Vec<String>)>> {
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let path = socket.clone();
+        async move {
+            let stream = UnixStream::connect(path).await?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    let channel = tonic::transport::Endpoint::from_static("http://kubelet")
+        .connect_with_connector(connector)
+        .await?;
+    let mut client = PodResourcesListerClient::new(channel);
+    let listed = client.list(ListPodResourcesRequest {}).await?.into_inner();
+    let all = client
+        .get_allocatable_resources(AllocatableResourcesRequest {})
+        .await?
+        .into_inner();
+    assert_eq!(all.devices[0].resource_name, RESOURCE);
+    assert_eq!(all.devices[0].device_ids, ["w1", "w2", "w3"]);
+    let mut holders = Vec::new();
+    for pod in listed.pod_resources {
+        let ids = pod
+            .containers
+            .iter()
+            .flat_map(|c| c.devices.iter().flat_map(|d| d.device_ids.clone()));
+        holders.push((pod.name.clone(), ids.collect()));
+        let asked = GetPodResourcesRequest {
+            pod_name: pod.name.clone(),
+            pod_namespace: pod.namespace.clone(),
+        };
+        let one = client.get(asked).await?.into_inner();
+        assert_eq!(one.pod_resources, Some(pod));
+    }
+    let absent = client.get(GetPodResourcesRequest::default()).await;
+    assert_eq!(absent.unwrap_err().code(), tonic::Code::NotFound);
+    Ok(holders)
 }
 
 /// A plugin that serves and has registered, in a runtime of its own; dropping it ends it with all its
@@ -213,6 +292,7 @@ fn a_plugin_brings_devices() -> Result<()> {
         asked: asked.clone(),
         file: file.clone(),
     };
+    let description = Description::write()?;
     let running = Running::start(&dir, widgets())?;
     let counts = || {
         let path = format!(
@@ -231,6 +311,19 @@ fn a_plugin_brings_devices() -> Result<()> {
         Ok(said("two")? == "w2,w3\nmade of steel\nnode\n")
     })?;
     assert_eq!(asked.lock().started, [["w2", "w3"]]);
+    let script = "env | grep CDI_ | sort; test -c /dev/widget-zero && cat /etc/widget-host";
+    let args = ["exec", "two", "--", "sh", "-c", script];
+    let told = cluster.kubectl_with(&args, None)?.ok()?;
+    assert!(
+        told.starts_with("CDI_w2=yes\nCDI_w3=yes\n") && told.lines().count() == 3,
+        "{told}"
+    );
+    let socket = cluster.data_dir().join("node/pod-resources/kubelet.sock");
+    let held = Runtime::new()?.block_on(holders(socket))?;
+    assert_eq!(
+        held,
+        [("two".to_owned(), vec!["w2".to_owned(), "w3".to_owned()])]
+    );
 
     // The third is left for another, and one that is not well for nobody.
     let mut sick = all.clone();
@@ -253,8 +346,20 @@ fn a_plugin_brings_devices() -> Result<()> {
         Ok(said("one")?.starts_with("w1\n"))
     })?;
 
+    // A device that no file describes is not left out in silence.
+    drop(description);
+    cluster.kubectl("delete pod one")?.ok()?;
+    cluster.apply(&pod("undescribed", 1))?;
+    wait::until("the reason", || {
+        let line = "get events --field-selector involvedObject.name=undescribed";
+        let events = cluster.kubectl(line)?.ok()?;
+        Ok(events.contains("unresolvable CDI device"))
+    })?;
+    let _description = Description::write()?;
+    cluster.kubectl("delete pod undescribed")?.ok()?;
+
     // What is given back can be given again.
-    cluster.kubectl("delete pod one two")?.ok()?;
+    cluster.kubectl("delete pod two")?.ok()?;
     cluster.apply(&pod("next", 3))?;
     ready(&cluster, "next")?;
     wait::until(
