@@ -49,6 +49,14 @@ pub struct Config {
     pub server: Option<ServerConfig>,
 }
 
+impl Config {
+    /// Where images are, for what is left of their disk.
+    pub async fn image_dir(&self) -> PathBuf {
+        let info = self.runtime.info().await;
+        info.map_or_else(|_| self.data_dir.clone(), |info| info.image_dir)
+    }
+}
+
 /// The kubelet's HTTPS API.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {

@@ -2,11 +2,13 @@
 //! `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`) that is honoured here. What is not
 //! known is refused, not ignored.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::cpus::set::CpuSet;
+use crate::eviction::Thresholds;
 use crate::shutdown::plan::{self, Period};
 
 /// `KubeletConfiguration`, each field as upstream has it.
@@ -38,6 +40,23 @@ pub struct KubeletConfiguration {
     /// How long an image stays at most while nobody uses it; 0 for ever.
     #[serde(rename = "imageMaximumGCAge")]
     pub image_maximum_gc_age: Duration,
+    /// Most processes and threads of a pod; a quarter of the machine's when it is not positive.
+    pub pod_pids_limit: i64,
+    /// What must be left of the node, by signal, before pods go at once; upstream's defaults without it.
+    pub eviction_hard: Option<BTreeMap<String, String>>,
+    /// The same, but pods go only if it is so for a while.
+    pub eviction_soft: BTreeMap<String, String>,
+    /// For how long, by signal.
+    pub eviction_soft_grace_period: BTreeMap<String, Duration>,
+    /// How long a condition of pressure stays after it was last so; 0 not at all.
+    pub eviction_pressure_transition_period: Duration,
+    /// The longest time that pods have to end in that go for a soft threshold, seconds; their
+    /// own if it is negative.
+    pub eviction_max_pod_grace_period: i32,
+    /// What must be left beyond a threshold, once it was reached, before it counts as over.
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
+    /// Whether signals that `evictionHard` does not name have their defaults.
+    pub merge_default_eviction_settings: bool,
     /// How long a machine that goes down waits for its pods; 0 not at all.
     pub shutdown_grace_period: Duration,
     /// The last part of it, in which critical pods end.
@@ -82,6 +101,14 @@ impl Default for KubeletConfiguration {
             cpu_manager_policy: CpuManagerPolicy::default(),
             reserved_system_cpus: CpuSet::default(),
             image_maximum_gc_age: Duration::default(),
+            pod_pids_limit: -1,
+            eviction_hard: None,
+            eviction_soft: BTreeMap::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
+            eviction_pressure_transition_period: Duration::default(),
+            eviction_max_pod_grace_period: 0,
+            eviction_minimum_reclaim: BTreeMap::new(),
+            merge_default_eviction_settings: false,
             shutdown_grace_period: Duration::default(),
             shutdown_grace_period_critical_pods: Duration::default(),
             shutdown_grace_period_by_pod_priority: Vec::new(),
@@ -125,6 +152,7 @@ impl KubeletConfiguration {
         if !longest.is_zero() && longest <= self.image_minimum_gc_age.0 {
             return Err("imageMaximumGCAge must be longer than imageMinimumGCAge".to_owned());
         }
+        Thresholds::of(self)?;
         let (whole, critical) = self.shutdown_seconds();
         if critical > whole {
             return Err(
@@ -139,6 +167,19 @@ impl KubeletConfiguration {
             );
         }
         Ok(())
+    }
+
+    /// Most processes and threads of a pod, on a machine that can have so many.
+    pub fn pids_of_pod(&self, pids_max: u64) -> i64 {
+        match self.pod_pids_limit {
+            ..=0 => i64::try_from(pids_max / 4).unwrap_or(i64::MAX).max(1),
+            limit => limit,
+        }
+    }
+
+    /// What must be left of the node; [`KubeletConfiguration::check`] has seen it.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds::of(self).unwrap_or_default()
     }
 
     /// The time that pods have to end in when the machine goes down; none if it does not wait.
@@ -231,6 +272,8 @@ imageMinimumGCAge: 1h30m
         assert_eq!(parsed.image_minimum_gc_age.0.as_secs(), 5400);
         assert_eq!(parsed.image_gc_high_threshold_percent, Percent(70));
         assert_eq!(parse("{}").unwrap(), KubeletConfiguration::default());
+        assert_eq!(parsed.pids_of_pod(32_768), 8192);
+        assert_eq!(parse("podPidsLimit: 100").unwrap().pids_of_pod(32_768), 100);
     }
 
     #[test]
@@ -242,6 +285,7 @@ imageMinimumGCAge: 1h30m
             ("imageMaximumGCAge: 1m", "must be longer"),
             ("cpuManagerPolicy: static", "needs reservedSystemCPUs"),
             ("reservedSystemCPUs: first", "no set of CPUs"),
+            ("evictionHard: {x: '1'}", "no eviction signal"),
             ("kind: Pod", "not a KubeletConfiguration"),
             ("memorySwap: {}", "memorySwap"),
         ] {

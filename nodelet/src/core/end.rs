@@ -37,6 +37,15 @@ impl Eviction {
         }
     }
 
+    /// The node has been short of something for a while; the processes have so long to end at most.
+    pub fn within(message: String, grace_s: i64) -> Self {
+        Self {
+            reason: EVICTED,
+            message,
+            grace_s: grace_s.max(EVICTION_GRACE_S),
+        }
+    }
+
     /// The machine goes down.
     pub fn shutdown(grace_s: i64) -> Self {
         Self {

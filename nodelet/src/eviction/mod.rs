@@ -1,8 +1,8 @@
 //! Ends pods that take more than they may of what the node has for all.
 //!
 //! Two reasons: a pod is over a limit of its own on local storage ([`limits`]), or the node runs
-//! short of memory, disk or process ids and somebody has to go ([`pressure`]). Both decisions are
-//! pure; [`measure`] looks at the disk. Memory limits of containers are the kernel's affair.
+//! short of memory, disk or process ids ([`thresholds`]) and somebody has to go ([`pressure`]). The
+//! decisions are pure; [`measure`] looks at the disk. Memory limits of containers are the kernel's affair.
 //!
 //! Files can only be counted by looking at them, so that this loop is the one of the node agent
 //! that looks again and again: every [`LOOK_EVERY`], at the pods that declare a limit, and at
@@ -13,8 +13,10 @@
 mod limits;
 mod measure;
 mod pressure;
+mod thresholds;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +24,15 @@ use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::limits::LocalUsage;
+pub use self::measure::bytes_below;
 pub use self::pressure::Shortage;
+pub use self::thresholds::{Pressure, Thresholds, Watch};
 
 use self::pressure::Candidate;
+use self::thresholds::Pace;
 use crate::core::{Eviction, Kind, spec_of, view};
 use crate::images::collect::{Collector, Disk};
-use crate::node::{conditions, facts};
+use crate::node::facts;
 use crate::pods::worker::Message;
 use crate::pods::{Context, Entry, Table};
 use crate::runtime::ContainerId;
@@ -43,33 +48,36 @@ pub async fn run(context: Arc<Context>, table: Table) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reclaimed = false;
+    let config = &context.config;
+    let mut watch = Watch::new(config.kubelet.thresholds());
+    let image_dir = config.image_dir().await;
     let mut images = Collector::default();
     for count in 0_u64.. {
         look.tick().await;
         // Not at the first look: the node's pods may not be known yet.
         if count % COLLECT_EVERY == 1 {
-            collect(&context, &table, &mut images).await;
+            collect(&context, &table, &mut images, &image_dir).await;
         }
         for entry in table.all() {
             if let Some(message) = over_limit(&context, &entry).await {
-                evict(&entry, message).await;
+                evict(&entry, Eviction::at_once(message)).await;
             }
         }
-        let left = facts::left(&context.config.data_dir);
-        match conditions::shortage(&left) {
-            Some(Shortage::Disk { .. }) if !reclaimed => {
+        let left = facts::left(&config.data_dir, &image_dir);
+        match watch.look(&left, Timestamp::now()).short {
+            Some((Shortage::Disk { .. } | Shortage::Inodes { .. }, _)) if !reclaimed => {
                 // Images that nobody uses go before pods do; the next look sees what it gave.
                 reclaimed = true;
                 reclaim(&context).await;
             }
-            Some(shortage) => relieve(&context, &table, shortage).await,
+            Some((shortage, pace)) => relieve(&context, &table, shortage, pace).await,
             None => reclaimed = false,
         }
     }
 }
 
 /// Removes images that have been unused for long, or that the disk has no room for.
-async fn collect(context: &Context, table: &Table, collector: &mut Collector) {
+async fn collect(context: &Context, table: &Table, collector: &mut Collector, image_dir: &Path) {
     let (images, containers) = match (
         context.images.list().await,
         context.runtime.containers().await,
@@ -92,10 +100,10 @@ async fn collect(context: &Context, table: &Table, collector: &mut Collector) {
             }
         }
     }
-    let left = facts::left(&context.config.data_dir);
+    let left = facts::left(&context.config.data_dir, image_dir);
     let disk = Disk {
-        size: left.disk_size_bytes,
-        free: left.disk_bytes,
+        size: left.image_disk.size,
+        free: left.image_disk.free,
     };
     let chosen = collector.choose(
         &images,
@@ -112,13 +120,11 @@ async fn collect(context: &Context, table: &Table, collector: &mut Collector) {
     }
 }
 
-async fn evict(entry: &Entry, message: String) {
+async fn evict(entry: &Entry, eviction: Eviction) {
+    let message = &eviction.message;
     tracing::warn!(pod.uid = entry.uid, message, "evicting a pod");
     // A worker that has ended has no pod left to end.
-    let _ = entry
-        .inbox
-        .send(Message::Evict(Eviction::at_once(message)))
-        .await;
+    let _ = entry.inbox.send(Message::Evict(eviction)).await;
 }
 
 /// Why a pod is over a limit on local storage, if it is.
@@ -194,7 +200,7 @@ async fn reclaim(context: &Context) {
 }
 
 /// Evicts the one pod that relieves the node most rightly.
-async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage) {
+async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage, pace: Pace) {
     let mut candidates = Vec::new();
     for entry in table.all() {
         if !entry.machine.lock().occupies() {
@@ -203,7 +209,9 @@ async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage) {
         let stats = context.runtime.sandbox_stats(&entry.uid).await;
         let stats = stats.unwrap_or_default();
         let disk = match shortage {
-            Shortage::Disk { .. } => local_usage(context, &entry).await.total(),
+            Shortage::Disk { .. } | Shortage::Inodes { .. } => {
+                local_usage(context, &entry).await.total()
+            }
             _ => 0,
         };
         candidates.push((
@@ -221,5 +229,9 @@ async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage) {
         return tracing::warn!(%shortage, "the node is short, and no pod may be evicted for it");
     };
     let message = pressure::message(shortage, ranked[chosen]);
-    evict(&candidates[chosen].1, message).await;
+    let eviction = match pace {
+        Pace::AtOnce => Eviction::at_once(message),
+        Pace::Within(grace_s) => Eviction::within(message, grace_s),
+    };
+    evict(&candidates[chosen].1, eviction).await;
 }

@@ -33,6 +33,13 @@ pub enum Shortage {
         /// What is available.
         left: u64,
     },
+    /// Files on that disk or on that of images.
+    Inodes {
+        /// The threshold.
+        least: u64,
+        /// What is available.
+        left: u64,
+    },
     /// Process ids.
     Pids {
         /// The threshold.
@@ -61,14 +68,21 @@ impl Shortage {
         match self {
             Self::Memory { .. } => "memory",
             Self::Disk { .. } => "ephemeral-storage",
+            Self::Inodes { .. } => "inodes",
             Self::Pids { .. } => "pids",
         }
+    }
+
+    /// Nobody can ask for it.
+    fn is_of_nobody(self) -> bool {
+        matches!(self, Self::Pids { .. } | Self::Inodes { .. })
     }
 
     fn used(self, by: &Candidate) -> u64 {
         match self {
             Self::Memory { .. } => by.memory_bytes,
-            Self::Disk { .. } => by.disk_bytes,
+            // Who has most on the disk has most files, as a rule.
+            Self::Disk { .. } | Self::Inodes { .. } => by.disk_bytes,
             Self::Pids { .. } => by.pids,
         }
     }
@@ -85,10 +99,11 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Memory { least, left }
         | Self::Disk { least, left }
+        | Self::Inodes { least, left }
         | Self::Pids { least, left }) = *self;
         let resource = self.resource();
         let amount = |number: u64| match self {
-            Self::Pids { .. } => number.to_string(),
+            Self::Pids { .. } | Self::Inodes { .. } => number.to_string(),
             _ => text(number),
         };
         write!(
@@ -114,7 +129,7 @@ pub fn choose(shortage: Shortage, candidates: &[&Candidate]) -> Option<usize> {
     });
     let first = evictable.min_by_key(|(_, candidate)| {
         let (used, asked) = (shortage.used(candidate), shortage.requested(candidate));
-        let by_request = !matches!(shortage, Shortage::Pids { .. });
+        let by_request = !shortage.is_of_nobody();
         let within = by_request && used <= asked;
         let priority = spec_of(&candidate.pod).priority.unwrap_or(0);
         (
@@ -129,7 +144,7 @@ pub fn choose(shortage: Shortage, candidates: &[&Candidate]) -> Option<usize> {
 /// The sentence for the pod's status.
 pub fn message(shortage: Shortage, chosen: &Candidate) -> String {
     let (used, asked) = (shortage.used(chosen), shortage.requested(chosen));
-    if used <= asked || matches!(shortage, Shortage::Pids { .. }) {
+    if used <= asked || shortage.is_of_nobody() {
         return shortage.to_string();
     }
     let name = chosen.pod.metadata.name.as_deref().unwrap_or_default();

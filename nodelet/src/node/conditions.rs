@@ -5,51 +5,20 @@ use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
 
-use super::facts::Left;
-use crate::eviction::Shortage;
-
-/// Less memory than this is pressure, bytes.
-const MEMORY_LOW_BYTES: u64 = 100 << 20;
-/// Less free disk than this part is pressure, percent: upstream's threshold ...
-const DISK_LOW_PERCENT: u64 = 10;
-/// ... but a tenth of a developer's large disk is room enough, so never more than this, bytes.
-const DISK_LOW_BYTES: u64 = 1 << 30;
-/// Fewer processes left than this is pressure.
-const PIDS_LOW: u64 = 500;
+use crate::eviction::Pressure;
 
 /// What the conditions stand on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// What is left.
-    pub left: Left,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// Why the node is not ready, sentence by sentence; empty if it is.
     pub faults: Vec<String>,
 }
 
-/// What the node is short of, the worst first: pods are evicted for it.
-pub fn shortage(left: &Left) -> Option<Shortage> {
-    memory(left).or_else(|| disk(left)).or_else(|| pids(left))
-}
-
-fn memory(left: &Left) -> Option<Shortage> {
-    let (least, left) = (MEMORY_LOW_BYTES, left.memory_bytes);
-    (left < least).then_some(Shortage::Memory { least, left })
-}
-
-fn disk(left: &Left) -> Option<Shortage> {
-    let share = left.disk_size_bytes / 100 * DISK_LOW_PERCENT;
-    let (least, left) = (share.min(DISK_LOW_BYTES), left.disk_bytes);
-    (left < least).then_some(Shortage::Disk { least, left })
-}
-
-fn pids(left: &Left) -> Option<Shortage> {
-    let (least, left) = (PIDS_LOW, left.pids);
-    (left < least).then_some(Shortage::Pids { least, left })
-}
-
 /// The conditions, with every time set to now; their transition times are the caller's to keep.
 pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
-    let left = &health.left;
+    let short = health.pressure;
     let pressure = |kind: &str, low: bool, [ok, bad]: [[&str; 2]; 2]| {
         let ([reason, message], status) = if low { (bad, "True") } else { (ok, "False") };
         condition(kind, status, reason, message.to_owned(), now)
@@ -67,7 +36,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     vec![
         pressure(
             "MemoryPressure",
-            memory(left).is_some(),
+            short.memory,
             [
                 [
                     "KubeletHasSufficientMemory",
@@ -81,7 +50,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
         ),
         pressure(
             "DiskPressure",
-            disk(left).is_some(),
+            short.disk,
             [
                 ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
                 ["KubeletHasDiskPressure", "kubelet has disk pressure"],
@@ -89,7 +58,7 @@ pub fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
         ),
         pressure(
             "PIDPressure",
-            pids(left).is_some(),
+            short.pids,
             [
                 [
                     "KubeletHasSufficientPID",
@@ -126,9 +95,9 @@ fn condition(
 mod tests {
     use super::*;
 
-    fn shown(left: Left, faults: &[&str]) -> Vec<String> {
+    fn shown(pressure: Pressure, faults: &[&str]) -> Vec<String> {
         let faults = faults.iter().map(|&fault| fault.to_owned()).collect();
-        let all = conditions(&Health { left, faults }, Timestamp::UNIX_EPOCH);
+        let all = conditions(&Health { pressure, faults }, Timestamp::UNIX_EPOCH);
         all.iter()
             .map(|c| format!("{}={}", c.type_, c.status))
             .collect()
@@ -136,14 +105,8 @@ mod tests {
 
     #[test]
     fn pressure_and_faults() {
-        let well = Left {
-            memory_bytes: 1 << 30,
-            disk_bytes: 50 << 30,
-            disk_size_bytes: 1000 << 30,
-            pids: 10_000,
-        };
         assert_eq!(
-            shown(well, &[]),
+            shown(Pressure::default(), &[]),
             [
                 "MemoryPressure=False",
                 "DiskPressure=False",
@@ -151,14 +114,13 @@ mod tests {
                 "Ready=True"
             ]
         );
-        let ill = Left {
-            memory_bytes: 1,
-            disk_bytes: 9,
-            disk_size_bytes: 100,
-            pids: 1,
+        let all = Pressure {
+            memory: true,
+            disk: true,
+            pids: true,
         };
         assert_eq!(
-            shown(ill, &["network plugin is not ready"]),
+            shown(all, &["network plugin is not ready"]),
             [
                 "MemoryPressure=True",
                 "DiskPressure=True",

@@ -35,17 +35,49 @@ pub struct Facts {
     pub hostname: String,
 }
 
+/// How much there is of something, and how much of it is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// All of it.
+    pub size: u64,
+    /// What is free.
+    pub free: u64,
+}
+
 /// What is left of what runs out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Memory that can be had without swapping, bytes.
-    pub memory_bytes: u64,
-    /// Free on the data directory's disk, bytes.
-    pub disk_bytes: u64,
-    /// Size of that disk, bytes.
-    pub disk_size_bytes: u64,
-    /// Processes and threads that can still be started.
-    pub pids: u64,
+    /// Memory, free what can be had without swapping, bytes.
+    pub memory: Room,
+    /// The disk of the data directory, bytes.
+    pub disk: Room,
+    /// Files on it.
+    pub inodes: Room,
+    /// The disk of images and containers' own layers, bytes.
+    pub image_disk: Room,
+    /// Files on that.
+    pub image_inodes: Room,
+    /// Processes and threads.
+    pub pids: Room,
+}
+
+impl Left {
+    /// More of everything than anybody wants.
+    #[cfg(test)]
+    pub fn plenty() -> Self {
+        let room = Room {
+            size: 1 << 50,
+            free: 1 << 50,
+        };
+        Self {
+            memory: room,
+            disk: room,
+            inodes: room,
+            image_disk: room,
+            image_inodes: room,
+            pids: room,
+        }
+    }
 }
 
 fn read(path: &str) -> String {
@@ -71,7 +103,7 @@ pub fn facts(data_dir: &Path) -> Facts {
         memory_bytes: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
         hugepages: hugepages(),
         disk_bytes: disk(data_dir).0,
-        pids_max: read("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768),
+        pids_max: pids_max(),
         architecture: go_arch(&word(nix::sys::utsname::UtsName::machine)).to_owned(),
         kernel: word(nix::sys::utsname::UtsName::release),
         os_image: pretty_name(&read("/etc/os-release")),
@@ -82,25 +114,57 @@ pub fn facts(data_dir: &Path) -> Facts {
     }
 }
 
-/// Reads what is left.
-pub fn left(data_dir: &Path) -> Left {
-    let (disk_size_bytes, disk_bytes) = disk(data_dir);
+/// Reads what is left; what cannot be read is plenty. `image_dir` is where images are.
+pub fn left(data_dir: &Path, image_dir: &Path) -> Left {
+    let (disk, inodes) = rooms(data_dir);
+    let (image_disk, image_inodes) = rooms(image_dir);
+    let meminfo = read("/proc/meminfo");
     let running = read("/proc/loadavg");
     let running = running
         .split(['/', ' '])
         .nth(4)
         .and_then(|count| count.parse::<u64>().ok());
-    let pids_max: u64 = read("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768);
+    let pids_max = pids_max();
     Left {
-        memory_bytes: meminfo_bytes(&read("/proc/meminfo"), "MemAvailable").unwrap_or(u64::MAX),
-        disk_bytes,
-        disk_size_bytes,
-        pids: pids_max.saturating_sub(running.unwrap_or(0)),
+        memory: Room {
+            size: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(0),
+            free: meminfo_bytes(&meminfo, "MemAvailable").unwrap_or(u64::MAX),
+        },
+        disk,
+        inodes,
+        image_disk,
+        image_inodes,
+        pids: Room {
+            size: pids_max,
+            free: pids_max.saturating_sub(running.unwrap_or(0)),
+        },
     }
 }
 
-/// Size and free space of the disk that a directory is on, bytes. Blocks that are reserved for root are
-/// not free, as upstream has it for its thresholds.
+/// How many processes and threads the machine can have.
+pub fn pids_max() -> u64 {
+    read("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768)
+}
+
+/// Bytes and files of the file system that a directory is on; some have no fixed number of files. Blocks that are
+/// reserved for root are not free, as upstream has it for its thresholds.
+fn rooms(dir: &Path) -> (Room, Room) {
+    let Ok(stat) = statvfs(dir) else {
+        return (Room::default(), Room::default());
+    };
+    let unit = stat.fragment_size();
+    let bytes = Room {
+        size: stat.blocks() * unit,
+        free: stat.blocks_available() * unit,
+    };
+    let files = Room {
+        size: stat.files(),
+        free: stat.files_available(),
+    };
+    (bytes, files)
+}
+
+/// Size and free space of the disk that a directory is on, bytes.
 fn disk(dir: &Path) -> (u64, u64) {
     statvfs(dir).map_or((0, 0), |stat| {
         let unit = stat.fragment_size();

@@ -1,6 +1,7 @@
 //! Registers the node and keeps its object current.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use peapod_api::attach::PodNetwork;
 use peapod_api::{conditions, k8s_openapi};
 use serde_json::{Value, json};
@@ -20,6 +22,7 @@ use super::conditions::{Health, conditions};
 use super::{facts, lease, object};
 use crate::config::Config;
 use crate::devices::pool::Counts;
+use crate::eviction::Watch;
 use crate::pods::notes::seconds_of;
 use crate::runtime::RuntimeEvent;
 use crate::shutdown;
@@ -56,6 +59,9 @@ pub struct Keeper {
     held: Held,
     /// Whether the machine is about to go down.
     going: watch::Receiver<bool>,
+    /// What must be left of the node.
+    watch: Mutex<Watch>,
+    image_dir: PathBuf,
     /// Where the kubelet API is, of this run and not of one before.
     port: Option<u16>,
 }
@@ -88,6 +94,8 @@ impl Keeper {
         let port = node.borrow().status.as_ref().and_then(port_of);
         Self {
             port,
+            watch: Mutex::new(Watch::new(config.kubelet.thresholds())),
+            image_dir: config.data_dir.clone(),
             config,
             client,
             network,
@@ -109,6 +117,7 @@ impl Keeper {
             tracing::warn!(%error, "cannot register the node; trying again");
             tokio::time::sleep(REGISTER_AGAIN).await;
         }
+        self.image_dir = self.config.image_dir().await;
         let runtime = self.config.runtime.clone();
         let mut events = runtime.events();
         let (tell, mut network) = watch::channel(self.network_fault.clone());
@@ -269,8 +278,9 @@ impl Keeper {
         };
         let going = self.going.borrow().then(|| shutdown::GOING.to_owned());
         let faults = [&self.runtime_fault, &self.network_fault, &going];
+        let left = facts::left(&self.config.data_dir, &self.image_dir);
         let health = Health {
-            left: facts::left(&self.config.data_dir),
+            pressure: self.watch.lock().look(&left, now).pressure,
             faults: faults.into_iter().flatten().cloned().collect(),
         };
         let devices = self.held.devices.borrow().clone();

@@ -17,6 +17,7 @@ use super::{Context, Entry, images, resize, signals, start};
 use crate::core::{Action, Event, Hook, ImageRef, StartFault, StopSignal, find_container, spec_of};
 use crate::csi::{mount, unmount};
 use crate::make::sandbox;
+use crate::node::facts;
 use crate::runtime::ContainerId;
 use crate::volumes::gather::{self, Sources};
 use crate::volumes::place::{self, Group};
@@ -245,9 +246,8 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
     if before.is_some() && fresh {
         release_sandbox(context, entry).await?;
     }
-    if spec_of(&pod).host_users == Some(false) {
-        return Err("hostUsers: false: this node's runtime has no user namespaces".to_owned());
-    }
+    let kubelet = &context.config.kubelet;
+    spec.resources.pids_limit = Some(kubelet.pids_of_pod(facts::pids_max()));
     if fresh {
         spec.runtime_handler = runtime_handler(context, &pod).await?;
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -15,8 +16,9 @@ use super::net_dev::{self, Interface};
 use super::{Shared, cadvisor};
 use crate::core::spec_of;
 use crate::csi::stats as volumes;
-use crate::node::facts;
-use crate::runtime::{Container, ContainerState, Stats};
+use crate::eviction::bytes_below;
+use crate::node::facts::{self, Room};
+use crate::runtime::{Container, ContainerId, ContainerState, Stats};
 
 /// What one pod uses.
 #[derive(Clone, Debug, Default)]
@@ -186,16 +188,54 @@ fn network(now: Timestamp, interfaces: &[Interface]) -> Value {
     network
 }
 
+/// What a file system has, and how much of it something takes.
+fn file_system(now: Timestamp, bytes: Room, inodes: Room, used_bytes: u64) -> Value {
+    json!({"time": now.to_string(), "capacityBytes": bytes.size, "availableBytes": bytes.free,
+        "usedBytes": used_bytes, "inodes": inodes.size, "inodesFree": inodes.free})
+}
+
+fn used(room: Room) -> u64 {
+    room.size.saturating_sub(room.free)
+}
+
+/// What the containers of a pod take on disk: of their own layers, and of their logs.
+async fn on_disk(shared: &Shared, usage: &PodUsage) -> Vec<(u64, u64)> {
+    let config = &shared.context.config;
+    let folder = format!("{}_{}_{}", usage.namespace, usage.name, usage.uid);
+    let logs = config.log_dir.join(folder);
+    let names = usage.containers.iter().map(|one| logs.join(&one.name));
+    let dirs: Vec<PathBuf> = names.collect();
+    let measured = tokio::task::spawn_blocking(move || {
+        let sizes = dirs.iter().map(|dir| bytes_below(dir));
+        sizes.collect::<Vec<u64>>()
+    });
+    let logs = measured.await.unwrap_or_default();
+    let mut all = Vec::new();
+    for (container, logs) in usage.containers.iter().zip(logs) {
+        let id = ContainerId(container.id.clone());
+        let layer = shared.context.runtime.writable_bytes(&id).await;
+        all.push((layer.unwrap_or_default(), logs));
+    }
+    all
+}
+
 /// The summary that `kubectl top` and autoscalers are made from.
 pub async fn summary(State(shared): State<Shared>) -> Response {
     let now = Timestamp::now();
+    let config = &shared.context.config;
+    let left = facts::left(&config.data_dir, &config.image_dir().await);
     let node = node_usage();
     let mut pods = Vec::new();
     for usage in usages(&shared).await {
-        let containers = usage.containers.iter().map(|container| {
+        let disk = on_disk(&shared, &usage).await;
+        let each = usage.containers.iter().zip(&disk);
+        let containers = each.map(|(container, (layer, logs))| {
             json!({"name": container.name, "startTime": container.started_at.to_string(),
-                "cpu": cpu(now, &container.stats), "memory": memory(now, &container.stats)})
+                "cpu": cpu(now, &container.stats), "memory": memory(now, &container.stats),
+                "rootfs": file_system(now, left.image_disk, left.image_inodes, *layer),
+                "logs": file_system(now, left.disk, left.inodes, *logs)})
         });
+        let whole: u64 = disk.iter().map(|(layer, logs)| layer + logs).sum();
         pods.push(json!({
             "podRef": {"name": usage.name, "namespace": usage.namespace, "uid": usage.uid},
             "startTime": usage.started_at.to_string(),
@@ -203,17 +243,22 @@ pub async fn summary(State(shared): State<Shared>) -> Response {
             "network": network(now, &usage.interfaces),
             "volume": usage.volumes.iter()
                 .map(|volume| volumes::summary(volume, &now.to_string())).collect::<Vec<_>>(),
+            "ephemeral-storage": file_system(now, left.disk, left.inodes, whole),
             "process_stats": {"process_count": usage.total.pids},
             "containers": containers.collect::<Vec<_>>(),
         }));
     }
-    let left = facts::left(&shared.context.config.data_dir);
+    let images = file_system(
+        now,
+        left.image_disk,
+        left.image_inodes,
+        used(left.image_disk),
+    );
     let node = json!({
-        "nodeName": shared.context.config.node_name,
+        "nodeName": config.node_name,
         "cpu": cpu(now, &node), "memory": memory(now, &node),
-        "fs": {"time": now.to_string(), "capacityBytes": left.disk_size_bytes,
-            "availableBytes": left.disk_bytes,
-            "usedBytes": left.disk_size_bytes.saturating_sub(left.disk_bytes)},
+        "fs": file_system(now, left.disk, left.inodes, used(left.disk)),
+        "runtime": {"imageFs": images.clone(), "containerFs": images},
     });
     axum::Json(json!({"node": node, "pods": pods})).into_response()
 }
