@@ -39,6 +39,7 @@ pub mod volumes;
 
 pub use cleanup::cleanup;
 pub use config::{Config, ServerConfig, Serving};
+pub use csi::unmount::release as release_volumes;
 pub use error::Error;
 pub use kubelet_config::KubeletConfiguration;
 pub use peapod_shim::shim_main;

@@ -150,6 +150,9 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
         }
     }
     for node in layout.of_nodes() {
+        for fault in peapod_nodelet::release_volumes(&node.node()).await {
+            println!("warning: a storage driver holds on to what this node had of it: {fault}");
+        }
         peapod_nodelet::cleanup(&node.node())?;
     }
     launch::stop(&layout.containerd()).await?;

@@ -147,6 +147,16 @@ impl Ledger {
         all.cloned().collect()
     }
 
+    /// All that is published.
+    pub fn published(&self) -> Vec<Published> {
+        self.published.clone()
+    }
+
+    /// All that is staged.
+    pub fn staged(&self) -> Vec<Staged> {
+        self.staged.clone()
+    }
+
     /// The pods that volumes are published for and that are not among these.
     pub fn orphans(&self, pods: &HashSet<String>) -> BTreeSet<String> {
         let all = self.published.iter().map(|one| &one.pod);

@@ -14,9 +14,12 @@ use peapod_csi::v1::{NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest};
 use tokio::task::JoinSet;
 
 use super::ledger::{Published, Staged};
+use super::{Csi, registration};
 use crate::pods::Context;
 use crate::volumes::{mounts, place};
 
+/// How long drivers have to answer when everything is let go of.
+const DRIVERS_LIMIT: Duration = Duration::from_secs(5);
 /// First and longest wait after something could not be let go of.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(120));
 
@@ -26,14 +29,15 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The first failure; the others are tried all the same.
 pub async fn unmount_pod(context: &Context, uid: &str) -> Result<(), String> {
     let all = context.csi.store.read(|ledger| ledger.of_pod(uid));
-    let each = all.iter().map(|published| unpublish(context, published));
+    let each = all
+        .iter()
+        .map(|published| unpublish(&context.csi, published));
     let done = futures::future::join_all(each).await;
     context.csi.wake.notify_one();
     done.into_iter().collect()
 }
 
-async fn unpublish(context: &Context, published: &Published) -> Result<(), String> {
-    let csi = &context.csi;
+async fn unpublish(csi: &Csi, published: &Published) -> Result<(), String> {
     let volume = &published.volume;
     let _turn = csi.store.turn(volume).await;
     let failed = |error: String| {
@@ -96,8 +100,7 @@ fn remove(path: &Path, block: bool) -> Result<(), String> {
     Ok(())
 }
 
-async fn unstage(context: &Context, staged: &Staged) -> Result<(), String> {
-    let csi = &context.csi;
+async fn unstage(csi: &Csi, staged: &Staged) -> Result<(), String> {
     let volume = &staged.volume;
     let _turn = csi.store.turn(volume).await;
     // A pod may have come for it meanwhile.
@@ -132,6 +135,33 @@ async fn bury(context: &Context, uid: &str) -> Result<(), String> {
         .map_err(|e| e.to_string())
 }
 
+/// Lets go of all that drivers hold for the node of this folder, whose agent and containers have ended, as
+/// far as drivers answer. Gives what could not be let go of.
+pub async fn release(root: &Path) -> Vec<String> {
+    let csi = Csi::open(root);
+    let (published, staged) = csi
+        .store
+        .read(|ledger| (ledger.published(), ledger.staged()));
+    if published.is_empty() && staged.is_empty() {
+        return Vec::new();
+    }
+    let mut changes = csi.drivers.changes();
+    let mut registering = JoinSet::new();
+    registering.spawn(registration::run(csi.drivers.clone()));
+    // Those that do not answer in time are gone.
+    let _ = tokio::time::timeout(DRIVERS_LIMIT, changes.wait_for(|settled| *settled)).await;
+    let mut faults = Vec::new();
+    for published in &published {
+        faults.extend(unpublish(&csi, published).await.err());
+    }
+    for staged in &staged {
+        let done = unstage(&csi, staged).await.err();
+        let handle = &staged.volume.handle;
+        faults.extend(done.map(|error| format!("volume {handle}: {error}")));
+    }
+    faults
+}
+
 /// Lets go of what no pod has, for ever: woken by the end of a pod and by drivers that come.
 pub async fn run(context: Arc<Context>) {
     let mut drivers = context.csi.drivers.changes();
@@ -164,7 +194,7 @@ async fn tidy(context: &Arc<Context>) -> bool {
     for staged in idle {
         let context = context.clone();
         work.spawn(async move {
-            let done = unstage(&context, &staged).await;
+            let done = unstage(&context.csi, &staged).await;
             done.map_err(|error| format!("volume {}: {error}", staged.volume.handle))
         });
     }
