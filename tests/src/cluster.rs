@@ -16,9 +16,9 @@ use crate::command::{self, Run};
 use crate::process;
 
 /// The programs of `busybox:test`.
-const APPLETS: [&str; 14] = [
-    "cat", "dd", "echo", "env", "hostname", "httpd", "kill", "ls", "ps", "sh", "sleep", "test",
-    "true", "wget",
+const APPLETS: [&str; 20] = [
+    "cat", "chown", "dd", "echo", "env", "grep", "hostname", "httpd", "id", "kill", "ls", "ping",
+    "ps", "sh", "sleep", "sort", "test", "touch", "true", "wget",
 ];
 
 /// One cluster at a time in this process.

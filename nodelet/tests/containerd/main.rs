@@ -2,10 +2,12 @@
 //! runc, docker-registry and a static busybox (`/bin/busybox`).
 
 mod containers;
+mod hostile;
 mod pull;
 mod streams;
 mod support;
 mod survival;
+mod users;
 
 /// Not a test of its own: the agents that the tests run start this program again, with this as their
 /// log writer.

@@ -3,12 +3,15 @@
 mod cpus;
 mod declared;
 mod devices;
+mod eviction;
+mod hostile;
 mod images;
 mod node;
 mod processes;
 mod resize;
 mod shutdown;
 mod survival;
+mod whole_pod;
 
 use anyhow::Result;
 use peapod_tests::Cluster;

@@ -59,6 +59,19 @@ pub fn limit(group: &str, resource: &str) -> Result<i64> {
     Ok(text.split_whitespace().next().context("empty")?.parse()?)
 }
 
+/// A number in a file of a cgroup, with the controller that has it in the first version.
+pub fn number(group: &str, controller: &str, file: &str) -> Result<i64> {
+    let root = Path::new("/sys/fs/cgroup");
+    let v2 = root.join("cgroup.controllers").exists();
+    let root = if v2 {
+        root.to_path_buf()
+    } else {
+        root.join(controller)
+    };
+    let dir = find(&root, group).with_context(|| format!("no cgroup is called {group}"))?;
+    Ok(std::fs::read_to_string(dir.join(file))?.trim().parse()?)
+}
+
 fn status(cluster: &Cluster, container: &str, field: &str) -> Result<String> {
     let path = format!("{{.status.containerStatuses[?(@.name==\"{container}\")].{field}}}");
     cluster.field("pod/sized", &path)
