@@ -2,7 +2,7 @@
 //!
 //! This crate owns the words: Kubernetes' kinds (`k8s-openapi`, re-exported), the kinds of
 //! Peapod's own group [`net`], and the small languages every part must read alike: names,
-//! quantities, quotas, selectors, conditions and field paths. It owns the one seam that is not the
+//! quantities, quotas, selectors, conditions, events and field paths. It owns the one seam that is not the
 //! API, [`attach`], between the node agent and the network agent.
 //!
 //! It must not know IO, time, threads or any other crate of the workspace.
@@ -11,6 +11,7 @@ pub mod attach;
 pub mod bootstrap;
 pub mod cni;
 pub mod conditions;
+pub mod events;
 pub mod field_path;
 pub mod labels;
 pub mod names;

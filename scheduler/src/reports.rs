@@ -3,11 +3,11 @@
 //! Events are a courtesy: when too many wait to be written, new ones are dropped and counted.
 //! Conditions are state: they wait for room.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::Client;
+use peapod_api::events::{Correlator, Occurrence};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -53,19 +53,12 @@ pub struct Reports {
     metrics: Metrics,
 }
 
-/// An event that was written before.
-#[derive(Clone, Debug)]
-struct Remembered {
-    name: String,
-    count: u32,
-}
-
 /// Writes the reports.
 pub struct Writer {
     client: Client,
     component: String,
     queue: mpsc::Receiver<Report>,
-    remembered: HashMap<(Arc<str>, String), Remembered>,
+    remembered: Correlator,
 }
 
 // === impl Reports ===
@@ -78,7 +71,7 @@ impl Reports {
             client,
             component: component.to_owned(),
             queue: receiver,
-            remembered: HashMap::new(),
+            remembered: Correlator::new(REMEMBERED),
         };
         let queue = sender;
         (Self { queue, metrics }, writer)
@@ -109,14 +102,17 @@ impl Writer {
             if writing.len() >= AT_ONCE {
                 log(writing.join_next().await);
             }
-            let request = self.request(report);
+            let Some(request) = self.request(report) else {
+                continue;
+            };
             let client = self.client.clone();
             writing.spawn(async move { request.send(&client).await });
         }
     }
 
-    fn request(&mut self, report: Report) -> Request {
-        match report {
+    /// What is to be sent; nothing when too much was said of a pod.
+    fn request(&mut self, report: Report) -> Option<Request> {
+        Some(match report {
             Report::Condition(pod, reason, message) => condition(&pod, reason, &message),
             Report::Scheduled(pod, node) => {
                 let message = format!("Successfully assigned {} to {node}", pod.key);
@@ -128,24 +124,28 @@ impl Writer {
                 let kind = ("Normal", "Preempted", "Preempting");
                 self.event(&victim.0, &victim.1, &event_name(&victim.0), kind, &message)
             }
-            Report::Failed(pod, message) => self.failed(&pod, message),
-        }
+            Report::Failed(pod, message) => return self.failed(&pod, &message),
+        })
     }
 
-    fn failed(&mut self, pod: &Pending, message: String) -> Request {
-        let key = (pod.uid.clone(), message);
-        if let Some(known) = self.remembered.get_mut(&key) {
-            known.count += 1;
-            return repeated(pod, known);
-        }
-        if self.remembered.len() >= REMEMBERED {
-            self.remembered.clear();
+    fn failed(&mut self, pod: &Pending, message: &str) -> Option<Request> {
+        let kind = ("Warning", "FailedScheduling", "Scheduling");
+        let occurrence = Occurrence {
+            source: &self.component,
+            about: &pod.uid,
+            part: "",
+            kind: kind.0,
+            reason: kind.1,
+            message,
+        };
+        let told = self.remembered.observe(&occurrence, Timestamp::now())?;
+        if let Some(name) = &told.name {
+            return Some(repeated(pod, name, told.count, &told.message));
         }
         let name = event_name(&pod.key);
-        let kind = ("Warning", "FailedScheduling", "Scheduling");
-        let request = self.event(&pod.key, &pod.uid, &name, kind, &key.1);
-        self.remembered.insert(key, Remembered { name, count: 1 });
-        request
+        let request = self.event(&pod.key, &pod.uid, &name, kind, &told.message);
+        self.remembered.written(&told, name);
+        Some(request)
     }
 
     fn event(
@@ -195,13 +195,13 @@ fn event_name(pod: &str) -> String {
     format!("{name}.{stamp:x}")
 }
 
-fn repeated(pod: &Pending, known: &Remembered) -> Request {
+fn repeated(pod: &Pending, event: &str, count: i32, message: &str) -> Request {
     let (namespace, _) = split(&pod.key);
     Request {
         what: format!("count an event of pod {}", pod.key),
-        path: format!("/api/v1/namespaces/{namespace}/events/{}", known.name),
+        path: format!("/api/v1/namespaces/{namespace}/events/{event}"),
         patch: Some(Patch::Merge),
-        body: json!({"count": known.count, "lastTimestamp": now()}),
+        body: json!({"count": count, "lastTimestamp": now(), "message": message}),
     }
 }
 

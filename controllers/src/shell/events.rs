@@ -1,15 +1,14 @@
 //! Events: what the controllers tell people, `kubectl describe` shows it.
 //!
-//! Recorded without waiting: a bounded channel to one task that writes them. Repetitions raise
-//! the count of the first.
-
-use std::collections::HashMap;
+//! Recorded without waiting: a bounded channel to one task that writes them, as the correlator of
+//! [`peapod_api::events`] decides.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{ObjectMeta, Patch};
 use kube::{Api, Client, Resource};
+use peapod_api::events::{COMBINED, Correlator, Occurrence};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -18,10 +17,10 @@ use super::write;
 
 /// Events that wait to be written; more are dropped.
 const QUEUE: usize = 512;
-/// Distinct events remembered for counting; beyond, the memory starts afresh.
+/// Events remembered for counting; beyond, those that were told longest ago are forgotten.
 const REMEMBERED: usize = 1024;
-/// The longest message, as the API's validation has it.
-const MESSAGE_MAX: usize = 1024;
+/// The longest message, as the API's validation has it, with what may precede it.
+const MESSAGE_MAX: usize = 1024 - COMBINED.len();
 
 /// How grave an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +86,7 @@ pub struct Events(mpsc::Sender<Entry>);
 pub struct Writer {
     client: Client,
     entries: mpsc::Receiver<Entry>,
-    /// By component, object's uid, reason and message: the Event's name and its count.
-    seen: HashMap<(&'static str, String, &'static str, String), (String, i32)>,
+    seen: Correlator,
 }
 
 /// A recorder and the task that writes what it records.
@@ -97,7 +95,7 @@ pub fn channel(client: Client) -> (Events, Writer) {
     let writer = Writer {
         client,
         entries,
-        seen: HashMap::new(),
+        seen: Correlator::new(REMEMBERED),
     };
     (Events(sender), writer)
 }
@@ -153,7 +151,7 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, entry: Entry) -> kube::Result<()> {
+    async fn write(&mut self, mut entry: Entry) -> kube::Result<()> {
         let namespace = entry
             .about
             .namespace
@@ -161,15 +159,21 @@ impl Writer {
             .unwrap_or("default")
             .to_owned();
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let id = (
-            entry.component,
-            entry.about.uid.clone().unwrap_or_default(),
-            entry.note.reason,
-            entry.note.message.clone(),
-        );
-        if let Some((name, count)) = self.seen.get_mut(&id) {
-            *count += 1;
-            let patch = json!({"count": *count, "lastTimestamp": Time(entry.at)});
+        let occurrence = Occurrence {
+            source: entry.component,
+            about: entry.about.uid.as_deref().unwrap_or_default(),
+            part: "",
+            kind: entry.note.grade.text(),
+            reason: entry.note.reason,
+            message: &entry.note.message,
+        };
+        let Some(mut told) = self.seen.observe(&occurrence, entry.at) else {
+            return Ok(());
+        };
+        if let Some(name) = &told.name {
+            let patch = json!({
+                "count": told.count, "lastTimestamp": Time(entry.at), "message": told.message,
+            });
             match api
                 .patch(name, &write::patch_params(), &Patch::Merge(patch))
                 .await
@@ -177,14 +181,12 @@ impl Writer {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 result => return result.map(drop),
             }
+            told = self.seen.gone(told);
         }
-        if self.seen.len() >= REMEMBERED {
-            self.seen.clear();
-        }
-        let event = event(entry, namespace);
-        let created = api.create(&write::post(), &event).await?;
+        entry.note.message.clone_from(&told.message);
+        let created = api.create(&write::post(), &event(entry, namespace)).await?;
         let name = created.metadata.name.unwrap_or_default();
-        self.seen.insert(id, (name, 1));
+        self.seen.written(&told, name);
         Ok(())
     }
 }

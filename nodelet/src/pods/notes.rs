@@ -1,14 +1,12 @@
-//! Events for people, written to the API: in the background, a bounded number, repeated ones
-//! counted.
-
-use std::borrow::Cow;
-use std::collections::VecDeque;
+//! Events for people, written to the API: in the background, a bounded number, as the correlator
+//! of [`peapod_api::events`] decides.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use peapod_api::events::{Correlator, Occurrence, Told};
 use peapod_api::k8s_openapi;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -43,7 +41,7 @@ impl Notes {
         let writer = Writer {
             client,
             node: node.to_owned(),
-            recent: VecDeque::new(),
+            recent: Correlator::new(RECENT_MAX),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(writer.run(items)));
         Self { queue, _task: task }
@@ -103,17 +101,10 @@ impl Notes {
     }
 }
 
-struct Recent {
-    key: (Option<String>, Cow<'static, str>, String),
-    name: String,
-    namespace: String,
-    count: i32,
-}
-
 struct Writer {
     client: Client,
     node: String,
-    recent: VecDeque<Recent>,
+    recent: Correlator,
 }
 
 impl Writer {
@@ -127,45 +118,39 @@ impl Writer {
     }
 
     async fn write(&mut self, item: Item) -> Result<(), kube::Error> {
-        let key = (
-            item.about.uid.clone(),
-            item.note.reason.clone(),
-            item.note.message.clone(),
-        );
-        if let Some(recent) = self.recent.iter_mut().find(|recent| recent.key == key) {
-            recent.count += 1;
-            let api: Api<Event> = Api::namespaced(self.client.clone(), &recent.namespace);
-            let patch = json!({"count": recent.count, "lastTimestamp": seconds(item.at)});
+        let occurrence = Occurrence {
+            source: COMPONENT,
+            about: item.about.uid.as_deref().unwrap_or_default(),
+            part: item.about.field_path.as_deref().unwrap_or_default(),
+            kind: severity(&item.note),
+            reason: &item.note.reason,
+            message: &item.note.message,
+        };
+        let Some(mut told) = self.recent.observe(&occurrence, item.at) else {
+            return Ok(());
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &item.namespace);
+        if let Some(name) = &told.name {
+            let patch = json!({
+                "count": told.count, "lastTimestamp": seconds(item.at), "message": told.message,
+            });
             let written = api
-                .patch(&recent.name, &PatchParams::default(), &Patch::Merge(patch))
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
                 .await;
             if !matches!(&written, Err(kube::Error::Api(status)) if status.code == 404) {
                 return written.map(drop);
             }
-            self.recent.retain(|recent| recent.key != key);
+            told = self.recent.gone(told);
         }
-        let event = self.event(&item);
-        let name = event.metadata.name.clone().unwrap_or_default();
-        let api: Api<Event> = Api::namespaced(self.client.clone(), &item.namespace);
+        let event = self.event(&item, &told);
         api.create(&PostParams::default(), &event).await?;
-        if self.recent.len() >= RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(Recent {
-            key,
-            name,
-            namespace: item.namespace,
-            count: 1,
-        });
+        let name = event.metadata.name.unwrap_or_default();
+        self.recent.written(&told, name);
         Ok(())
     }
 
-    fn event(&self, item: &Item) -> Event {
+    fn event(&self, item: &Item, told: &Told) -> Event {
         let about = item.about.name.as_deref().unwrap_or_default();
-        let severity = match item.note.severity {
-            Severity::Normal => "Normal",
-            Severity::Warning => "Warning",
-        };
         Event {
             metadata: ObjectMeta {
                 name: Some(format!(
@@ -176,9 +161,9 @@ impl Writer {
                 ..ObjectMeta::default()
             },
             involved_object: item.about.clone(),
-            type_: Some(severity.to_owned()),
+            type_: Some(severity(&item.note).to_owned()),
             reason: Some(item.note.reason.clone().into_owned()),
-            message: Some(item.note.message.clone()),
+            message: Some(told.message.clone()),
             count: Some(1),
             first_timestamp: Some(Time(seconds_of(item.at))),
             last_timestamp: Some(Time(seconds_of(item.at))),
@@ -190,6 +175,13 @@ impl Writer {
             reporting_instance: Some(self.node.clone()),
             ..Event::default()
         }
+    }
+}
+
+fn severity(note: &Note) -> &'static str {
+    match note.severity {
+        Severity::Normal => "Normal",
+        Severity::Warning => "Warning",
     }
 }
 
