@@ -166,6 +166,18 @@ fn volume_attachment() -> Kind {
 struct VolumeAttachments;
 
 impl Rules for VolumeAttachments {
+    fn prepare_create(&self, object: &mut Value) {
+        say_whether_attached(object);
+    }
+
+    fn prepare_update(&self, new: &mut Value, _old: &Value) {
+        say_whether_attached(new);
+    }
+
+    fn prepare_status(&self, new: &mut Value, _old: &Value) {
+        say_whether_attached(new);
+    }
+
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         let root = At::root(object);
         let spec = root.at("spec");
@@ -181,6 +193,13 @@ impl Rules for VolumeAttachments {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         At::root(new).at("spec").unchanged(old, errors);
+    }
+}
+
+/// Clients rely on `attached`, which is never left out.
+fn say_whether_attached(object: &mut Value) {
+    if value::at(object, "status.attached").is_none() {
+        value::set(object, "status.attached", false);
     }
 }
 
