@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use peapod_store::{AtError, Key, Revision, Scope};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ use crate::storage::{self, Entry, Snapshot};
 /// How long a read waits for a revision that has not been reached yet.
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
+/// How long after its first page a list goes on as it was then. Upstream compacts what is older
+/// than this, and clients are made for it.
+const CONSISTENT_SECONDS: i64 = 5 * 60;
+
 /// Where a paged list goes on.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Continue {
@@ -27,6 +32,15 @@ struct Continue {
     rv: i64,
     /// `namespace/name` of the last object of the page before.
     start: String,
+    /// When the first page was made, in seconds of the epoch.
+    #[serde(default)]
+    since: i64,
+}
+
+/// Where a list begins that goes on: behind what, and since when.
+struct Resumed {
+    after: Key,
+    since: i64,
 }
 
 /// A page: the objects, and what its metadata says.
@@ -35,7 +49,7 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// The revision that they stand for.
     pub revision: Revision,
-    continue_token: String,
+    next: Option<Continue>,
     remaining: Option<usize>,
 }
 
@@ -43,7 +57,7 @@ impl Page {
     /// The same as if nothing followed it.
     pub fn whole(self) -> Self {
         Self {
-            continue_token: String::new(),
+            next: None,
             remaining: None,
             ..self
         }
@@ -59,7 +73,8 @@ pub async fn list(api: &Api, call: &Call) -> Result<Reply> {
 
 /// The answer that shows a page.
 pub async fn reply(api: &Api, call: &Call, page: Page) -> Result<Reply> {
-    let meta = table::list_meta(page.revision.0, &page.continue_token, page.remaining);
+    let next = page.next.as_ref().map(Continue::encode);
+    let meta = table::list_meta(page.revision.0, &next.unwrap_or_default(), page.remaining);
     let listing = Listing::of(api, call, meta, Items::Stored(page.entries))?;
     listing.reply().await
 }
@@ -67,16 +82,20 @@ pub async fn reply(api: &Api, call: &Call, page: Page) -> Result<Reply> {
 /// The page that a request asks for.
 pub async fn page(api: &Api, call: &Call, options: &ListOptions) -> Result<Page> {
     check_options(options)?;
-    let selection = Selection::of(call.kind(), options, "")?;
-    let (snapshot, after) = snapshot(api, call, options).await?;
-    let namespace = call.target.namespace.as_str();
-    Ok(collect(
+    let selection = Selection::of(&call.resource, options, "")?;
+    let (snapshot, resumed) = snapshot(api, call, options).await?;
+    let since = resumed.as_ref().map(|resumed| resumed.since);
+    let mut page = collect(
         &snapshot,
         &selection,
-        namespace,
+        call.target.namespace.as_str(),
         options.limit,
-        after,
-    ))
+        resumed.map(|resumed| resumed.after),
+    );
+    if let Some(next) = &mut page.next {
+        next.since = since.unwrap_or_else(|| api.now().as_second());
+    }
+    Ok(page)
 }
 
 fn check_options(options: &ListOptions) -> Result<()> {
@@ -141,10 +160,11 @@ async fn snapshot(
     api: &Api,
     call: &Call,
     options: &ListOptions,
-) -> Result<(Snapshot, Option<Key>)> {
+) -> Result<(Snapshot, Option<Resumed>)> {
     let range = storage::range(call.kind());
     if !options.continue_token.is_empty() {
-        return continued(api, call, options);
+        let (snapshot, resumed) = continued(api, call, options)?;
+        return Ok((snapshot, Some(resumed)));
     }
     let asked = revision(&options.resource_version)?;
     match asked {
@@ -172,7 +192,7 @@ fn too_old(fault: AtError) -> Status {
     }
 }
 
-fn continued(api: &Api, call: &Call, options: &ListOptions) -> Result<(Snapshot, Option<Key>)> {
+fn continued(api: &Api, call: &Call, options: &ListOptions) -> Result<(Snapshot, Resumed)> {
     if !matches!(options.resource_version.as_str(), "" | "0") {
         return Err(Status::bad_request(
             "specifying resource version is not allowed when using continue",
@@ -185,11 +205,13 @@ fn continued(api: &Api, call: &Call, options: &ListOptions) -> Result<(Snapshot,
         .key(namespace, name)
         .map_err(|_| Continue::invalid())?;
     let Ok(rv) = u64::try_from(token.rv) else {
-        return Ok((api.store.snapshot(&range), Some(after)));
+        let since = api.now().as_second();
+        return Ok((api.store.snapshot(&range), Resumed { after, since }));
     };
+    let since = token.since;
     match api.store.at(&range, Revision(rv)) {
-        Ok(snapshot) => Ok((snapshot, Some(after))),
-        Err(_) => Err(Status::inconsistent_continue(
+        Ok(snapshot) if token.is_fresh(api.now()) => Ok((snapshot, Resumed { after, since })),
+        _ => Err(Status::inconsistent_continue(
             &Continue::new(-1, &after).encode(),
         )),
     }
@@ -230,13 +252,13 @@ fn collect(
     };
     let last = entries.last().filter(|_| more).map(|entry| &entry.key);
     let rv = i64::try_from(snapshot.revision().0).unwrap_or(i64::MAX);
-    let continue_token = last.map(|key| Continue::new(rv, key).encode());
+    let next = last.map(|key| Continue::new(rv, key));
     let remaining = last
         .filter(|_| selection.is_everything())
         .map(|last| snapshot.range(scope, Some(last)).count());
     Page {
         revision: snapshot.revision(),
-        continue_token: continue_token.unwrap_or_default(),
+        next,
         remaining,
         entries,
     }
@@ -250,7 +272,14 @@ impl Continue {
             v: "meta.k8s.io/v1".to_owned(),
             rv,
             start: format!("{}/{}", last.namespace(), last.name()),
+            since: 0,
         }
+    }
+
+    /// Whether the list may still go on as it was.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        let age = now.as_second().saturating_sub(self.since);
+        age <= CONSISTENT_SECONDS
     }
 
     fn encode(&self) -> String {
@@ -283,6 +312,19 @@ mod tests {
         assert_eq!(Continue::parse(&token.encode()), Ok(token));
         let other = URL_SAFE_NO_PAD.encode(r#"{"v":"x","rv":1,"start":"a"}"#);
         assert!(Continue::parse(&other).is_err());
+    }
+
+    #[test]
+    fn lists_go_on_for_minutes() {
+        let key = Key::new("/core/pods/default/a").unwrap();
+        let token = Continue {
+            since: 1_000,
+            ..Continue::new(7, &key)
+        };
+        for (now, fresh) in [(1_000, true), (1_300, true), (1_301, false)] {
+            let now = Timestamp::from_second(now).unwrap();
+            assert_eq!(token.is_fresh(now), fresh, "{now}");
+        }
     }
 
     proptest! {
