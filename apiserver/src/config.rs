@@ -56,6 +56,9 @@ pub struct Config {
     /// An `AuthenticationConfiguration`: issuers of OIDC tokens, and where nobody needs to be
     /// anybody.
     pub authentication_file: Option<PathBuf>,
+    /// An `AdmissionConfiguration`: what `PodSecurity` demands where namespaces say nothing, and
+    /// of whom it demands nothing.
+    pub admission_file: Option<PathBuf>,
     /// What is recorded of requests, and where; nothing otherwise.
     pub audit: Option<AuditConfig>,
     /// Seats for requests in work at once, of which priority levels have their shares; watches
@@ -91,6 +94,7 @@ impl Config {
             anonymous: true,
             token_file: None,
             authentication_file: None,
+            admission_file: None,
             audit: None,
             max_requests: 1000,
             request_timeout: Duration::from_secs(60),

@@ -17,6 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::admission::pod_security::config::{
+    ConfigError as AdmissionConfigError, PodSecurityConfig,
+};
 use crate::admission::{self, Chain};
 use crate::aggregation::{self, Aggregation};
 use crate::api::Api;
@@ -69,6 +72,9 @@ pub enum Error {
     /// Whose tokens are taken.
     #[error(transparent)]
     Bearers(#[from] BearerError),
+    /// The configuration of admission.
+    #[error(transparent)]
+    Admission(#[from] AdmissionConfigError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -145,6 +151,11 @@ impl ApiServer {
         let placements = config.data_dir.join("store/placements");
         let placements = Placements::start(store.clone(), &placements).await?;
         let bearers = Bearers::new(&config)?;
+        let pod_security = config
+            .admission_file
+            .as_deref()
+            .map(PodSecurityConfig::read);
+        let pod_security = pod_security.transpose()?.unwrap_or_default();
         let metrics = Metrics::default();
         let audit = config.audit.as_ref();
         let audit = audit.map(|audit| Audit::open(audit, metrics.audit_errors()));
@@ -170,7 +181,7 @@ impl ApiServer {
             usage: Default::default(),
             registry,
             store,
-            admission: Chain::standard(),
+            admission: Chain::standard(pod_security),
             quota_turns: Default::default(),
             authorizer: Arc::new(authorizer),
             rbac,

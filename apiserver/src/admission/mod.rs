@@ -16,7 +16,7 @@ mod lifecycle;
 mod limit_ranger;
 mod matching;
 mod node_restriction;
-mod pod_security;
+pub mod pod_security;
 pub mod policy;
 mod priority;
 pub mod quota;
@@ -127,14 +127,14 @@ impl Attributes<'_> {
 // === impl Chain ===
 
 impl Chain {
-    /// The plugins that a cluster relies on.
-    pub fn standard() -> Self {
+    /// The plugins that a cluster relies on, as its operator configures them.
+    pub fn standard(pod_security: pod_security::config::PodSecurityConfig) -> Self {
         Self(vec![
             Box::new(lifecycle::NamespaceLifecycle),
             Box::new(node_restriction::NodeRestriction),
             Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
-            Box::new(pod_security::PodSecurity),
+            Box::new(pod_security::PodSecurity(pod_security)),
             Box::new(priority::Priority),
             Box::new(default_tolerations::DefaultTolerationSeconds),
             Box::new(storage_class::DefaultStorageClass),

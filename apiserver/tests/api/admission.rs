@@ -173,5 +173,20 @@ async fn pod_security_refuses_and_warns() {
         told.contains(&format!("would {}", broken.replace("violates", "violate"))),
         "{told}"
     );
+    // Labels that cannot be read are refused; pods that a new level would refuse are told of.
+    let label = "label --overwrite namespace default pod-security.kubernetes.io";
+    let told = kubectl(&to, &format!("{label}/enforce=basic"), "").await;
+    let told = told.unwrap_err();
+    assert!(
+        told.contains("must be one of privileged, baseline"),
+        "{told}"
+    );
+    labelled(&to, "enforce", "privileged").await;
+    kubectl(&to, "apply -f -", POD).await.unwrap();
+    let stricter = format!("{label}/enforce=baseline --warnings-as-errors");
+    let told = kubectl(&to, &stricter, "").await.unwrap_err();
+    let there = "existing pods in namespace \"default\" violate the new PodSecurity enforce level \"baseline:latest\"";
+    assert!(told.contains(there), "{told}");
+    assert!(told.contains("p: host namespaces"), "{told}");
     to.stop.cancel();
 }

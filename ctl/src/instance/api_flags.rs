@@ -23,6 +23,10 @@ pub struct ApiFlags {
     /// Take requests that prove nothing, as system:anonymous
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub anonymous_auth: bool,
+    /// What PodSecurity demands where namespaces say nothing, and of whom nothing (an
+    /// AdmissionConfiguration)
+    #[arg(long, value_name = "FILE", value_parser = file)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// What is recorded in the audit log (an audit.k8s.io/v1 Policy)
     #[arg(long, value_name = "FILE", value_parser = file, requires = "audit_log_path")]
     pub audit_policy_file: Option<PathBuf>,
@@ -53,6 +57,7 @@ impl ApiFlags {
         config.shared_pki = self.pki_dir.clone();
         config.event_ttl = Duration::from_secs(self.event_ttl);
         config.authentication_file = self.authentication_config.clone();
+        config.admission_file = self.admission_control_config_file.clone();
         config.token_file = self.token_auth_file.clone();
         config.anonymous = self.anonymous_auth;
         let files = self

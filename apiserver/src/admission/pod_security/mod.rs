@@ -3,15 +3,20 @@
 //! `pod-security.kubernetes.io/enforce`, `audit` and `warn` name a standard each: `privileged`
 //! (anything goes), `baseline` or `restricted`; [`standards`] has what they demand. Pods that
 //! break what is enforced are refused; what only warns is told to the client, for templates too.
+//! `enforce-version` and its like choose the edition of a standard, `v1.30` for one. What
+//! namespaces do not say, the operator's [`config`] does; [`namespaces`] are judged too.
 //!
 //! <https://kubernetes.io/docs/concepts/security/pod-security-admission/>
 
+pub mod config;
+mod namespaces;
 mod standards;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
-use self::standards::Standard;
+use self::config::{Level, PodSecurityConfig};
+use self::standards::{Edition, Standard};
 use super::{Attributes, Operation, Plugin, find};
 use crate::api::Api;
 use crate::registry::value;
@@ -19,9 +24,8 @@ use crate::status::Result;
 use crate::warnings;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
-const LATEST: &str = "latest";
 
-pub struct PodSecurity;
+pub struct PodSecurity(pub PodSecurityConfig);
 
 /// The kinds that make pods, and where their template's specification is.
 const TEMPLATES: [(&str, &str, &str); 9] = [
@@ -39,31 +43,64 @@ const TEMPLATES: [(&str, &str, &str); 9] = [
 #[async_trait]
 impl Plugin for PodSecurity {
     async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
+        if write.is_on("", "namespaces") && write.operation != Operation::Delete {
+            return namespaces::judge(&self.0, api, write, object);
+        }
         let Some(path) = template(write) else {
             return Ok(());
         };
         let spec = value::at(object, path).unwrap_or(&Value::Null);
-        if unchanged(write, spec, path) {
+        if unchanged(write, spec, path) || self.exempts(write, spec) {
             return Ok(());
         }
         let Some(namespace) = find(api, "", "namespaces", "", write.namespace) else {
             return Ok(());
         };
-        let enforced = asked(&namespace, "enforce");
+        let asked = |mode| in_force(&self.0, &namespace, mode);
+        let enforced = asked("enforce");
         let is_pod = path == "spec";
         if let Some(broken) = broken(&enforced, spec).filter(|_| is_pod) {
             return Err(write.forbid(format!("violates PodSecurity {broken}")));
         }
-        let warned = asked(&namespace, "warn");
+        let warned = asked("warn");
         if let Some(broken) = broken(&warned, spec).filter(|_| !(is_pod && warned == enforced)) {
             warnings::add(format!("would violate PodSecurity {broken}"));
         }
-        if let Some(broken) = broken(&asked(&namespace, "audit"), spec) {
+        if let Some(broken) = broken(&asked("audit"), spec) {
             let resource = write.resource.kind.group_resource();
             tracing::info!(user = write.user.name(), %resource, namespace = write.namespace, name = write.name, broken, "would violate PodSecurity");
         }
         Ok(())
     }
+}
+
+impl PodSecurity {
+    /// Whether the operator lets a write pass, whatever it is.
+    fn exempts(&self, write: &Attributes<'_>, spec: &Value) -> bool {
+        let exempt = &self.0.exemptions;
+        let has = |list: &[String], one: &str| list.iter().any(|known| known == one);
+        has(&exempt.namespaces, write.namespace)
+            || has(&exempt.usernames, write.user.name())
+            || has(
+                &exempt.runtime_classes,
+                value::text(spec, "runtimeClassName"),
+            )
+    }
+}
+
+/// The standard and its edition that hold in a namespace. What cannot be read of a standard is the
+/// strictest, and of an edition the latest, as upstream has it.
+fn in_force(config: &PodSecurityConfig, namespace: &Value, mode: &str) -> Level {
+    let labels = &namespace["metadata"]["labels"];
+    let label = |name: String| labels[name].as_str();
+    let (standard, edition) = config.default_of(mode);
+    let standard = label(format!("{PREFIX}{mode}")).map_or(standard, |text| {
+        Standard::parse(text).unwrap_or(Standard::Restricted)
+    });
+    let edition = label(format!("{PREFIX}{mode}-version")).map_or(edition, |text| {
+        Edition::parse(text).unwrap_or(Edition::Latest)
+    });
+    (standard, edition)
 }
 
 /// Where the specification is, when the write is one of pods or of what makes pods.
@@ -86,25 +123,11 @@ fn unchanged(write: &Attributes<'_>, spec: &Value, path: &str) -> bool {
     old.is_some_and(|old| old == spec)
 }
 
-/// The standard and its version that a namespace asks for. What cannot be read is the
-/// strictest, as upstream has it.
-fn asked(namespace: &Value, mode: &str) -> (Standard, String) {
-    let labels = &namespace["metadata"]["labels"];
-    let label = |name: String| labels[name].as_str();
-    let standard = match label(format!("{PREFIX}{mode}")) {
-        None | Some("privileged") => Standard::Privileged,
-        Some("baseline") => Standard::Baseline,
-        Some(_) => Standard::Restricted,
-    };
-    let version = label(format!("{PREFIX}{mode}-version")).unwrap_or(LATEST);
-    (standard, version.to_owned())
-}
-
 /// What a specification breaks, as `"restricted:latest": privileged (...), ...`.
-fn broken((standard, version): &(Standard, String), spec: &Value) -> Option<String> {
-    let broken = standards::check(*standard, spec);
+fn broken((standard, edition): &Level, spec: &Value) -> Option<String> {
+    let broken = standards::check(*standard, *edition, spec);
     let name = standard.name();
-    (!broken.is_empty()).then(|| format!("\"{name}:{version}\": {}", broken.join(", ")))
+    (!broken.is_empty()).then(|| format!("\"{name}:{edition}\": {}", broken.join(", ")))
 }
 
 #[cfg(test)]
@@ -119,14 +142,13 @@ mod tests {
             "pod-security.kubernetes.io/warn": "nonsense",
             "pod-security.kubernetes.io/warn-version": "v1.30",
         }}});
-        assert_eq!(
-            asked(&namespace, "enforce"),
-            (Standard::Baseline, "latest".into())
-        );
-        assert_eq!(
-            asked(&namespace, "warn"),
-            (Standard::Restricted, "v1.30".into())
-        );
-        assert_eq!(asked(&namespace, "audit").0, Standard::Privileged);
+        let config = PodSecurityConfig::default();
+        let asked = |mode| in_force(&config, &namespace, mode);
+        assert_eq!(asked("enforce"), (Standard::Baseline, Edition::Latest));
+        assert_eq!(asked("warn"), (Standard::Restricted, Edition::Minor(30)));
+        assert_eq!(asked("audit").0, Standard::Privileged);
+        let spec = json!({"containers": [{"name": "c", "securityContext": {"privileged": true}}]});
+        let told = broken(&(Standard::Baseline, Edition::Minor(30)), &spec).unwrap();
+        assert!(told.starts_with("\"baseline:v1.30\": privileged"), "{told}");
     }
 }

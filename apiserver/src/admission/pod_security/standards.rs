@@ -1,9 +1,11 @@
 //! What the standards demand of a pod's specification, each demand a function, in upstream's
-//! words. Pure.
+//! words. Pure. Standards grow with Kubernetes' versions: what is demanded since when stands in
+//! one table.
 //!
 //! <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use peapod_api::sysctl;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use crate::registry::value;
 
 /// A standard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standard {
     /// Anything goes.
     Privileged,
@@ -22,6 +24,12 @@ pub enum Standard {
 }
 
 impl Standard {
+    /// Reads what labels have.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Privileged, Self::Baseline, Self::Restricted];
+        all.into_iter().find(|one| one.name() == text)
+    }
+
     /// As labels have it.
     pub fn name(self) -> &'static str {
         match self {
@@ -32,44 +40,118 @@ impl Standard {
     }
 }
 
+/// Which edition of the standards is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edition {
+    /// The newest.
+    Latest,
+    /// That of Kubernetes 1.N.
+    Minor(u32),
+}
+
+// === impl Edition ===
+
+impl Edition {
+    /// Reads `latest` or `v1.30`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "latest" {
+            return Some(Self::Latest);
+        }
+        let minor = text.strip_prefix("v1.")?;
+        let plain = minor == "0" || !minor.starts_with('0');
+        let digits = !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit());
+        let minor = minor.parse().ok().filter(|_| plain && digits)?;
+        Some(Self::Minor(minor))
+    }
+
+    fn since(self, minor: u32) -> bool {
+        match self {
+            Self::Latest => true,
+            Self::Minor(own) => own >= minor,
+        }
+    }
+}
+
+impl fmt::Display for Edition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Minor(minor) => write!(f, "v1.{minor}"),
+        }
+    }
+}
+
+/// Something that a standard demands.
+struct Demand {
+    check: Check,
+    of: Standard,
+    /// The minor version since which it is demanded.
+    since: u32,
+    /// The minor version since which the restricted standard has something stricter instead.
+    replaced: Option<u32>,
+}
+
+const fn baseline(check: Check, since: u32, replaced: Option<u32>) -> Demand {
+    Demand {
+        check,
+        of: Standard::Baseline,
+        since,
+        replaced,
+    }
+}
+
+const fn restricted(check: Check, since: u32) -> Demand {
+    Demand {
+        check,
+        of: Standard::Restricted,
+        since,
+        replaced: None,
+    }
+}
+
+const DEMANDS: [Demand; 19] = [
+    baseline(app_armor, 0, None),
+    baseline(host_namespaces, 0, None),
+    baseline(host_paths, 0, None),
+    baseline(host_ports, 0, None),
+    baseline(host_probes, 34, None),
+    baseline(privileged, 0, None),
+    baseline(baseline_proc_mounts, 0, Some(0)),
+    baseline(selinux, 0, None),
+    baseline(sysctls, 0, None),
+    baseline(host_process, 0, None),
+    baseline(baseline_capabilities, 0, Some(22)),
+    baseline(baseline_seccomp, 19, Some(19)),
+    restricted(proc_mounts, 0),
+    restricted(escalation, 8),
+    restricted(restricted_capabilities, 22),
+    restricted(volumes, 0),
+    restricted(non_root, 0),
+    restricted(root_user, 23),
+    restricted(restricted_seccomp, 19),
+];
+
 /// What a specification breaks.
-pub fn check(standard: Standard, spec: &Value) -> Vec<String> {
-    let pod = Pod { spec };
-    let proc_mounts: Check = match standard {
-        Standard::Restricted => proc_mounts,
-        _ => baseline_proc_mounts,
+pub fn check(standard: Standard, edition: Edition, spec: &Value) -> Vec<String> {
+    let pod = Pod { spec, edition };
+    let demanded = |demand: &&Demand| {
+        let stricter = demand.replaced.is_some_and(|minor| edition.since(minor));
+        let of_standard = match standard {
+            Standard::Privileged => false,
+            Standard::Baseline => demand.of == Standard::Baseline,
+            Standard::Restricted => !stricter,
+        };
+        of_standard && edition.since(demand.since)
     };
-    let both: [Check; 9] = [
-        app_armor,
-        host_namespaces,
-        host_paths,
-        host_ports,
-        privileged,
-        proc_mounts,
-        selinux,
-        sysctls,
-        host_process,
-    ];
-    let of_standard: &[Check] = match standard {
-        Standard::Privileged => return Vec::new(),
-        Standard::Baseline => &[baseline_capabilities, baseline_seccomp],
-        Standard::Restricted => &[
-            escalation,
-            restricted_capabilities,
-            volumes,
-            non_root,
-            root_user,
-            restricted_seccomp,
-        ],
-    };
-    let all = both.into_iter().chain(of_standard.iter().copied());
-    all.filter_map(|check| check(&pod)).collect()
+    let demands = DEMANDS.iter().filter(demanded);
+    demands.filter_map(|demand| (demand.check)(&pod)).collect()
 }
 
 type Check = for<'a> fn(&Pod<'a>) -> Option<String>;
 
 struct Pod<'a> {
     spec: &'a Value,
+    edition: Edition,
 }
 
 impl<'a> Pod<'a> {
@@ -84,6 +166,11 @@ impl<'a> Pod<'a> {
     /// Root in it is nobody on the host.
     fn has_own_users(&self) -> bool {
         value::at(self.spec, "hostUsers") == Some(&Value::Bool(false))
+    }
+
+    /// Whether it is for Windows, which knows less of what is demanded, as later editions see.
+    fn is_of_windows(&self) -> bool {
+        self.edition.since(25) && value::text(self.spec, "os.name") == "windows"
     }
 
     /// The names of the containers that break a demand.
@@ -156,6 +243,31 @@ fn host_ports(pod: &Pod<'_>) -> Option<String> {
     )
 }
 
+fn host_probes(pod: &Pod<'_>) -> Option<String> {
+    let hosts = |container: &Value| -> BTreeSet<String> {
+        let handlers = [
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "lifecycle.postStart",
+            "lifecycle.preStop",
+        ];
+        let actions = ["httpGet", "tcpSocket"];
+        let places = handlers
+            .iter()
+            .flat_map(|handler| actions.map(|action| format!("{handler}.{action}.host")));
+        let given = places.map(|place| value::text(container, &place).to_owned());
+        given.filter(|host| !host.is_empty()).collect()
+    };
+    let names = pod.breaking(|one| !hosts(one).is_empty());
+    let used: BTreeSet<String> = pod.containers().flat_map(hosts).collect();
+    let shown: Vec<String> = used.iter().map(|host| format!("{host:?}")).collect();
+    let many = if used.len() > 1 { "s" } else { "" };
+    let verb = if names.len() > 1 { "use" } else { "uses" };
+    let uses = format!("{verb} probe or lifecycle host{many} {}", shown.join(", "));
+    told("probe or lifecycle host", &names, &uses)
+}
+
 fn privileged(pod: &Pod<'_>) -> Option<String> {
     let names = pod.breaking(|one| value::truth(one, "securityContext.privileged"));
     told(
@@ -181,13 +293,17 @@ fn proc_mounts(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn selinux(pod: &Pod<'_>) -> Option<String> {
-    const TYPES: [&str; 5] = [
-        "",
-        "container_t",
-        "container_init_t",
-        "container_kvm_t",
-        "container_engine_t",
+    const TYPES: [(&str, u32); 5] = [
+        ("", 0),
+        ("container_t", 0),
+        ("container_init_t", 0),
+        ("container_kvm_t", 0),
+        ("container_engine_t", 31),
     ];
+    let may = |kind: &str| {
+        let mut known = TYPES.iter();
+        known.any(|(name, since)| *name == kind && pod.edition.since(*since))
+    };
     let options = |place: &Value| place["securityContext"]["seLinuxOptions"].clone();
     let places = std::iter::once(pod.spec).chain(pod.containers());
     let (mut kinds, mut user, mut role) = (BTreeSet::new(), false, false);
@@ -195,7 +311,7 @@ fn selinux(pod: &Pod<'_>) -> Option<String> {
     for place in places {
         let options = options(place);
         let kind = value::text(&options, "type").to_owned();
-        let bad_kind = !TYPES.contains(&kind.as_str());
+        let bad_kind = !may(&kind);
         let (has_user, has_role) = (
             !value::text(&options, "user").is_empty(),
             !value::text(&options, "role").is_empty(),
@@ -232,9 +348,13 @@ fn selinux(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn sysctls(pod: &Pod<'_>) -> Option<String> {
+    let is_safe = |name: &str| {
+        let since = sysctl::safe_since(name);
+        since.is_some_and(|since| pod.edition.since(since))
+    };
     let all = value::list(pod.spec, "securityContext.sysctls").iter();
     let names = all.map(|one| value::text(one, "name"));
-    let bad: Vec<&str> = names.filter(|name| !sysctl::is_safe(name)).collect();
+    let bad: Vec<&str> = names.filter(|name| !is_safe(name)).collect();
     (!bad.is_empty()).then(|| format!("forbidden sysctls ({})", bad.join(", ")))
 }
 
@@ -285,6 +405,9 @@ fn baseline_capabilities(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn restricted_capabilities(pod: &Pod<'_>) -> Option<String> {
+    if pod.is_of_windows() {
+        return None;
+    }
     let drops_all = |container: &Value| {
         let dropped = value::list(container, "securityContext.capabilities.drop");
         dropped.iter().any(|one| one == "ALL")
@@ -325,6 +448,9 @@ fn baseline_seccomp(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn restricted_seccomp(pod: &Pod<'_>) -> Option<String> {
+    if pod.is_of_windows() {
+        return None;
+    }
     let good =
         |place: &Value| matches!(value::text(place, SECCOMP), "RuntimeDefault" | "Localhost");
     let unset = |place: &Value| value::text(place, SECCOMP).is_empty();
@@ -341,6 +467,9 @@ fn restricted_seccomp(pod: &Pod<'_>) -> Option<String> {
 }
 
 fn escalation(pod: &Pod<'_>) -> Option<String> {
+    if pod.is_of_windows() {
+        return None;
+    }
     let path = "securityContext.allowPrivilegeEscalation";
     let names = pod.breaking(|one| value::at(one, path) != Some(&Value::Bool(false)));
     let must = "must set securityContext.allowPrivilegeEscalation=false";
@@ -426,6 +555,94 @@ fn root_user(pod: &Pod<'_>) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn check(standard: Standard, spec: &Value) -> Vec<String> {
+        super::check(standard, Edition::Latest, spec)
+    }
+
+    #[test]
+    fn editions_are_read() {
+        for (text, edition) in [
+            ("latest", Some(Edition::Latest)),
+            ("v1.0", Some(Edition::Minor(0))),
+            ("v1.30", Some(Edition::Minor(30))),
+            ("v1.030", None),
+            ("v1.+3", None),
+            ("v2.0", None),
+            ("1.30", None),
+            ("", None),
+        ] {
+            assert_eq!(Edition::parse(text), edition, "{text}");
+        }
+    }
+
+    /// What is broken, by its first word, in each edition.
+    #[test]
+    fn standards_grow_with_versions() {
+        let spec = json!({
+            "securityContext": {"runAsUser": 0, "sysctls": [{"name": "net.ipv4.tcp_rmem"}], "seLinuxOptions": {"type": "container_engine_t"}},
+            "containers": [{"name": "c", "livenessProbe": {"httpGet": {"host": "192.0.2.1"}},
+                            "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+        });
+        let probe =
+            "probe or lifecycle host (container \"c\" uses probe or lifecycle host \"192.0.2.1\")";
+        for (standard, minor, wanted) in [
+            (
+                Standard::Baseline,
+                18,
+                vec!["seLinuxOptions", "forbidden", "non-default"],
+            ),
+            (Standard::Baseline, 31, vec!["forbidden", "non-default"]),
+            (Standard::Baseline, 34, vec!["probe", "non-default"]),
+            (
+                Standard::Restricted,
+                7,
+                vec!["seLinuxOptions", "forbidden", "non-default", "runAsNonRoot"],
+            ),
+            (
+                Standard::Restricted,
+                19,
+                vec![
+                    "seLinuxOptions",
+                    "forbidden",
+                    "non-default",
+                    "allowPrivilegeEscalation",
+                    "runAsNonRoot",
+                    "seccompProfile",
+                ],
+            ),
+            (
+                Standard::Restricted,
+                34,
+                vec![
+                    "probe",
+                    "allowPrivilegeEscalation",
+                    "unrestricted",
+                    "runAsNonRoot",
+                    "runAsUser=0",
+                    "seccompProfile",
+                ],
+            ),
+        ] {
+            let broken = super::check(standard, Edition::Minor(minor), &spec);
+            let words: Vec<&str> = broken
+                .iter()
+                .filter_map(|one| one.split_whitespace().next())
+                .collect();
+            assert_eq!(words, wanted, "{standard:?} v1.{minor}");
+            assert!(
+                minor != 34 || broken.contains(&probe.to_owned()),
+                "{broken:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn windows_knows_less() {
+        let spec = json!({"os": {"name": "windows"}, "containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]});
+        let count = |minor| super::check(Standard::Restricted, Edition::Minor(minor), &spec).len();
+        assert_eq!((count(24), count(25)), (3, 0));
+    }
 
     #[test]
     fn an_ordinary_pod_is_baseline_but_not_restricted() {
