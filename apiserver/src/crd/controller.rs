@@ -12,6 +12,7 @@ use futures::FutureExt;
 use peapod_store::{Interest, Scope};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::names::Taken;
@@ -176,7 +177,8 @@ async fn clean_up(api: Arc<Api>, definition: Arc<Value>) {
 }
 
 async fn clean_up_once(api: &Arc<Api>, definition: &Value) -> Result<(), Status> {
-    if let Some(resource) = serve::resources(definition, "", &Arc::downgrade(api)).first() {
+    let never = CancellationToken::new();
+    if let Some(resource) = serve::resources(definition, "", &never, &Arc::downgrade(api)).first() {
         delete_all(api, resource).await?;
     }
     let Some(kind) = api.registry.find(GROUP, "v1", PLURAL) else {

@@ -2,11 +2,12 @@
 //! schema and rules compiled, once for each of its versions in the store.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use peapod_store::{Key, Revision, Scope};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{GROUP, PLURAL, serve};
 use crate::api::Api;
@@ -19,6 +20,8 @@ pub struct Present {
     decoded: HashMap<Key, (Revision, Arc<Value>)>,
     /// By edition.
     served: HashMap<String, Vec<Arc<Resource>>>,
+    /// What ends the watches, by what must stay for them to go on.
+    watched: HashMap<String, CancellationToken>,
 }
 
 // === impl Present ===
@@ -51,12 +54,16 @@ impl Present {
     /// Makes these what is served.
     pub fn serve(&mut self, api: &Arc<Api>, definitions: &[Arc<Value>]) {
         let mut served = HashMap::new();
+        let mut shapes = HashSet::new();
         for definition in definitions {
-            let edition = edition(definition);
+            let (edition, shape) = (edition(definition), shape(definition));
+            let withdrawn = self.watched.entry(shape.clone()).or_default();
             let before = self.served.remove(&edition);
-            let resources = before
-                .unwrap_or_else(|| serve::resources(definition, &edition, &Arc::downgrade(api)));
+            let resources = before.unwrap_or_else(|| {
+                serve::resources(definition, &edition, withdrawn, &Arc::downgrade(api))
+            });
             served.insert(edition, resources);
+            shapes.insert(shape);
         }
         self.served = served;
         let mut resources: Vec<Arc<Resource>> = self.served.values().flatten().cloned().collect();
@@ -70,7 +77,27 @@ impl Present {
             )
         });
         api.registry.set_custom(resources);
+        // Only now: who is told to watch anew finds what is served from here on.
+        self.watched.retain(|shape, withdrawn| {
+            let stays = shapes.contains(shape);
+            if !stays {
+                withdrawn.cancel();
+            }
+            stays
+        });
     }
+}
+
+/// What ends the watches of a definition's objects when it changes. Its deletion is no such
+/// change: watches tell of the objects that go with it, and end when it is gone itself.
+fn shape(definition: &Value) -> String {
+    format!(
+        "{}-{}-{}-{}",
+        value::text(definition, "metadata.uid"),
+        value::integer(definition, "metadata.generation").unwrap_or(0),
+        super::is_true(definition, "Established"),
+        definition["status"]["acceptedNames"],
+    )
 }
 
 /// What changes when what is served of a definition does.

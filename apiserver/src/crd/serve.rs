@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use peapod_schema::Schema;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::conversion::Webhook;
 use super::objects::{Conversion, CustomObjects};
@@ -14,8 +15,13 @@ use crate::registry::{Column, Kind, Resource, ScalePaths, Scope, Subresource, ki
 use crate::rest::target::Verb;
 
 /// The resources of a definition, the preferred version first; none while its names are not
-/// accepted. `edition` is what they are known by.
-pub fn resources(definition: &Value, edition: &str, api: &Weak<Api>) -> Vec<Arc<Resource>> {
+/// accepted. `edition` is what they are known by; watches of them end with `withdrawn`.
+pub fn resources(
+    definition: &Value,
+    edition: &str,
+    withdrawn: &CancellationToken,
+    api: &Weak<Api>,
+) -> Vec<Arc<Resource>> {
     if !super::is_true(definition, "Established") {
         return Vec::new();
     }
@@ -25,9 +31,12 @@ pub fn resources(definition: &Value, edition: &str, api: &Weak<Api>) -> Vec<Arc<
         .collect();
     served.sort_by_key(|version| Reverse(priority(value::text(version, "name"))));
     let webhook = Webhook::of(definition, api.clone()).map(Arc::new);
-    let resources = served
-        .into_iter()
-        .map(|version| resource(definition, version, edition, webhook.clone()));
+    let resources = served.into_iter().map(|version| {
+        let mut resource = resource(definition, version, webhook.clone());
+        edition.clone_into(&mut resource.edition);
+        resource.withdrawn = withdrawn.clone();
+        Arc::new(resource)
+    });
     resources.collect()
 }
 
@@ -55,12 +64,7 @@ pub fn priority(version: &str) -> (u8, u64, u64, Reverse<String>) {
     others
 }
 
-fn resource(
-    definition: &Value,
-    version: &Value,
-    edition: &str,
-    webhook: Option<Arc<Webhook>>,
-) -> Arc<Resource> {
+fn resource(definition: &Value, version: &Value, webhook: Option<Arc<Webhook>>) -> Resource {
     let group = value::text(definition, "spec.group");
     let names = &definition["status"]["acceptedNames"];
     let kind_name = value::text(names, "kind");
@@ -80,9 +84,7 @@ fn resource(
             webhook,
         },
     ));
-    let mut resource = Resource::new(kind, schema);
-    resource.edition = edition.to_owned();
-    Arc::new(resource)
+    Resource::new(kind, schema)
 }
 
 fn kind(definition: &Value, version: &Value) -> Kind {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use peapod_schema::Schema;
 use peapod_schema::graph::Graph;
+use tokio_util::sync::CancellationToken;
 
 pub use at::At;
 pub use columns::Column;
@@ -42,6 +43,9 @@ pub struct Resource {
     pub api_version: String,
     /// Changes with the schema of a custom resource; empty for built-in kinds.
     pub edition: String,
+    /// Cancelled when what a definition says is no longer what is served: its watches end, so
+    /// that clients list again as it is then. Never for built-in kinds.
+    pub withdrawn: CancellationToken,
 }
 
 /// All kinds, by group, version and plural name: the built-in ones, which stay, and those of
@@ -83,6 +87,7 @@ impl Resource {
             kind,
             schema,
             edition: String::new(),
+            withdrawn: CancellationToken::new(),
         }
     }
 }

@@ -1,18 +1,22 @@
 //! Selectors compiled against a kind: whether an object is selected, told from its metadata in
-//! the store alone.
+//! the store; for fields of custom kinds from the object, as the version that was asked for shows it.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use peapod_api::selector::{FieldSelector, Selector};
 use peapod_store::IndexId;
 
+use super::encode;
 use super::query::ListOptions;
-use crate::registry::Kind;
+use crate::registry::{Kind, Resource};
 use crate::status::{Result, Status};
 use crate::storage::{self, Entry, FieldSlots, field_index};
 
 /// What a list or watch selects.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Selection {
     labels: Selector,
     fields: Vec<Term>,
@@ -22,6 +26,8 @@ pub struct Selection {
     pub namespace: Option<String>,
     /// An index that finds a superset of what is selected.
     pub index: Option<(IndexId, String)>,
+    /// What shows objects that are stored as another version.
+    view: Option<Arc<Resource>>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +53,8 @@ enum Place {
 impl Selection {
     /// Compiles the selectors of a request. `target_name` is the name in the path, for the
     /// watches that have one.
-    pub fn of(kind: &Kind, options: &ListOptions, target_name: &str) -> Result<Self> {
+    pub fn of(resource: &Arc<Resource>, options: &ListOptions, target_name: &str) -> Result<Self> {
+        let kind = &resource.kind;
         let bad = |fault: String| Status::bad_request(fault);
         let labels = options.label_selector.parse().map_err(|fault| {
             bad(format!(
@@ -61,6 +68,7 @@ impl Selection {
             .map_err(|fault| bad(format!("{fault}")))?;
         let mut selection = Self {
             labels,
+            view: kind.stored_as.is_some().then(|| resource.clone()),
             ..Self::default()
         };
         let slots = FieldSlots::of(kind);
@@ -107,6 +115,7 @@ impl Selection {
     /// Whether an object is selected.
     pub fn matches(&self, entry: &Entry) -> bool {
         let slot = |slot: usize| entry.meta.fields.get(slot).map_or("", |value| value);
+        let shown = OnceCell::new();
         let field = |term: &Term| {
             let value: Cow<'_, str> = match &term.place {
                 Place::Name => entry.key.name().into(),
@@ -116,11 +125,25 @@ impl Selection {
                     let mut texts = all.iter().map(|at| slot(*at));
                     texts.find(|text| !text.is_empty()).unwrap_or("").into()
                 }
-                Place::Path(path) => storage::field(&entry.value, path).into(),
+                Place::Path(path) => {
+                    let object = shown.get_or_init(|| self.shown(&entry.value));
+                    storage::field(object, path).into()
+                }
             };
             (value == term.value) == term.equal
         };
-        self.fields.iter().all(field) && self.labels.matches_with(|key| entry.meta.label(key))
+        self.labels.matches_with(|key| entry.meta.label(key)) && self.fields.iter().all(field)
+    }
+
+    /// An object as the version that was asked for has it; what cannot be converted has no fields.
+    fn shown(&self, stored: &Bytes) -> Bytes {
+        let Some(resource) = &self.view else {
+            return stored.clone();
+        };
+        encode::stored(resource, stored).unwrap_or_else(|fault| {
+            tracing::warn!(%fault, resource = resource.kind.plural.as_str(), "an object cannot be shown, and is not selected");
+            Bytes::new()
+        })
     }
 }
 
@@ -160,11 +183,11 @@ fn place(kind: &Kind, slots: &FieldSlots, field: &str) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::kinds;
+    use crate::registry::Registry;
 
-    fn pods() -> Kind {
-        let mut all = kinds::all().into_iter();
-        all.find(|kind| kind.plural == "pods").unwrap()
+    fn pods() -> Arc<Resource> {
+        let registry = Registry::builtin().unwrap();
+        registry.find("", "v1", "pods").unwrap()
     }
 
     fn selection(fields: &str) -> Result<Selection> {
@@ -187,7 +210,7 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_refused() {
-        let refused = selection("spec.foo=a").unwrap_err();
+        let refused = selection("spec.foo=a").err().unwrap();
         assert_eq!(
             refused.message,
             r#"Unable to find "/v1, Resource=pods" that match label selector "", field selector "spec.foo=a": field label not supported: spec.foo"#

@@ -45,7 +45,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
     let options = call.query.list_options()?;
     check_options(&options)?;
-    let selection = Selection::of(call.kind(), &options, &call.target.name)?;
+    let selection = Selection::of(&call.resource, &options, &call.target.name)?;
     let (from, initial) = start(api, call, &options, &selection).await?;
     let interest = interest(call, &selection);
     let events = api.store.watch(interest, from).map_err(refused)?;
@@ -62,6 +62,7 @@ pub async fn watch(api: &Api, call: &Call) -> Result<Reply> {
         deadline,
         alarm: Box::pin(tokio::time::sleep_until(first)),
         draining: Box::pin(api.draining.clone().cancelled_owned()),
+        withdrawn: Box::pin(call.resource.withdrawn.clone().cancelled_owned()),
         ended: false,
     };
     let pieces = futures::stream::unfold(stream, |mut stream| async move {
@@ -206,6 +207,8 @@ struct Stream {
     /// event to the next.
     alarm: Pin<Box<Sleep>>,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The kind is not served any more, or as something else.
+    withdrawn: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -222,6 +225,7 @@ impl Stream {
                 event = self.events.next() => self.follow(event, &mut out),
                 () = &mut self.alarm => self.alarmed(&mut out),
                 () = &mut self.draining => self.end(&mut out),
+                () = &mut self.withdrawn => self.end(&mut out),
             }
         }
         (!out.is_empty()).then(|| out.freeze())

@@ -63,7 +63,7 @@ fn found(api: &Api, call: &Call) -> Result<Vec<Value>> {
     let resource = api.registry.find("", "v1", &call.kind().plural);
     let resource = resource.ok_or_else(Status::no_such_path)?;
     let options = call.query.list_options()?;
-    let selection = Selection::of(&resource.kind, &options, &call.target.name)?;
+    let selection = Selection::of(&resource, &options, &call.target.name)?;
     let scope = match call.target.namespace.as_str() {
         "" => Scope::All,
         namespace => Scope::Namespace(namespace),

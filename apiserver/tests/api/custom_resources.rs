@@ -1,5 +1,11 @@
 //! Custom resources, driven by stock kubectl.
 
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, WatchEvent, WatchParams};
+
 use crate::common::{self, Listening};
 use crate::kubectl::kubectl;
 
@@ -126,6 +132,16 @@ async fn refused_in_the_words_of_upstream() {
         told.contains(r#"strict decoding error: unknown field "spec.odd""#),
         "{told}"
     );
+    let told = refused(
+        &to,
+        "apply --server-side --validate=false -f -",
+        &crontab("{odd: 1}"),
+    )
+    .await;
+    assert!(
+        told.contains("failed to create typed patch object (default/c; stable.example.com/v1, Kind=CronTab): .spec.odd: field not declared in schema"),
+        "{told}"
+    );
     run(&to, "create --validate=false -f -", &crontab("{odd: 1}")).await;
     assert_eq!(run(&to, "get ct c -o jsonpath={.spec.odd}", "").await, "");
     let told = refused(&to, "patch ct c --type=strategic -p {\"spec\":{}}", "").await;
@@ -170,6 +186,48 @@ async fn a_definition_takes_its_objects_with_it() {
     )
     .await;
     assert_eq!(run(&to, "get ct -A -o name", "").await, "");
+    to.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_end_when_the_definition_changes_and_when_it_goes() {
+    let to = defined().await;
+    let kind = ApiResource {
+        group: "stable.example.com".into(),
+        version: "v1".into(),
+        api_version: "stable.example.com/v1".into(),
+        kind: "CronTab".into(),
+        plural: "crontabs".into(),
+    };
+    let client = common::admin(&to.server);
+    let objects: Api<DynamicObject> = Api::namespaced_with(client, "default", &kind);
+    run(&to, "create -f -", &crontab("{image: x}")).await;
+    let change = r#"[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/description","value":"x"}]"#;
+    for (change, told) in [
+        (
+            format!("patch crd crontabs.stable.example.com --type=json -p {change}"),
+            vec!["ADDED"],
+        ),
+        (
+            "delete crd crontabs.stable.example.com --timeout=30s".to_owned(),
+            vec!["ADDED", "DELETED"],
+        ),
+    ] {
+        let events = objects.watch(&WatchParams::default(), "0").await.unwrap();
+        run(&to, &change, "").await;
+        let seen = events.filter_map(|event| async {
+            match event.unwrap() {
+                WatchEvent::Added(_) => Some("ADDED"),
+                WatchEvent::Deleted(_) => Some("DELETED"),
+                WatchEvent::Bookmark(_) => None,
+                other => panic!("{other:?}"),
+            }
+        });
+        let seen: Vec<_> = tokio::time::timeout(Duration::from_secs(30), seen.collect())
+            .await
+            .expect("the watch ends");
+        assert_eq!(seen, told, "{change}");
+    }
     to.stop.cancel();
 }
 
