@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::action::Action;
 use crate::auth::user::User;
 use crate::registry::field_error::FieldErrors;
+use crate::registry::value;
 
 /// A refusal: HTTP code, machine-readable reason, and the sentence for people.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -235,6 +236,11 @@ impl Status {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
+    /// 500 without a reason, as upstream answers faults that it has no reason for.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// 405
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
@@ -388,6 +394,9 @@ impl Status {
             "reason": self.reason,
             "code": self.code.as_u16(),
         });
+        if self.reason.is_empty() {
+            value::remove(&mut status, "reason");
+        }
         if let Some(details) = &self.details {
             if !details.continue_token.is_empty() {
                 status["metadata"]["continue"] = details.continue_token.as_str().into();

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use peapod_store::{Interest, Scope};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{GROUP, PLURAL, Remote, document, local};
+use super::{GROUP, PLURAL, Remote, document, local, pass};
 use crate::api::Api;
 use crate::crd;
 use crate::outbound::{self, OutboundError};
@@ -185,7 +186,10 @@ async fn sync(api: &Api, kind: &Resource) -> bool {
 async fn ask(api: &Api, remote: &Remote) -> Result<Arc<Value>, OutboundError> {
     let there = api.aggregation.destination(api, remote)?;
     let path = format!("/apis/{}/{}", remote.group, remote.version);
-    let bytes = there.get(&path, TIMEOUT).await?;
+    // Servers that have their users authenticated here tell nothing to strangers.
+    let user = User::authenticated("system:kube-aggregator", [MASTERS]);
+    let headers = pass::headers(&HeaderMap::new(), &user);
+    let bytes = there.get(&path, headers, TIMEOUT).await?;
     document(&bytes).ok_or_else(|| OutboundError::Broken(format!("{path} is no APIResourceList")))
 }
 

@@ -82,7 +82,7 @@ pub async fn pass(
 }
 
 /// The client's headers without its credentials, and who it is.
-fn headers(given: &HeaderMap, user: &User) -> HeaderMap {
+pub(super) fn headers(given: &HeaderMap, user: &User) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, text) in given {
         let hop = [CONNECTION, UPGRADE, TRANSFER_ENCODING, CONTENT_LENGTH, HOST].contains(name);

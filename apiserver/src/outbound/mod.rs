@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
@@ -193,8 +193,8 @@ impl Destination {
     /// # Errors
     /// [`OutboundError`] says why there is none.
     pub async fn post(&self, document: &Value, timeout: Duration) -> Result<Value, OutboundError> {
-        let path = self.path_within(timeout);
-        let exchange = self.exchange(Method::POST, &path, document.to_string().into());
+        let (path, none) = (self.path_within(timeout), HeaderMap::new());
+        let exchange = self.exchange(Method::POST, &path, none, document.to_string().into());
         let bytes = tokio::time::timeout(timeout, exchange)
             .await
             .map_err(|_| OutboundError::Timeout)??;
@@ -202,12 +202,17 @@ impl Destination {
             .map_err(|fault| OutboundError::Broken(format!("the answer is no JSON: {fault}")))
     }
 
-    /// Asks for a path and reads what is answered.
+    /// Asks for a path, with these headers, and reads what is answered.
     ///
     /// # Errors
     /// [`OutboundError`] says why there is nothing.
-    pub async fn get(&self, path: &str, timeout: Duration) -> Result<Bytes, OutboundError> {
-        let exchange = self.exchange(Method::GET, path, Bytes::new());
+    pub async fn get(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<Bytes, OutboundError> {
+        let exchange = self.exchange(Method::GET, path, headers, Bytes::new());
         tokio::time::timeout(timeout, exchange)
             .await
             .map_err(|_| OutboundError::Timeout)?
@@ -217,6 +222,7 @@ impl Destination {
         &self,
         method: Method,
         path: &str,
+        given: HeaderMap,
         body: Bytes,
     ) -> Result<Bytes, OutboundError> {
         let broken = |fault: &dyn std::fmt::Display| OutboundError::Broken(fault.to_string());
@@ -230,6 +236,7 @@ impl Destination {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
+        *headers = given;
         let host = HeaderValue::from_str(&format!("{}:{}", self.host, self.port));
         headers.insert(HOST, host.map_err(|fault| broken(&fault))?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

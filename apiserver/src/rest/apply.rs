@@ -1,8 +1,8 @@
 //! Server-side apply: a PATCH that says what its sender wants, and nothing else.
 
 use http::StatusCode;
-use peapod_schema::FieldValidation;
 use peapod_schema::apply::{self, ApplyError};
+use peapod_schema::{FieldValidation, decode};
 use serde_json::Value;
 
 use super::body_object;
@@ -29,7 +29,19 @@ pub async fn apply(
         ));
     }
     let decoded = body_object::decode(&call.body, encoding, &call.resource.schema)?;
-    let (mut config, warnings) = body_object::checked(decoded, (&*call.resource).into(), mode)?;
+    let (mut config, duplicates, unknown) = body_object::apart(decoded, (&*call.resource).into())?;
+    // Whatever the mode: who applies owns fields, and an unknown one cannot be owned.
+    if !unknown.is_empty() {
+        return Err(untyped(&config, &unknown));
+    }
+    if let (FieldValidation::Strict, false) = (mode, duplicates.is_empty()) {
+        let lines = decode::repeated_keys(&call.body, &duplicates);
+        let told = lines.unwrap_or_else(|| duplicates.join(", "));
+        return Err(Status::bad_request(format!(
+            "error strict decoding YAML: error converting YAML to JSON: {told}"
+        )));
+    }
+    let warnings = mode.settle(duplicates).unwrap_or_default();
     body_object::place(call, &mut config)?;
     body_object::name(call, &mut config)?;
     let missing = |status: &Status| status.code == 404 && write.subresource.is_empty();
@@ -49,6 +61,33 @@ pub async fn apply(
         }
     }
     Err(Status::unavailable("the object comes and goes; try again"))
+}
+
+/// The refusal of a configuration with fields that its kind does not have, worded and coded as
+/// upstream's.
+fn untyped(config: &Value, unknown: &[String]) -> Status {
+    let told: Vec<String> = unknown
+        .iter()
+        .map(|fault| {
+            let path = fault.split('"').nth(1).unwrap_or_default();
+            format!(".{path}: field not declared in schema")
+        })
+        .collect();
+    let told = match &told[..] {
+        [one] => one.clone(),
+        several => format!("errors:\n  {}", several.join("\n  ")),
+    };
+    let text = |path| value::text(config, path);
+    let version = match text("apiVersion") {
+        core if !core.contains('/') => format!("/{core}"),
+        version => version.to_owned(),
+    };
+    Status::unknown(format!(
+        "failed to create typed patch object ({}/{}; {version}, Kind={}): {told}",
+        text("metadata.namespace"),
+        text("metadata.name"),
+        text("kind"),
+    ))
 }
 
 /// What the configuration makes of the live object.

@@ -56,7 +56,19 @@ pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>
     }
     let decoded = decode(&call.body, encoding, expected.schema)?;
     let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
-    checked(decoded, expected, mode)
+    let (object, duplicates, unknown) = apart(decoded, expected)?;
+    let faults = match (encoding, mode) {
+        (Encoding::Json, _) => decode::in_order(&call.body, [duplicates, unknown].concat()),
+        (Encoding::Yaml, FieldValidation::Strict) => {
+            let lines = decode::repeated_keys(&call.body, &duplicates);
+            let duplicates = lines.map_or(duplicates, |lines| vec![lines]);
+            [duplicates, unknown].concat()
+        }
+        _ => [duplicates, unknown].concat(),
+    };
+    let settled = mode.settle(faults);
+    let warnings = settled.map_err(|fault| unhandled(expected, &fault.to_string()))?;
+    Ok((object, warnings))
 }
 
 /// Checks a decoded object against the kind that is expected.
@@ -65,9 +77,21 @@ pub fn checked(
     expected: Expected<'_>,
     mode: FieldValidation,
 ) -> Result<(Value, Vec<String>)> {
+    let (object, duplicates, unknown) = apart(decoded, expected)?;
+    let settled = mode.settle([duplicates, unknown].concat());
+    let warnings = settled.map_err(|fault| unhandled(expected, &fault.to_string()))?;
+    Ok((object, warnings))
+}
+
+/// A decoded object of the kind that is expected, and the faults in it that strictness refuses:
+/// of fields that stand there twice, and of unknown ones.
+pub fn apart(
+    decoded: Decoded,
+    expected: Expected<'_>,
+) -> Result<(Value, Vec<String>, Vec<String>)> {
     let Decoded {
         value: mut object,
-        mut faults,
+        faults: duplicates,
     } = decoded;
     if !object.is_object() {
         return Err(Status::bad_request(
@@ -75,16 +99,17 @@ pub fn checked(
         ));
     }
     is_of_kind(&mut object, expected)?;
-    let handled = |fault: String| {
-        let version = expected.api_version.rsplit('/').next().unwrap_or_default();
-        let kind = expected.kind;
-        Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {fault}"
-        ))
-    };
-    faults.extend(check::check(&mut object, expected.schema).map_err(|e| handled(e.to_string()))?);
-    let warnings = mode.settle(faults).map_err(|e| handled(e.to_string()))?;
-    Ok((object, warnings))
+    let unknown = check::check(&mut object, expected.schema);
+    let unknown = unknown.map_err(|fault| unhandled(expected, &fault.to_string()))?;
+    Ok((object, duplicates, unknown))
+}
+
+fn unhandled(expected: Expected<'_>, fault: &str) -> Status {
+    let version = expected.api_version.rsplit('/').next().unwrap_or_default();
+    let kind = expected.kind;
+    Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {fault}"
+    ))
 }
 
 fn is_of_kind(object: &mut Value, expected: Expected<'_>) -> Result<()> {

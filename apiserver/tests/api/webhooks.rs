@@ -298,7 +298,11 @@ async fn versions_are_converted_by_a_webhook() {
             .iter()
             .map(|field| ((*field).to_owned(), json!({"type": "string"})))
             .collect();
-        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}}})
+        let selectable: Vec<Value> = fields
+            .keys()
+            .map(|field| json!({"jsonPath": format!(".{field}")}))
+            .collect();
+        json!({"name": name, "served": true, "storage": storage, "selectableFields": selectable, "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}}})
     };
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "ends.example.com"},
@@ -337,11 +341,24 @@ async fn versions_are_converted_by_a_webhook() {
         run(&to, "get ends.v1.example.com e -o jsonpath={.hostPort}", "").await,
         "h:81"
     );
+    // Selected as the version that is asked for shows it, whichever is stored.
+    for (version, fields, found) in [
+        ("v2", "host=h,port=81", "end.example.com/e\n"),
+        ("v2", "host=h,port=80", ""),
+        ("v1", "hostPort=h:81", "end.example.com/e\n"),
+    ] {
+        let get = format!("get ends.{version}.example.com --field-selector {fields} -o name");
+        assert_eq!(run(&to, &get, "").await, found, "{version} {fields}");
+    }
     to.stop.cancel();
 }
 
 fn wardle(path: &str, body: &Value) -> Value {
     match path {
+        // As servers that have their users authenticated by the one in front of them.
+        "/apis/wardle.example.com/v1alpha1" if body["user"].is_null() => json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unauthorized", "code": 401,
+        }),
         "/apis/wardle.example.com/v1alpha1" => json!({
             "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "wardle.example.com/v1alpha1",
             "resources": [{"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["get", "list"]}],

@@ -117,6 +117,48 @@ async fn a_body_that_is_too_large_is_not_read() {
 }
 
 #[tokio::test]
+async fn strict_faults_are_told_as_upstream_tells_them() {
+    let to = common::listening().await;
+    let maps = "/api/v1/namespaces/default/configmaps?fieldValidation=Strict";
+    let json = r#"{"metadata": {"name": "a"}, "odd": 1, "data": {"a": "b", "a": "c"}}"#;
+    let yaml = "\nmetadata:\n  name: a\nodd: 1\ndata:\n  a: b\n  a: c\n";
+    for (kind, body, told) in [
+        (
+            "application/json",
+            json,
+            r#"strict decoding error: unknown field "odd", duplicate field "data.a""#,
+        ),
+        (
+            "application/yaml",
+            yaml,
+            "strict decoding error: yaml: unmarshal errors:\n  line 7: key \"a\" already set in map, unknown field \"odd\"",
+        ),
+    ] {
+        let mut asked = request(Method::POST, maps, "application/json");
+        let content = http::HeaderValue::from_static(kind);
+        asked.headers_mut().insert("content-type", content);
+        *asked.body_mut() = Full::from(body);
+        let (code, answer) = send(&to, asked).await;
+        let status: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(code, StatusCode::BAD_REQUEST);
+        let message = status["message"].as_str().unwrap();
+        assert!(message.ends_with(told), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn reviews_are_no_tables() {
+    let to = common::listening().await;
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let mut asked = request(Method::POST, reviews, table);
+    *asked.body_mut() =
+        Full::from(r#"{"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}"#);
+    let (code, _) = send(&to, asked).await;
+    assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
+}
+
+#[tokio::test]
 async fn garbage_is_told_what_it_is() {
     let to = common::listening().await;
     for (body, expected) in [
