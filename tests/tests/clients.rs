@@ -40,6 +40,28 @@ fn what_upstreams_conformance_tests_ask_of_nodes() -> Result<()> {
     Ok(())
 }
 
+/// Those of sig-api-machinery (`tests/conformance/cluster`) that need no image and are quick.
+#[test]
+fn what_upstreams_conformance_tests_ask_of_the_api() -> Result<()> {
+    const ASKED: &str = "FieldValidation|AggregatedDiscovery|Discovery should|Table transformation|\
+        sub-resource works|defaulting for requests|CRD with validation schema|\
+        ResourceQuota .*(best effort|terminating|lifecycle|promptly)|Watchers .*concurrent|\
+        AdmissionPolicy .*should (validate|mutate|allow|support)|API chunking should return|\
+        Watchers should be able";
+    let cluster = Cluster::up()?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut program = std::process::Command::new(root.join("../target/clients/bin/python3"));
+    program
+        .arg(root.join("conformance/cluster/run.py"))
+        .arg(cluster.kubeconfig())
+        .arg(ASKED)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let run = command::finish(program, None)?;
+    let said = run.ok()?;
+    assert!(said.ends_with(", 0 failed\n"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_controller_written_with_kube_rs() -> Result<()> {
     let cluster = Cluster::up()?;

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A stand-in for upstream's test image: the subcommands of agnhost that the conformance tests use.
 
-It answers what the tests look at, no more. One file, the standard library only.
+It answers what the tests look at, no more, by the standard library only.
 """
 
 import base64
@@ -19,6 +19,9 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+
+import sample_apiserver
+import webhook_server
 
 
 def flags(argv):
@@ -82,11 +85,14 @@ def handler(answer):
     return type("Answering", (Handler,), {"handle_one": answer})
 
 
-def serve(port, answer, cert=None):
+def serve(port, answer, cert=None, client_ca=None):
     server = Server(("::", int(port)), handler(answer))
     if cert:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*cert)
+        if client_ca:
+            context.load_verify_locations(cadata=client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL
         server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"serving on {port}", flush=True)
@@ -353,6 +359,39 @@ def service_account_issuer_discovery(argv):
     print("completed successfully", flush=True)
 
 
+# === webhooks, an aggregated API server ===
+
+
+def webhook(argv):
+    found, _ = flags(argv)
+
+    def answer(self):
+        path = urllib.parse.urlparse(self.path).path
+        if path == "/readyz":
+            return self.reply("ok")
+        said = webhook_server.answer(path, self.body())
+        if said is None:
+            return self.reply("404 page not found\n", 404)
+        self.reply(json.dumps(said), kind="application/json")
+
+    serve(found["port"], answer, (found["tls-cert-file"], found["tls-private-key-file"]))
+    until_term()
+
+
+def sample_server(argv):
+    found, _ = flags(argv)
+    front, store = sample_apiserver.Front(), sample_apiserver.Store()
+
+    def answer(self):
+        code, said = sample_apiserver.answer(
+            front, store, self.command, self.path, self.connection.getpeercert(), self.headers, self.body()
+        )
+        self.reply(json.dumps(said), code, "application/json")
+
+    serve(found["port"], answer, (found["tls-cert-file"], found["tls-private-key-file"]), front.ca)
+    until_term()
+
+
 def pause(_argv):
     until_term()
 
@@ -365,6 +404,9 @@ COMMANDS = {
     "logs-generator": logs_generator,
     "entrypoint-tester": lambda argv: print([sys.argv[0], "entrypoint-tester", *argv]),
     "test-service-account-issuer-discovery": service_account_issuer_discovery,
+    "webhook": webhook,
+    "crd-conversion-webhook": webhook,
+    "sample-apiserver": sample_server,
     "pause": pause,
 }
 

@@ -74,7 +74,8 @@ def build(root):
         copy_with_libraries(root, str(module), str(module))
     for name in Path("/lib/x86_64-linux-gnu").glob("libnss_*.so.2"):
         copy_with_libraries(root, str(name), str(name))
-    for script, name in [("agnhost.py", "agnhost"), ("nc.py", "bin/nc")]:
+    modules = [(name, name) for name in ["webhook_server.py", "sample_apiserver.py"]]
+    for script, name in [("agnhost.py", "agnhost"), ("nc.py", "bin/nc"), *modules]:
         shutil.copy(HERE / script, root / name)
         (root / name).chmod(0o755)
     (root / "pause").symlink_to("/agnhost")

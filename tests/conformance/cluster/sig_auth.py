@@ -198,3 +198,13 @@ def subject_review(w):
     said = w.api.create(w.apis("authorization.k8s.io/v1", "localsubjectaccessreviews"),
                         {"metadata": {"namespace": w.ns}, "spec": {**spec, "user": "e2e"}})
     equal(said["status"]["allowed"], allowed, "LocalSubjectAccessReview")
+
+
+@test("[sig-auth] ServiceAccounts should create a serviceAccountToken and ensure a successful TokenReview")
+def sa_token(w):
+    path, name = w.core("serviceaccounts"), f"e2e-sa-{word()}"
+    w.api.create(path, {"metadata": {"name": name}, "automountServiceAccountToken": True})
+    token = w.api.create(f"{path}/{name}/token", {"spec": {"expirationSeconds": 3600}})["status"]["token"]
+    review = w.api.create("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": token}})["status"]
+    check(review.get("authenticated") and not review.get("error"), review)
+    equal(review["user"]["username"], f"system:serviceaccount:{w.ns}:{name}", "user")
