@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
-use peapod_tests::{Etcd, Server};
+use peapod_tests::{Etcd, Server, command};
 use serde_json::json;
 
 /// A bound that only a fault reaches.
@@ -122,6 +122,86 @@ async fn one_leads_and_when_it_dies_another_does() -> Result<()> {
     let first = one.client().await?;
     is_worked_on(&first, "after").await?;
     ensure!(leader == holder(&first, "kube-controller-manager").await?);
+    Ok(())
+}
+
+/// What `peapod token create --server` prints, without `peapod server`.
+fn to_join(first: &Server, more: &[&str]) -> Result<Vec<String>> {
+    let data_dir = first.data_dir().display().to_string();
+    let mut args = vec!["token", "create", "--data-dir", &data_dir];
+    args.extend(more);
+    let said = command::run(command::peapod()?, args)?.ok()?;
+    Ok(said.split_whitespace().skip(2).map(str::to_owned).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_further_server_joins_by_a_token() -> Result<()> {
+    let etcd = Etcd::start_secure(1)?;
+    let first_flags = [
+        etcd.flags(),
+        vec!["--service-cidr".to_owned(), "10.97.0.0/16".to_owned()],
+    ]
+    .concat();
+    let one = Server::start(&first_flags)?;
+    let flags = to_join(&one, &["--server"])?;
+    let mut two = Server::start(&flags)?;
+    let (first, second) = (one.client().await?, two.client().await?);
+    is_worked_on(&second, "by-the-second").await?;
+    ensure!(addresses(&first).await? == 2);
+    let services: Api<Service> = Api::default_namespaced(second.clone());
+    let address = services
+        .get("kubernetes")
+        .await?
+        .spec
+        .and_then(|s| s.cluster_ip);
+    ensure!(address.as_deref() == Some("10.97.0.1"), "{address:?}");
+
+    // It has joined: the token may go, and what it could read goes with it.
+    let secrets: Api<Secret> = Api::namespaced(first.clone(), "kube-system");
+    let id = flags[3].split('.').next().context("a token")?.to_owned();
+    let sealed = format!("peapod-server-{id}");
+    let kept = secrets.get(&sealed).await?.data.unwrap_or_default();
+    ensure!(
+        kept.values()
+            .all(|one| !String::from_utf8_lossy(&one.0).contains("PRIVATE KEY"))
+    );
+    let token = format!("bootstrap-token-{id}");
+    secrets.delete(&token, &DeleteParams::default()).await?;
+    eventually("the keys to go with the token", async || {
+        Ok(secrets.get_opt(&sealed).await?.is_none())
+    })
+    .await?;
+    two.stop()?;
+    two.run()?;
+    two.ready()?;
+    // By itself it is one that others can join.
+    let flags = to_join(&two, &["--server"])?;
+    let three = Server::start(&flags)?;
+    ensure!(addresses(&three.client().await?).await? == 3);
+
+    let refused = |flags: &[String]| Server::prepare(flags)?.refused();
+    let said = refused(&flags_with(&flags, 7, &"A".repeat(43)))?;
+    ensure!(said.contains("--certificate-key does not open"), "{said}");
+    let of_nodes = to_join(&one, &["--print-join-command"])?;
+    let said = refused(&flags_with(&flags, 3, &of_nodes[2]))?;
+    ensure!(said.contains("token create --server"), "{said}");
+    Ok(())
+}
+
+/// The same flags, with another value at a place.
+fn flags_with(flags: &[String], at: usize, value: &str) -> Vec<String> {
+    let mut flags = flags.to_vec();
+    flags[at] = value.to_owned();
+    flags
+}
+
+#[test]
+fn only_servers_over_etcd_are_joined() -> Result<()> {
+    let one = Server::start::<&str>(&[])?;
+    let data_dir = one.data_dir().display().to_string();
+    let asked = ["token", "create", "--server", "--data-dir", &data_dir];
+    let said = command::run(command::peapod()?, asked)?.refused()?;
+    ensure!(said.contains("keeps its objects for itself"), "{said}");
     Ok(())
 }
 

@@ -112,6 +112,26 @@ impl Layout {
         self.root.join("node.json")
     }
 
+    /// The cluster's keys, where they lie nowhere else.
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// What proves who is who between a server that joined others and their etcd.
+    pub fn etcd(&self) -> PathBuf {
+        self.root.join("etcd")
+    }
+
+    /// What a server that joined others is part of.
+    pub fn joined(&self) -> PathBuf {
+        self.root.join("joined.json")
+    }
+
+    /// Where a server over etcd has its keys and objects.
+    pub fn reach(&self) -> PathBuf {
+        self.root.join("reach.json")
+    }
+
     /// The API servers that the node knows beside the one it joined by.
     pub fn servers(&self) -> PathBuf {
         self.root.join("servers.json")

@@ -20,8 +20,10 @@ use serde_json::json;
 
 use super::control_plane;
 use super::node::{self, NodeSettings};
+use super::server_join::{self, Joined, ServerJoinFlags};
 use super::tasks::{self, Tasks};
 use super::{discovery, token};
+use crate::cli::single_threaded;
 use crate::instance::api_flags::ApiFlags;
 use crate::instance::cni_flags::CniFlags;
 use crate::instance::runtime_flags::RuntimeFlags;
@@ -90,6 +92,8 @@ pub struct ServerArgs {
     runtime: RuntimeFlags,
     #[command(flatten)]
     api: ApiFlags,
+    #[command(flatten)]
+    join: ServerJoinFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -114,12 +118,30 @@ pub fn run(args: &ServerArgs) -> Result<()> {
             layout.root().display()
         );
     };
+    let joined = single_threaded()?.block_on(server_join::settle(&args.join, &layout))?;
+    let args = &match joined {
+        Some(joined) => as_joined(args, &layout, joined),
+        None => args.clone(),
+    };
     let advertise = match args.advertise_address {
         Some(address) => address,
         None if !args.listen.ip().is_unspecified() => args.listen.ip(),
         None => own_address()?,
     };
     tasks::run(live(args, &layout, advertise, &lock))
+}
+
+/// The arguments of a server that has joined others: what all servers must have alike is theirs.
+fn as_joined(args: &ServerArgs, layout: &Layout, joined: Joined) -> ServerArgs {
+    let mut api = args.api.clone();
+    api.store = joined.store(layout);
+    ServerArgs {
+        pod_cidr: joined.pod_cidrs,
+        service_cidr: joined.service_cidrs,
+        vxlan_port: Some(joined.vxlan_port),
+        api,
+        ..args.clone()
+    }
 }
 
 /// The address of the link that leads to others. Nothing is sent.
@@ -156,6 +178,7 @@ async fn live(
     kubeconfigs.extend(args.kubeconfig.clone());
     control_plane::write_kubeconfig(&server, &settings, &kubeconfigs)?;
     settings::write_json(&layout.settings(), &settings)?;
+    server_join::keep(layout, args.api.pki_dir.as_deref(), &args.api.store)?;
     let url = format!(
         "https://{}",
         SocketAddr::new(advertise, settings.listen.port())

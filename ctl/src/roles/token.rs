@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use peapod_api::bootstrap::{SYSTEM, Token};
 use rand::Rng;
 
-use super::discovery;
+use super::{discovery, server_join};
 use crate::cli::{DataDir, single_threaded};
 use crate::client::server_error;
 use crate::instance::Layout;
@@ -39,6 +39,9 @@ enum Action {
         /// Print the whole command for the machine that joins
         #[arg(long)]
         print_join_command: bool,
+        /// Print the command for a machine that becomes a further server, over the same etcd
+        #[arg(long)]
+        server: bool,
     },
     /// List the tokens
     #[command(visible_alias = "ls")]
@@ -61,12 +64,17 @@ pub fn run(args: &TokenArgs) -> Result<()> {
                 ttl,
                 description,
                 print_join_command,
+                server: of_server,
             } => {
                 let ttl = life(ttl)?;
                 let token = create(&client, ttl, description).await?;
-                match print_join_command {
-                    true => println!("{}", join_command(&server, &token, &ca)?),
-                    false => println!("{token}"),
+                match (of_server, print_join_command) {
+                    (true, _) => {
+                        let key = server_join::admit(&layout, &client, &token).await?;
+                        println!("{}", server_join::command(&server, &token, &ca, &key)?);
+                    }
+                    (_, true) => println!("{}", join_command(&server, &token, &ca)?),
+                    (_, false) => println!("{token}"),
                 }
             }
             Action::List => print!("{}", table(&list(&client).await?)),
