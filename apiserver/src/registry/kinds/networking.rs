@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use peapod_api::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::registry::checks;
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, object_meta, value};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -357,7 +357,28 @@ fn service_cidr() -> Kind {
 
 struct ServiceCidrs;
 
+/// The ServiceCIDR of the ranges that servers have.
+const OWN_RANGES: &str = "kubernetes";
+const UNUSED_RANGES: &str =
+    "Services get their addresses from the ranges of the servers (--service-cidr), not from these";
+
 impl Rules for ServiceCidrs {
+    fn prepare_create(&self, object: &mut Value) {
+        if value::text(object, "metadata.name") != OWN_RANGES {
+            object["status"] = json!({"conditions": [{
+                "type": "Ready", "status": "False", "reason": "NotUsed", "message": UNUSED_RANGES,
+                "lastTransitionTime": object_meta::time(jiff::Timestamp::now()),
+            }]});
+        }
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        match value::text(object, "metadata.name") {
+            OWN_RANGES => Vec::new(),
+            _ => vec![UNUSED_RANGES.to_owned()],
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         let root = At::root(object);
         let cidrs = root.at("spec.cidrs");
@@ -372,5 +393,21 @@ impl Rules for ServiceCidrs {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         At::root(new).at("spec.cidrs").unchanged(old, errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_are_not_used_say_so() {
+        for (name, used) in [("kubernetes", true), ("more", false)] {
+            let mut range = json!({"metadata": {"name": name}});
+            ServiceCidrs.prepare_create(&mut range);
+            let told = &range["status"]["conditions"][0]["status"];
+            assert_eq!(told.is_null(), used, "{range}");
+            assert_eq!(ServiceCidrs.warnings(&range).is_empty(), used, "{range}");
+        }
     }
 }
