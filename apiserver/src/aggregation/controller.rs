@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{GROUP, PLURAL, Remote, document, local, pass};
 use crate::api::Api;
+use crate::auth::user::{MASTERS, User};
 use crate::crd;
 use crate::outbound::{self, OutboundError};
 use crate::registry::{Resource, object_meta, value};
