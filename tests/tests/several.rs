@@ -128,7 +128,7 @@ async fn one_leads_and_when_it_dies_another_does() -> Result<()> {
 /// What `peapod token create --server` prints, without `peapod server`.
 fn to_join(first: &Server, more: &[&str]) -> Result<Vec<String>> {
     let data_dir = first.data_dir().display().to_string();
-    let mut args = vec!["token", "create", "--data-dir", &data_dir];
+    let mut args = vec!["token", "--data-dir", &data_dir, "create"];
     args.extend(more);
     let said = command::run(command::peapod()?, args)?.ok()?;
     Ok(said.split_whitespace().skip(2).map(str::to_owned).collect())
@@ -199,7 +199,7 @@ fn flags_with(flags: &[String], at: usize, value: &str) -> Vec<String> {
 fn only_servers_over_etcd_are_joined() -> Result<()> {
     let one = Server::start::<&str>(&[])?;
     let data_dir = one.data_dir().display().to_string();
-    let asked = ["token", "create", "--server", "--data-dir", &data_dir];
+    let asked = ["token", "--data-dir", &data_dir, "create", "--server"];
     let said = command::run(command::peapod()?, asked)?.refused()?;
     ensure!(said.contains("keeps its objects for itself"), "{said}");
     Ok(())

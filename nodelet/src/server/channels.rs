@@ -282,6 +282,38 @@ mod tests {
     }
 
     #[test]
+    fn whatever_comes_is_read_and_what_is_written_comes_back() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let wire = |message: Message| message.into_data();
+        for _ in 0..20_000 {
+            let length = next(48);
+            let data: Vec<u8> = (0..length).map(|_| next(256) as u8).collect();
+            let channel = next(5) as u8;
+            for framing in [Framing::Binary, Framing::Base64] {
+                let sent = wire(framing.message(channel, &data));
+                let read = Some(Incoming::Data(channel, data.clone().into()));
+                assert_eq!(framing.parse(sent.clone()), read);
+                let mut damaged = sent.to_vec();
+                damaged[next(sent.len() as u64) as usize] ^= 1 << next(8);
+                damaged.truncate(next(sent.len() as u64 + 1) as usize);
+                for bytes in [damaged, data.clone()] {
+                    let says_nothing = matches!(bytes[..], [] | [CLOSE]);
+                    let parsed = framing.parse(bytes.into());
+                    if framing == Framing::Binary {
+                        assert_eq!(parsed.is_none(), says_nothing);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn each_protocol_ends_in_its_own_way() {
         let end = |name: &'static str, code| {
             let agreed = HeaderValue::from_static(name);
