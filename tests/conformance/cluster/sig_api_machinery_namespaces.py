@@ -25,7 +25,7 @@ def removed(w, kind, body, ready):
 
 @test(f"{GROUP} should ensure that all pods are removed when a namespace is deleted")
 def pods(w):
-    runs = lambda ns, name: w.until(lambda: w.api.get(w.core("pods", name, ns))["status"]["phase"] == "Running", 60, "it runs")
+    runs = lambda ns, name: w.until(lambda: w.api.get(w.core("pods", name, ns))["status"]["phase"] == "Running", 300, "it runs")
     removed(w, "pods", w.pod("test-pod", containers=[container("nginx", PAUSE)]), runs)
 
 
