@@ -11,6 +11,7 @@ mod processes;
 mod resize;
 mod shutdown;
 mod survival;
+mod users;
 mod whole_pod;
 
 use anyhow::Result;
