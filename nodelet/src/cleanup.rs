@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 /// Unmounts everything at and below a node's data directory, the innermost first. Files stay. No agent
@@ -15,11 +16,19 @@ use nix::mount::{MntFlags, umount2};
 pub fn cleanup(data_dir: &Path) -> io::Result<()> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     for point in mounts_below(&table, data_dir) {
-        umount2(&point, MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| {
+        unmount(&point).map_err(|errno| {
             io::Error::other(format!("cannot unmount {}: {errno}", point.display()))
         })?;
     }
     Ok(())
+}
+
+/// What others still use, such as a storage driver that listens there, goes when they let go of it.
+fn unmount(point: &Path) -> nix::Result<()> {
+    match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+        Err(Errno::EBUSY) => umount2(point, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH),
+        other => other,
+    }
 }
 
 /// The mount points at and below a directory, the latest (and so the innermost) first; proc(5) has the

@@ -1,6 +1,8 @@
 //! Volumes of a CSI driver: the tests' own (`tests/src/csi`), a process for each of two nodes, whose
 //! volumes are loop devices with ext4 that move with their pod.
 
+mod provisioned;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
