@@ -28,7 +28,7 @@ test: ## everything: unit, golden, integration, whole-system
 soak: ## the randomised tests in full
 	$(MAKE) test ROUNDS=100
 
-conformance: ## upstream's own conformance suite, that of Kubernetes 1.20 (an hour, 6 GB)
+conformance: ## upstream's own conformance suite, that of Kubernetes 1.20 (an hour)
 	scripts/install-needs conformance
 	cargo build --release --bin peapod
 	$(SUDO) tests/conformance/upstream/build target/conformance

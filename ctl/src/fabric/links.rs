@@ -8,13 +8,16 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::{
     Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::netns;
+
+/// Links that are made here have numbers above this; those that the kernel numbers have lower ones.
+const NUMBERED_FROM: u32 = 10_000;
 
 /// A way to the links of one network namespace.
 pub struct Links {
@@ -90,8 +93,12 @@ impl Links {
             let peer = LinkUnspec::new_with_name(peer)
                 .setns_by_fd(namespace.as_raw_fd())
                 .build();
+            // Each namespace counts its links for itself. If both ends had the same number the kernel
+            // would take them for no pair, and tell of a carrier up to a second late.
+            let number = self.highest().await?.max(NUMBERED_FROM) + 1;
             let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
                 .name(name)
+                .index(number)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
                 .build();
             let made = self.handle.link().add(pair).execute().await;
@@ -154,12 +161,22 @@ impl Links {
         deleted.with_context(|| self.about("delete link", name))
     }
 
+    /// The highest number of a link.
+    async fn highest(&self) -> Result<u32> {
+        let all = self.all().await?;
+        Ok(all.iter().map(|link| link.header.index).max().unwrap_or(0))
+    }
+
+    async fn all(&self) -> Result<Vec<LinkMessage>> {
+        let all = self.handle.link().get().execute().try_collect();
+        all.await
+            .with_context(|| format!("cannot list the links of {}", self.place))
+    }
+
     /// Names of the links that begin so.
     pub async fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        use rtnetlink::packet_route::link::LinkAttribute;
-        let mut all = self.handle.link().get().execute();
         let mut names = Vec::new();
-        while let Some(link) = all.try_next().await.context("cannot list the links")? {
+        for link in self.all().await? {
             names.extend(link.attributes.into_iter().filter_map(|one| match one {
                 LinkAttribute::IfName(name) if name.starts_with(prefix) => Some(name),
                 _ => None,
