@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peapod_tests::{Cluster, wait};
+use tokio::sync::oneshot;
 use zbus::{Connection, Guid, Message, MessageStream};
 
 use super::ready;
@@ -21,6 +22,22 @@ struct Logind {
 }
 
 impl Logind {
+    /// On a thread of its own, whose one task at a time reads nothing before somebody listens: a
+    /// quick client's first message would be missed.
+    fn start(listener: UnixListener) -> Result<oneshot::Receiver<Result<Self>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (accepted, logind) = oneshot::channel();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let _ = accepted.send(Self::accept(listener).await);
+                std::future::pending::<()>().await;
+            });
+        });
+        Ok(logind)
+    }
+
     async fn accept(listener: UnixListener) -> Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
@@ -30,8 +47,9 @@ impl Logind {
             .p2p()
             .build()
             .await?;
+        let calls = MessageStream::from(&connection);
         let (held, inhibitor) = tokio::sync::mpsc::channel(4);
-        tokio::spawn(answer(connection.clone(), held));
+        tokio::spawn(answer(connection.clone(), calls, held));
         Ok(Self {
             connection,
             inhibitor,
@@ -46,8 +64,11 @@ impl Logind {
     }
 }
 
-async fn answer(connection: Connection, held: tokio::sync::mpsc::Sender<UnixStream>) -> Result<()> {
-    let mut calls = MessageStream::from(&connection);
+async fn answer(
+    connection: Connection,
+    mut calls: MessageStream,
+    held: tokio::sync::mpsc::Sender<UnixStream>,
+) -> Result<()> {
     while let Some(call) = calls.next().await {
         let call = call?;
         let header = call.header();
@@ -119,7 +140,7 @@ async fn pods_end_in_order_before_the_machine_does() -> Result<()> {
     std::fs::write(cluster.data_dir().join("kubelet.yaml"), SETTINGS)?;
     let socket = cluster.data_dir().join("bus.sock");
     let listener = UnixListener::bind(&socket)?;
-    let logind = tokio::spawn(Logind::accept(listener));
+    let logind = Logind::start(listener)?;
     let bus = format!("DBUS_SYSTEM_BUS_ADDRESS=unix:path={}", socket.display());
     cluster.start_among(&[&bus])?;
     let mut logind = logind.await??;
