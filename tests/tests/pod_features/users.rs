@@ -87,7 +87,7 @@ fn a_pod_has_a_user_namespace_of_its_own() -> Result<()> {
         "{map}"
     );
     let first: u32 = numbers[2].parse()?;
-    assert!(first >= 65536 && first % 65536 == 0, "{map}");
+    assert!(first >= 65536 && first.is_multiple_of(65536), "{map}");
     assert_eq!(
         exec(&cluster, "user", "id -u; id -g; id -G")?,
         "1000\n1000\n1000 2000"
