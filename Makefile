@@ -23,7 +23,7 @@ test: ## everything: unit, golden, integration, whole-system
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --all-targets
 	scripts/demo-image target/debug/peapod
-	$(SUDO) env PATH="$(CURDIR)/target/clients/bin:$$PATH" cargo test --workspace
+	$(SUDO) env PATH="$(CURDIR)/target/clients/bin:$$PATH" cargo test --workspace --no-fail-fast
 
 soak: ## the randomised tests in full
 	$(MAKE) test ROUNDS=100
