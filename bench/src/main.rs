@@ -8,6 +8,7 @@ mod process;
 mod pull;
 mod report;
 mod start_up;
+mod stock;
 
 use anyhow::Result;
 use clap::Parser;

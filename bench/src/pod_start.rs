@@ -1,6 +1,7 @@
 //! One pod, created to Running, beside `ctr run -d` of the same image through the same
 //! containerd.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,6 +17,8 @@ use serde_json::json;
 use crate::report::{Report, ms, percentile};
 
 const ROUNDS: usize = 20;
+/// Of the reference, in containerd.
+const NAMESPACE: &str = "peapod-bench";
 /// The image of every pod here.
 pub const IMAGE: &str = "peapod.dev/demo:v1";
 
@@ -93,31 +96,31 @@ async fn one_pod(pods: &Api<Pod>, round: usize) -> Result<Duration> {
 
 /// The same image through the same containerd, in a namespace of our own, removed at the end.
 pub struct Ctr {
-    socket: String,
+    socket: PathBuf,
 }
 
 impl Ctr {
-    /// With the image.
+    /// At a socket, with nothing.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// At the cluster's containerd, with the image.
     pub fn prepare(cluster: &Cluster) -> Result<Self> {
         let state = cluster.peapod(["status", "-o", "json"])?.ok()?;
         let state: serde_json::Value = serde_json::from_str(&state)?;
         let socket = state["containerd"]
             .as_str()
-            .context("status names no containerd")?
-            .to_owned();
-        let ctr = Self { socket };
+            .context("status names no containerd")?;
+        let ctr = Self::at(socket.into());
         let archive = command::demo_archive("v1")?;
         ctr.ctr(&["images", "import", &archive.to_string_lossy()])?;
         Ok(ctr)
     }
 
     fn ctr(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec![
-            "--address",
-            self.socket.as_str(),
-            "--namespace",
-            "peapod-bench",
-        ];
+        let socket = self.socket.to_string_lossy();
+        let mut all = vec!["--address", &*socket, "--namespace", NAMESPACE];
         all.extend(args);
         command::run("ctr", all)?.ok()
     }
@@ -156,13 +159,11 @@ impl Ctr {
 
 impl Drop for Ctr {
     fn drop(&mut self) {
-        for args in [
-            ["images", "remove", IMAGE],
-            ["namespaces", "remove", "peapod-bench"],
-        ] {
-            if let Err(error) = self.ctr(&args) {
-                eprintln!("the reference could not be removed: {error:#}");
-            }
+        let removed = self
+            .forget(IMAGE)
+            .and_then(|()| self.ctr(&["namespaces", "remove", NAMESPACE]));
+        if let Err(error) = removed {
+            eprintln!("the reference could not be removed: {error:#}");
         }
     }
 }

@@ -72,6 +72,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Decompress a layer (started by a containerd of ours)
+    #[command(hide = true)]
+    Inflate,
     /// Write the logs of containers (started by the node agent)
     #[command(hide = true)]
     LogWriter {
@@ -109,6 +112,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Shim { arguments } => {
             peapod_nodelet::shim_main(&arguments).map_err(anyhow::Error::msg)?;
         }
+        Command::Inflate => peapod_nodelet::images::inflate::inflate_main()?,
         Command::LogWriter { arguments } => {
             peapod_nodelet::logs::writer_main(&arguments).map_err(anyhow::Error::msg)?;
         }

@@ -58,7 +58,7 @@ async fn measure(rounds: usize, oci_runtime: &str, own_shim: bool) -> Result<()>
         .prefix("peapod-timing-")
         .tempdir()?;
     let containerd = dir.path().join("containerd");
-    let address = launch::find_or_start(&launch::Choice::Private, &containerd).await?;
+    let address = launch::find_or_start(&launch::Choice::Private, &containerd, None).await?;
     let mut config = Config::new(address.clone(), "peapod-timing", dir.path().join("run"));
     config.oci_runtime = oci_runtime.to_owned();
     if !own_shim {

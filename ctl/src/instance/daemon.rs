@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use peapod_apiserver::ApiServer;
 use peapod_netd::Netd;
-use peapod_nodelet::runtime::containerd::launch::{self, Choice};
+use peapod_nodelet::runtime::containerd::launch;
 
 use super::handshake::Reporter;
 use super::settings::{self, Settings};
@@ -21,9 +21,9 @@ use super::state::{InstanceLock, State};
 use super::up::UpArgs;
 use super::{Layout, preflight, rack, ready};
 use crate::fabric::plan::Plan;
-use crate::roles::control_plane;
 use crate::roles::node::{self, NodeSettings};
 use crate::roles::tasks::{self, Tasks};
+use crate::roles::{containerd, control_plane};
 
 /// What an instance starts from.
 pub struct Inputs<'a> {
@@ -103,10 +103,9 @@ impl Parts {
         check_ports(&settings, advertise, plan.as_ref())?;
 
         reporter.step("starting containerd and the API server");
-        let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
         let containerd_dir = layout.containerd();
         let (socket, server) = tokio::join!(
-            launch::find_or_start(&choice, &containerd_dir),
+            containerd::find_or_start(args.containerd.as_deref(), &containerd_dir),
             control_plane::start_api(&settings, layout.root(), advertise, &args.api),
         );
         let (socket, server) = (socket?, server?);

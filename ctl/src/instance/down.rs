@@ -19,6 +19,7 @@ use super::state::{InstanceLock, State};
 use super::{Layout, preflight, unit};
 use crate::cli::{DataDir, single_threaded};
 use crate::fabric;
+use crate::roles::containerd;
 use crate::roles::node::NodeSettings;
 use crate::terminal::Steps;
 
@@ -139,7 +140,7 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
     let private = launch::private_socket(&layout.containerd());
     if let Some(socket) = socket {
         if socket == private && launch::running_pid(&layout.containerd()).is_none() {
-            launch::find_or_start(&launch::Choice::Private, &layout.containerd()).await?;
+            containerd::start_private(&layout.containerd()).await?;
         }
         for node in layout.of_nodes() {
             let config = node.runtime(socket.clone());

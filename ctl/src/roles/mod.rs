@@ -3,6 +3,7 @@
 //! `scheduler` and `controllers`. All are made of the same parts.
 
 pub mod apart;
+pub mod containerd;
 pub mod control_plane;
 pub mod csr;
 mod discovery;

@@ -14,9 +14,10 @@ use kube::{Api, Client};
 use peapod_api::attach::PodNetwork;
 use peapod_netd::seam;
 use peapod_nodelet::Serving;
-use peapod_nodelet::runtime::containerd::launch::{self, Choice};
+use peapod_nodelet::runtime::containerd::launch;
 use tokio::sync::watch;
 
+use super::containerd;
 use super::csr::{self, Wanted};
 use super::identity::{Files, Identity, Pair, sleep_until};
 use super::node::{self, NodeSettings};
@@ -125,9 +126,8 @@ async fn live(
     };
 
     reporter.step("starting containerd and the node agent");
-    let choice = node.containerd.clone().map_or(Choice::Auto, Choice::Socket);
-    let containerd = layout.containerd();
-    let socket = launch::find_or_start(&choice, &containerd).await?;
+    let socket =
+        containerd::find_or_start(node.containerd.as_deref(), &layout.containerd()).await?;
     let serving = serving_certificate(layout, node, client.clone(), &mut tasks)?;
     let server = peapod_nodelet::ServerConfig {
         port: node::KUBELET_PORT,
@@ -154,7 +154,7 @@ async fn live(
         kubeconfig: layout.kubeconfig(),
         node: node.name.clone(),
         node_ip: ip,
-        private_containerd: socket == launch::private_socket(&containerd),
+        private_containerd: socket == launch::private_socket(&layout.containerd()),
         containerd: socket,
         warnings: warnings.borrow_and_update().clone(),
     };

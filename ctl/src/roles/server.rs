@@ -15,13 +15,13 @@ use kube::{Api, Client};
 use peapod_api::bootstrap::{CLUSTER_INFO, KUBECONFIG, NODE_SETTINGS, PUBLIC, SETTINGS, SYSTEM};
 use peapod_apiserver::ApiServer;
 use peapod_netd::Netd;
-use peapod_nodelet::runtime::containerd::launch::{self, Choice};
+use peapod_nodelet::runtime::containerd::launch;
 use serde_json::json;
 
-use super::control_plane;
 use super::node::{self, NodeSettings};
 use super::server_join::{self, Joined, ServerJoinFlags};
 use super::tasks::{self, Tasks};
+use super::{containerd, control_plane};
 use super::{discovery, token};
 use crate::cli::single_threaded;
 use crate::instance::api_flags::ApiFlags;
@@ -318,8 +318,8 @@ async fn start_node(
     tasks: &mut Tasks,
 ) -> Result<Arc<Netd>> {
     node::check_kubelet_port(state.node_ip)?;
-    let choice = args.containerd.clone().map_or(Choice::Auto, Choice::Socket);
-    let socket = launch::find_or_start(&choice, &layout.containerd()).await?;
+    let socket =
+        containerd::find_or_start(args.containerd.as_deref(), &layout.containerd()).await?;
     let own = NodeSettings {
         name: settings.node.clone(),
         ips: vec![state.node_ip],

@@ -19,6 +19,7 @@ pub mod archive;
 pub mod assemble;
 pub mod collect;
 pub mod content;
+pub mod inflate;
 pub mod manifest;
 pub mod pull;
 pub mod reference;

@@ -35,7 +35,7 @@ impl Containers {
             .tempdir()
             .unwrap();
         let home = dir.path().join("containerd");
-        let address = launch::find_or_start(&launch::Choice::Private, &home)
+        let address = launch::find_or_start(&launch::Choice::Private, &home, None)
             .await
             .unwrap();
         let name = dir

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
+use crate::images::inflate;
 use crate::runtime::{Error, Result, sys};
 
 /// Where a distribution's containerd listens.
@@ -24,6 +25,11 @@ pub const SYSTEM_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// A private daemon's configuration file; by it we know the daemon for ours.
 const CONFIG: &str = "config.toml";
+/// A link to the program that decompresses layers for a private daemon. The daemon outlives the program's
+/// updates and moves: its configuration names the link.
+const INFLATER: &str = "inflater";
+
+const STARTING: &str = "starting a private containerd";
 
 /// A cold start on a busy machine takes a second or two.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -46,8 +52,19 @@ pub enum Choice {
 }
 
 /// The socket of a containerd that answers. `dir` is where a private one lives
-/// (`DATA_DIR/containerd`).
-pub async fn find_or_start(choice: &Choice, dir: &Path) -> Result<PathBuf> {
+/// (`DATA_DIR/containerd`); `inflater` is the program that decompresses layers for it
+/// ([`inflate::inflate_main`]), in the place of its own reader.
+pub async fn find_or_start(
+    choice: &Choice,
+    dir: &Path,
+    inflater: Option<&Path>,
+) -> Result<PathBuf> {
+    let start = async |dir| {
+        if let Some(program) = inflater {
+            link(program, dir).map_err(|e| failed(STARTING, dir, &e))?;
+        }
+        start(dir).await
+    };
     match choice {
         Choice::Socket(socket) if *socket == private_socket(dir) => start(dir).await,
         Choice::Socket(socket) => answers(socket).await.map(|()| socket.clone()),
@@ -89,6 +106,19 @@ pub fn private_socket(dir: &Path) -> PathBuf {
     dir.join("containerd.sock")
 }
 
+/// Lets [`INFLATER`] lead to a program, whichever it led to before.
+fn link(program: &Path, dir: &Path) -> std::io::Result<()> {
+    let link = dir.join(INFLATER);
+    if fs::read_link(&link).is_ok_and(|at| at == program) {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    let new = link.with_extension("new");
+    let _ = fs::remove_file(&new);
+    std::os::unix::fs::symlink(program, &new)?;
+    fs::rename(new, link)
+}
+
 async fn answers(socket: &Path) -> Result<()> {
     Client::new(socket, "peapod")?.version().await.map(|_| ())
 }
@@ -104,7 +134,7 @@ async fn start(dir: &Path) -> Result<PathBuf> {
             socket.display()
         )));
     }
-    let what = "starting a private containerd";
+    let what = STARTING;
     fs::create_dir_all(dir).map_err(|e| failed(what, dir, &e))?;
     // Several nodes may share it and find at once that it has ended. One starts it; a second
     // daemon would wait for the first one's files, and its number hide the first one's.
@@ -251,8 +281,8 @@ fn is_ours(pid: Pid, dir: &Path) -> bool {
 }
 
 /// The daemon's configuration; everything of its own is below `dir`.
-fn config_toml(dir: &Path) -> String {
-    let dir = dir.display();
+fn config_toml(at: &Path) -> String {
+    let dir = at.display();
     format!(
         r#"version = 2
 root = "{dir}/root"
@@ -272,6 +302,22 @@ disabled_plugins = [
   address = "{dir}/containerd.sock.ttrpc"
 [debug]
   level = "warn"
+"#
+    ) + &inflater_toml(&at.join(INFLATER))
+}
+
+/// The part by which gzipped layers go through a program of ours, if there is one.
+fn inflater_toml(program: &Path) -> String {
+    if !program.exists() {
+        return String::new();
+    }
+    let (program, role) = (program.display(), inflate::ROLE);
+    format!(
+        r#"[stream_processors."dev.peapod.inflate"]
+  accepts = ["application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"]
+  returns = "application/vnd.oci.image.layer.v1.tar"
+  path = "{program}"
+  args = ["{role}"]
 "#
     )
 }
@@ -304,11 +350,26 @@ mod tests {
         assert_eq!(running_pid(dir.path()), None, "this test is no containerd");
     }
 
+    #[test]
+    fn layers_go_through_the_program_where_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!config_toml(dir.path()).contains("stream_processors"));
+        link(Path::new("/an/earlier/one"), dir.path()).unwrap();
+        assert!(
+            !config_toml(dir.path()).contains("stream_processors"),
+            "it is gone"
+        );
+        let program = std::env::current_exe().unwrap();
+        link(&program, dir.path()).unwrap();
+        assert!(config_toml(dir.path()).contains(r#"args = ["inflate"]"#));
+        assert_eq!(fs::read_link(dir.path().join(INFLATER)).unwrap(), program);
+    }
+
     #[tokio::test]
     async fn a_socket_that_was_asked_for_must_answer() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("absent.sock");
-        let error = find_or_start(&Choice::Socket(socket), dir.path())
+        let error = find_or_start(&Choice::Socket(socket), dir.path(), None)
             .await
             .unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error:?}");

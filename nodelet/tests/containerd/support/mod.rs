@@ -64,7 +64,7 @@ impl Node {
             .tempdir()
             .unwrap();
         let containerd = dir.path().join("containerd");
-        let address = launch::find_or_start(&launch::Choice::Private, &containerd)
+        let address = launch::find_or_start(&launch::Choice::Private, &containerd, None)
             .await
             .unwrap();
         let id = dir
