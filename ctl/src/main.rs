@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod cni;
 mod fabric;
+mod footprint;
 mod image;
 mod instance;
 mod net;

@@ -114,6 +114,7 @@ pub fn run(role: impl Future<Output = Result<()>>) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
+    runtime.spawn(crate::footprint::shrink_after_start());
     let outcome = runtime.block_on(role);
     // Blocking work that hangs (a mount, a dead disk) must not keep a stopped role alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

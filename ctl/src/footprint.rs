@@ -1,0 +1,99 @@
+//! What a process needs to start, and not to run: the pages of the program that only the start used.
+//!
+//! A page of the program stays mapped, and counts as resident, until the machine is short of memory. Half of
+//! those of a node are of its start. Unmapped, they are the page cache's, which the kernel can give to others;
+//! what is used still is mapped again as it is touched, without the disk.
+
+use std::time::Duration;
+
+/// After the start of a process; a node is ready long before.
+const START: Duration = Duration::from_secs(15);
+
+/// Waits until the start is over, and lets go of the program's pages, once.
+pub async fn shrink_after_start() {
+    tokio::time::sleep(START).await;
+    for segment in program_segments() {
+        release(&segment);
+    }
+}
+
+/// A part of the program as it was loaded.
+#[derive(Debug, PartialEq, Eq)]
+struct Segment {
+    address: usize,
+    bytes: usize,
+}
+
+/// The parts of this program that nobody writes: their pages are always as in the file.
+fn program_segments() -> Vec<Segment> {
+    let mut found = Vec::new();
+    // SAFETY: the callback gets the pointer that is passed here, which outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(add_program), (&raw mut found).cast()) };
+    found
+}
+
+/// Adds the segments of the first object, which is the program, and ends the iteration.
+unsafe extern "C" fn add_program(
+    info: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    found: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: `dl_iterate_phdr` passes a description that is valid during the call, and what
+    // `program_segments` gave it.
+    let (info, found) = unsafe { (&*info, &mut *found.cast::<Vec<Segment>>()) };
+    // SAFETY: the description says how many headers there are.
+    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+    let unwritten = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0);
+    found.extend(unwritten.map(|header| Segment {
+        address: (info.dlpi_addr + header.p_vaddr) as usize,
+        bytes: header.p_memsz as usize,
+    }));
+    1
+}
+
+/// Unmaps the pages that are wholly of the segment.
+fn release(segment: &Segment) {
+    let page = page_size();
+    let begin = segment.address.next_multiple_of(page);
+    let end = (segment.address + segment.bytes) / page * page;
+    let Some(bytes) = end.checked_sub(begin) else {
+        return;
+    };
+    // SAFETY: the pages are a private mapping of a file that was never written: the next access maps the
+    // same bytes again.
+    let outcome = unsafe { libc::madvise(begin as *mut _, bytes, libc::MADV_DONTNEED) };
+    if outcome != 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "the program stays mapped");
+    }
+}
+
+fn page_size() -> usize {
+    // SAFETY: no pointers; every system knows it.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_runs_on_without_its_pages() {
+        let segments = program_segments();
+        let code = page_size as *const () as usize;
+        let holds =
+            |segment: &Segment| (segment.address..segment.address + segment.bytes).contains(&code);
+        assert!(segments.iter().any(holds), "{segments:?}");
+        let mut written = 0;
+        let variable = &raw mut written as usize;
+        assert!(
+            segments
+                .iter()
+                .all(|s| !(s.address..s.address + s.bytes).contains(&variable))
+        );
+        segments.iter().for_each(release);
+        assert_eq!(program_segments(), segments);
+    }
+}
