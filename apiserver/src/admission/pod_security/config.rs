@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::standards::{Edition, Standard};
+use super::editions::{Edition, Standard};
 
 /// The standard and the edition of it that a mode has.
 pub type Level = (Standard, Edition);

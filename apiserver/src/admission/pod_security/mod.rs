@@ -8,15 +8,18 @@
 //!
 //! <https://kubernetes.io/docs/concepts/security/pod-security-admission/>
 
+mod checks;
 pub mod config;
+mod editions;
 mod namespaces;
+mod pod;
 mod standards;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use self::config::{Level, PodSecurityConfig};
-use self::standards::{Edition, Standard};
+use self::editions::{Edition, Standard};
 use super::{Attributes, Operation, Plugin, find};
 use crate::api::Api;
 use crate::registry::value;

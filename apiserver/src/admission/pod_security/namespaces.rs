@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::config::{Level, PodSecurityConfig};
-use super::standards::{self, Edition, Standard};
+use super::editions::{Edition, Standard};
+use super::standards;
 use super::{PREFIX, in_force};
 use crate::admission::{Attributes, Operation, in_namespace};
 use crate::api::Api;
