@@ -52,3 +52,7 @@ pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer of orphaning deletion.
 pub const FINALIZER_ORPHAN: &str = "orphan";
+/// Finalizer of a ServiceCIDR: it stays while Services have addresses that only it has.
+pub const FINALIZER_SERVICE_CIDR: &str = "networking.k8s.io/service-cidr-finalizer";
+/// The ServiceCIDR of the servers' own ranges, which they keep themselves.
+pub const DEFAULT_SERVICE_CIDR: &str = "kubernetes";

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::placements::Placements;
+use crate::pools::ranges::ServiceRanges;
 use crate::proxy::Kubelets;
 use crate::registry::Registry;
 use crate::storage::Store;
@@ -49,6 +50,8 @@ pub struct Api {
     pub aggregation: Aggregation,
     /// Where pods have been.
     pub placements: Placements,
+    /// From which ranges Services get their addresses.
+    pub service_ranges: ServiceRanges,
     /// What nodes and pods use.
     pub usage: Usage,
     /// The objects' protobuf forms.

@@ -43,6 +43,7 @@ use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
 use crate::placements::{Placements, log::LogError};
+use crate::pools::{self, ranges::ServiceRanges};
 use crate::proxy::Kubelets;
 use crate::registry::{Registry, RegistryError};
 use crate::storage::{Describer, Store};
@@ -174,7 +175,9 @@ impl ApiServer {
                 to,
             )
         });
+        let service_ranges = ServiceRanges::new(store.clone(), &registry, &config.service_cidrs);
         let api = Arc::new(Api {
+            service_ranges,
             watched: Arc::default(),
             messages: Default::default(),
             flow,
@@ -207,6 +210,7 @@ impl ApiServer {
             crd::controller::spawn(api.clone(), definitions),
             aggregation::controller::spawn(api.clone()),
             admission::policy::typing::spawn(api.clone()),
+            pools::addresses::spawn(api.clone()),
         ];
         let ttl = api.config.event_ttl;
         tasks.extend((!ttl.is_zero()).then(|| expiry::spawn(api.clone(), ttl)));

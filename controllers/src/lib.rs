@@ -3,7 +3,8 @@
 //! This crate owns the loops that make the cluster what its objects say: workloads
 //! ([`deployment`], [`replicaset`], [`statefulset`], [`daemonset`], [`job`], [`cronjob`],
 //! [`disruption`]) and how many pods they need ([`horizontal`]), what services point to
-//! ([`endpointslice`], [`endpoints`]) and the addresses of load balancers ([`load_balancer`]),
+//! ([`endpointslice`], [`endpoints`]), the ranges of their addresses ([`service_cidr`]) and the
+//! addresses of load balancers ([`load_balancer`]),
 //! nodes, their health and addresses ([`node`], [`ipblock`]), how they speak BGP ([`bgp_peer`], [`bgp_tables`]),
 //! their certificates and tokens ([`certificates`], [`bootstrap_token`], [`bootstrap_signer`]),
 //! the life and death of objects ([`namespace`], [`gc`], [`pod_gc`]), what every namespace has
@@ -57,6 +58,7 @@ pub mod pod_gc;
 pub mod quota;
 pub mod replicaset;
 pub mod service_account;
+pub mod service_cidr;
 pub mod statefulset;
 pub mod volume;
 
@@ -93,6 +95,7 @@ fn start(client: Client, config: Config, shutdown: CancellationToken) -> Tasks {
     load_balancer::start(&ctx, &mut tasks);
     endpointslice::start(&ctx, &mut tasks);
     endpoints::start(&ctx, &mut tasks);
+    service_cidr::start(&ctx, &mut tasks);
     node::start(&ctx, &mut tasks);
     pod_gc::start(&ctx, &mut tasks);
     quota::start(&ctx, &mut tasks);

@@ -14,7 +14,8 @@ use super::query::WriteOptions;
 use crate::admission::{Attributes, Operation, quota};
 use crate::api::Api;
 use crate::auth::user::{MASTERS, User};
-use crate::registry::claims::Claim;
+use crate::pools::addresses;
+use crate::registry::claims::{CLUSTER_IP, Claim};
 use crate::registry::{FieldErrors, Resource, object_meta, value};
 use crate::status::{Result, Status};
 use crate::storage::{self, Meta};
@@ -239,11 +240,19 @@ impl Write<'_> {
         let claims = |object: Option<&Value>| object.map_or(Vec::new(), |o| rules.claims(o));
         let (held, wanted) = (claims(old), claims(new));
         for claim in wanted.iter().filter(|claim| !held.contains(claim)) {
-            let owner = self.owner(new.unwrap_or(&Value::Null));
-            txn = txn.put(claim_key(claim)?, Compare::Absent, Draft::plain(owner));
+            let object = new.unwrap_or(&Value::Null);
+            let owner = Draft::plain(self.owner(object));
+            txn = txn.put(claim_key(claim)?, Compare::Absent, owner);
+            if claim.pool == CLUSTER_IP {
+                let holder = (self.namespace, value::text(object, "metadata.name"));
+                txn = addresses::hold(self.api, txn, &claim.item, holder)?;
+            }
         }
         for claim in held.iter().filter(|claim| !wanted.contains(claim)) {
             txn = txn.delete(claim_key(claim)?, Compare::Any);
+            if claim.pool == CLUSTER_IP {
+                txn = addresses::release(self.api, txn, &claim.item);
+            }
         }
         quota::charge(self, txn, new, old)
     }

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     PodSpec, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, Volume,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::{
@@ -88,6 +89,8 @@ informers! {
     cron_jobs: CronJob = Keep::default(), Api::all;
     /// Services.
     services: Service = Keep::default(), Api::all;
+    /// From which ranges they get addresses.
+    service_cidrs: ServiceCIDR = Keep::default(), Api::all;
     /// EndpointSlices, by service: see [`term`].
     endpoint_slices: EndpointSlice = Keep { index: index_slice, ..Keep::default() }, Api::all;
     /// Endpoints.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use peapod_api::k8s_openapi;
@@ -50,6 +51,8 @@ pub(crate) enum Input {
     Block(watcher::Event<(String, Option<BlockFacts>)>),
     /// With its name.
     Pool(watcher::Event<(String, Option<PoolFacts>)>),
+    /// With its name, and the ranges that it has.
+    ServiceCidr(watcher::Event<(String, Vec<IpNet>)>),
     /// With its name.
     Peer(watcher::Event<(String, Box<BgpPeerSpec>)>),
 }
@@ -112,6 +115,16 @@ pub(crate) fn spawn(
         (pool.name_any(), PoolFacts::of(&pool.spec))
     });
     until(tasks, shutdown, pools);
+    let ranges = watch(
+        client,
+        (Input::ServiceCidr, inputs.clone()),
+        |range: ServiceCIDR| {
+            let cidrs = range.spec.iter().flat_map(|spec| &spec.cidrs).flatten();
+            let nets = cidrs.filter_map(|cidr| cidr.parse::<IpNet>().ok());
+            (range.name_any(), nets.map(|net| net.trunc()).collect())
+        },
+    );
+    until(tasks, shutdown, ranges);
     let peers = watch(client, (Input::Peer, inputs.clone()), |peer: BgpPeer| {
         (peer.name_any(), Box::new(peer.spec))
     });

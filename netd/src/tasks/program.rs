@@ -130,7 +130,7 @@ fn announce(shared: &Shared, world: &World, told: &Told) {
     if !told.services || !told.can_attach(shared.config.foreign_links) {
         return;
     }
-    let (blocks, ranges) = (&told.addresses.blocks, &shared.config.service_cidrs);
+    let (blocks, ranges) = (&told.addresses.blocks, &told.addresses.services);
     let announced = Announced::of(blocks, ranges, &world.services);
     shared.announced.send_if_modified(|now| {
         let differs = now.as_ref() != Some(&announced);
@@ -156,7 +156,7 @@ async fn tell_addresses(shared: &Arc<Shared>, addresses: Addresses) -> Result<()
     let write = move || {
         let routes = node::NodeRoutes {
             blocks: addresses.blocks.clone(),
-            services: shared.config.service_cidrs.clone(),
+            services: addresses.services.clone(),
             node_ips: shared.config.node_ips.clone(),
             mtu: shared.mtu,
         };

@@ -74,6 +74,8 @@ pub(crate) struct Addresses {
     pub(crate) blocks: Vec<IpNet>,
     /// Pods and nodes of the cluster.
     pub(crate) cluster: Vec<IpNet>,
+    /// Ranges that Services have addresses of.
+    pub(crate) services: Vec<IpNet>,
     /// Those of `blocks` that are masqueraded wherever they leave the cluster.
     pub(crate) masqueraded: Vec<IpNet>,
     /// Those of `blocks` that are masqueraded only where pods' addresses are not known.
@@ -85,6 +87,7 @@ impl Addresses {
     pub(crate) fn without_blocks(self) -> Self {
         Self {
             cluster: self.cluster,
+            services: self.services,
             ..Self::default()
         }
     }
@@ -104,6 +107,9 @@ pub(crate) struct World {
     node_name: String,
     node_ips: Vec<IpAddr>,
     pod_cidrs: Vec<IpNet>,
+    service_cidrs: Vec<IpNet>,
+    /// Those that the API tells of, by the names of the ServiceCIDRs.
+    further_service_cidrs: BTreeMap<String, Vec<IpNet>>,
     pub(crate) services: ServiceTable,
     /// What DNS answers from; it reads while we write.
     zone: Arc<RwLock<Zone>>,
@@ -119,6 +125,7 @@ pub(crate) struct World {
     listed_nodes: Listing<String>,
     listed_blocks: Listing<String>,
     listed_pools: Listing<String>,
+    listed_service_cidrs: Listing<String>,
     listed_peers: Listing<String>,
 }
 
@@ -128,6 +135,8 @@ impl World {
             node_name: config.node_name.clone(),
             node_ips: config.node_ips.clone(),
             pod_cidrs: config.pod_cidrs.clone(),
+            service_cidrs: config.service_cidrs.clone(),
+            further_service_cidrs: BTreeMap::new(),
             services,
             zone,
             neighbourhood: Neighbourhood::default(),
@@ -139,6 +148,7 @@ impl World {
             listed_nodes: Listing::new(),
             listed_blocks: Listing::new(),
             listed_pools: Listing::new(),
+            listed_service_cidrs: Listing::new(),
             listed_peers: Listing::new(),
         }
     }
@@ -151,8 +161,10 @@ impl World {
     /// The addresses, once all of them are known: before that, an address of the cluster
     /// could be taken for one of the outside.
     pub(crate) fn addresses(&mut self) -> Option<&Addresses> {
-        let complete =
-            self.listed_nodes.complete && self.listed_blocks.complete && self.listed_pools.complete;
+        let complete = self.listed_nodes.complete
+            && self.listed_blocks.complete
+            && self.listed_pools.complete
+            && self.listed_service_cidrs.complete;
         if complete && self.addresses.is_none() {
             self.addresses = Some(self.read_addresses());
         }
@@ -179,7 +191,12 @@ impl World {
             let alike = blocks.filter(move |(_, nat)| *nat == wanted);
             alike.map(|(block, _)| block).collect()
         };
+        let mut services = self.service_cidrs.clone();
+        let further = self.further_service_cidrs.values().flatten();
+        let further: BTreeSet<IpNet> = further.copied().collect();
+        services.extend(further.into_iter().filter(|net| !self.service_cidrs.contains(net)));
         Addresses {
+            services,
             masqueraded: nat(Some(true)),
             masqueraded_off_fabric: nat(None),
             blocks,
@@ -229,12 +246,28 @@ impl World {
                     self.ways_changed = true;
                 }
             }
+            Input::ServiceCidr(event) => self.take_service_cidr(event),
             // Nothing of the API; whoever programs the kernel reads it back.
             Input::TablesLost => {}
         }
         if self.knows_services() {
             self.zone.write().complete();
         }
+    }
+
+    /// Also of one that is going, since Services may have addresses of it still.
+    fn take_service_cidr(&mut self, event: Event<(String, Vec<IpNet>)>) {
+        let known = &mut self.further_service_cidrs;
+        let step = self
+            .listed_service_cidrs
+            .step(event, |(name, _)| name.clone());
+        match step {
+            Step::Present((name, nets)) => drop(known.insert(name, nets)),
+            Step::Absent((name, _)) => drop(known.remove(&name)),
+            Step::Listed(all) => known.retain(|name, _| all.contains(name)),
+            Step::Nothing => return,
+        }
+        self.addresses = None;
     }
 
     fn take_slice(&mut self, event: Event<SeenSlice>) {

@@ -6,7 +6,7 @@ use peapod_api::names;
 use serde_json::{Value, json};
 
 use crate::registry::checks;
-use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, object_meta, value};
+use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, value};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -357,37 +357,29 @@ fn service_cidr() -> Kind {
 
 struct ServiceCidrs;
 
-/// The ServiceCIDR of the ranges that servers have.
-const OWN_RANGES: &str = "kubernetes";
-const UNUSED_RANGES: &str =
-    "Services get their addresses from the ranges of the servers (--service-cidr), not from these";
-
 impl Rules for ServiceCidrs {
-    fn prepare_create(&self, object: &mut Value) {
-        if value::text(object, "metadata.name") != OWN_RANGES {
-            object["status"] = json!({"conditions": [{
-                "type": "Ready", "status": "False", "reason": "NotUsed", "message": UNUSED_RANGES,
-                "lastTransitionTime": object_meta::time(jiff::Timestamp::now()),
-            }]});
-        }
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        match value::text(object, "metadata.name") {
-            OWN_RANGES => Vec::new(),
-            _ => vec![UNUSED_RANGES.to_owned()],
-        }
-    }
-
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         let root = At::root(object);
         let cidrs = root.at("spec.cidrs");
         if cidrs.is_empty() {
             cidrs.missing(errors, "at least one CIDR required");
         }
-        cidrs.items().for_each(|cidr| checks::cidr(&cidr, errors));
-        if cidrs.value().as_array().is_some_and(|list| list.len() > 2) {
-            cidrs.invalid(errors, "may only hold up to 2 values");
+        if cidrs.items().count() > 2 {
+            return cidrs.invalid(errors, "may only hold up to 2 values");
+        }
+        let families = cidrs.items().map(|cidr| cidr.text().contains(':'));
+        let families: Vec<bool> = families.collect();
+        if families.len() == 2 && families[0] == families[1] {
+            let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            return cidrs.invalid(errors, why);
+        }
+        for cidr in cidrs.items() {
+            checks::cidr(&cidr, errors);
+            let net: Option<ipnet::IpNet> = cidr.text().parse().ok();
+            let canonical = net.map(|net| net.trunc().to_string());
+            if let Some(canonical) = canonical.filter(|net| net != cidr.text()) {
+                cidr.invalid(errors, format!("must be in canonical form ({canonical:?})"));
+            }
         }
     }
 
@@ -401,13 +393,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_that_are_not_used_say_so() {
-        for (name, used) in [("kubernetes", true), ("more", false)] {
-            let mut range = json!({"metadata": {"name": name}});
-            ServiceCidrs.prepare_create(&mut range);
-            let told = &range["status"]["conditions"][0]["status"];
-            assert_eq!(told.is_null(), used, "{range}");
-            assert_eq!(ServiceCidrs.warnings(&range).is_empty(), used, "{range}");
+    fn ranges_of_a_service_cidr_are_one_of_a_family() {
+        for (cidrs, faults) in [
+            (json!(["192.0.2.0/24", "2001:db8::/64"]), 0),
+            (json!(["2001:db8::/64"]), 0),
+            (json!([]), 1),
+            (json!(["192.0.2.0/24", "198.51.100.0/24"]), 1),
+            (json!(["192.0.2.0/24", "2001:db8::/64", "x"]), 1),
+            (json!(["192.0.2.1/24", "2001:db8::/129"]), 2),
+        ] {
+            let object = json!({"spec": {"cidrs": cidrs}});
+            let mut errors = FieldErrors::new();
+            ServiceCidrs.validate(&object, &mut errors);
+            assert_eq!(errors.iter().count(), faults, "{object}: {errors:?}");
         }
     }
 }
