@@ -24,6 +24,7 @@ use crate::flow::{Admitted, Route, width};
 use crate::metrics;
 use crate::paths;
 use crate::registry::Subresource;
+use crate::remarks;
 use crate::rest::call::{Call, Reply};
 use crate::rest::negotiate::{Accept, Offer, is_for_people, takes_gzip};
 use crate::rest::query::Query;
@@ -32,7 +33,6 @@ use crate::rest::{self, encode};
 use crate::status::{Result, Status};
 use crate::storage;
 use crate::trail::{self, Trail, Who};
-use crate::warnings;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
@@ -107,8 +107,8 @@ impl Front {
         let accept = Accept::of(request.headers(), Offer::Plain).unwrap_or_default();
         let gzip = !local && takes_gzip(request.headers());
         let id = trail::id(request.headers());
-        let mut route = None;
-        let worked = AssertUnwindSafe(self.answer(request, &id, &mut route))
+        let mut beside = Beside::default();
+        let worked = AssertUnwindSafe(self.answer(request, &id, &mut beside))
             .catch_unwind()
             .await;
         let outcome = worked.unwrap_or_else(|_| Err(Status::internal("the handler panicked")));
@@ -120,19 +120,15 @@ impl Front {
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(trail::AUDIT_ID, id);
         }
-        if let Some((schema, level)) = route.and_then(|route| route.uids.clone()) {
+        warn(&mut response, beside.warnings);
+        if let Some((schema, level)) = beside.route.and_then(|route| route.uids.clone()) {
             response.headers_mut().insert(FLOW_SCHEMA, schema);
             response.headers_mut().insert(PRIORITY_LEVEL, level);
         }
         response
     }
 
-    async fn answer<B>(
-        &self,
-        request: Request<B>,
-        id: &str,
-        route: &mut Option<Arc<Route>>,
-    ) -> Result<Answer>
+    async fn answer<B>(&self, request: Request<B>, id: &str, beside: &mut Beside) -> Result<Answer>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display,
@@ -154,8 +150,8 @@ impl Front {
             Target::Resource(target) => Action::Resource(Access::of(verb, target, &query)),
         };
         let mut trail = Trail::begin(&self.api, &who, &action, &parts, (id, self.peer.address()));
-        *route = self.api.flow.route(who.user(), &action);
-        let admitted = self.admit(route.clone(), who.user(), &action, (verb, &query));
+        beside.route = self.api.flow.route(who.user(), &action);
+        let admitted = self.admit(beside.route.clone(), who.user(), &action, (verb, &query));
         let allowed = admitted.await.and_then(|seats| {
             let decision = self.decide(who.user(), &action, &target);
             trail.decided(&decision);
@@ -186,7 +182,11 @@ impl Front {
                     verb,
                     query,
                 };
-                self.resource(asked, parts, body, &mut trail).await
+                let worked = self.resource(asked, parts, body, &mut trail);
+                let (outcome, said) = remarks::collect(worked).await;
+                trail.annotated(said.annotations);
+                beside.warnings = said.warnings;
+                outcome
             }
         };
         match outcome {
@@ -333,12 +333,10 @@ impl Front {
             old: None,
             dry_run: false,
         };
-        let asked = self
-            .api
+        self.api
             .admission
-            .validate(&self.api, &attributes, &options);
-        let (outcome, _) = warnings::collect(asked).await;
-        outcome
+            .validate(&self.api, &attributes, &options)
+            .await
     }
 
     /// The server of `/apis/GROUP/VERSION` and of its OpenAPI document, when it is another one.
@@ -363,11 +361,7 @@ impl Front {
         let mutating = !matches!(call.verb, Verb::Get | Verb::List | Verb::Watch);
         let _counted = (!long).then(|| self.api.metrics.in_flight(mutating));
         let answering = tokio::time::timeout(time, rest::serve(&self.api, call));
-        let (outcome, warnings) = warnings::collect(answering).await;
-        let mut outcome = outcome.unwrap_or_else(|_| Err(late()));
-        if let Ok(reply) = &mut outcome {
-            reply.warnings.extend(warnings);
-        }
+        let outcome = answering.await.unwrap_or_else(|_| Err(late()));
         let code = match &outcome {
             Ok(reply) => reply.code,
             Err(status) => status.code,
@@ -480,6 +474,15 @@ fn settle(user: &User, action: &Action<'_>, decision: Decision) -> Result<()> {
     }
 }
 
+/// What is sent beside an answer or a refusal.
+#[derive(Default)]
+struct Beside {
+    /// The flow that the request was of.
+    route: Option<Arc<Route>>,
+    /// What was said on its way.
+    warnings: Vec<String>,
+}
+
 /// A request on a resource that is allowed.
 struct Asked {
     user: User,
@@ -536,13 +539,22 @@ fn reply_response(reply: Reply) -> Response<Body> {
     for (name, value) in reply.headers {
         headers.insert(name, value);
     }
-    for warning in reply.warnings {
+    warn(&mut response, reply.warnings);
+    response
+}
+
+/// Adds warnings that are not there yet.
+fn warn(response: &mut Response<Body>, warnings: Vec<String>) {
+    let headers = response.headers_mut();
+    for warning in warnings {
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) else {
+            continue;
+        };
+        if !headers.get_all(WARNING).iter().any(|known| *known == value) {
             headers.append(WARNING, value);
         }
     }
-    response
 }
 
 fn status_response(status: &Status, accept: Accept) -> Response<Body> {

@@ -36,6 +36,7 @@ mod pools;
 mod proxy;
 mod random;
 pub mod registry;
+mod remarks;
 mod rest;
 mod reviews;
 mod server;
@@ -45,7 +46,6 @@ mod storage;
 mod subresources;
 mod trail;
 mod usage;
-mod warnings;
 
 pub use config::{Config, Engine, EtcdConfig, EtcdTls};
 pub use server::{ApiServer, Error};

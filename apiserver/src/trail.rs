@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::request::Parts;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub struct Who {
 pub struct Trail {
     record: Option<Arc<Record>>,
     decision: Option<(&'static str, String)>,
+    annotations: BTreeMap<String, String>,
     request: Bytes,
     over: bool,
 }
@@ -107,6 +109,7 @@ impl Trail {
         Self {
             record: record.map(Arc::new),
             decision: None,
+            annotations: BTreeMap::new(),
             request: Bytes::new(),
             over: false,
         }
@@ -120,6 +123,11 @@ impl Trail {
                 Decision::Deny(why) | Decision::NoOpinion(why) => ("forbid", why.clone()),
             });
         }
+    }
+
+    /// Notes what was said on the request's way.
+    pub fn annotated(&mut self, annotations: BTreeMap<String, String>) {
+        self.annotations.extend(annotations);
     }
 
     /// Notes the request's body.
@@ -181,6 +189,9 @@ impl Trail {
     fn tell(&self, event: &mut Event) {
         if let Some((decision, reason)) = &self.decision {
             event.decided(decision, reason);
+        }
+        for (key, text) in &self.annotations {
+            event.annotate(key, text);
         }
         if !self.request.is_empty() {
             event.request(&self.request);

@@ -87,10 +87,13 @@ impl Event {
 
     /// Notes how authorisation decided: `allow` or `forbid`, and why.
     pub fn decided(&mut self, decision: &str, reason: &str) {
-        self.0["annotations"] = json!({
-            "authorization.k8s.io/decision": decision,
-            "authorization.k8s.io/reason": reason,
-        });
+        self.annotate("authorization.k8s.io/decision", decision);
+        self.annotate("authorization.k8s.io/reason", reason);
+    }
+
+    /// Notes what something on the request's way says.
+    pub fn annotate(&mut self, key: &str, text: &str) {
+        self.0["annotations"][key] = text.into();
     }
 
     /// Notes the code of the answer, and the status when it is a refusal.

@@ -64,7 +64,11 @@ fn object(
         return Ok(None);
     };
     let write = Write::by_server(api, &resource, "", address);
-    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    let family = if address.contains(':') {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
     let (managed_by, us) = MANAGED_BY;
     let mut object = json!({
         "apiVersion": resource.api_version,
@@ -132,7 +136,10 @@ async fn put_back(api: &Api, address: &str) {
         return;
     };
     let owner: Value = serde_json::from_slice(&held.value).unwrap_or_default();
-    let service = (value::text(&owner, "namespace"), value::text(&owner, "name"));
+    let service = (
+        value::text(&owner, "namespace"),
+        value::text(&owner, "name"),
+    );
     let txn = Txn::new().check(claim, Compare::At(held.modified));
     let outcome = match hold(api, txn, address, service) {
         Ok(txn) => api.store.commit(txn).await,

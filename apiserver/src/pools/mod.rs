@@ -79,9 +79,9 @@ impl Pools for StorePools<'_> {
         let ranges = self.ranges.iter().filter(|net| family(net) == wanted);
         let ranges = ranges.map(|net| (*net, Band::of_addresses(size(*net))));
         let ranges: Vec<(IpNet, Band)> = ranges.collect();
-        let random = ranges.iter().flat_map(|(net, band)| {
-            (0..TRIES).map(move |_| (*net, band.random(random::below)))
-        });
+        let random = ranges
+            .iter()
+            .flat_map(|(net, band)| (0..TRIES).map(move |_| (*net, band.random(random::below))));
         let upper = ranges
             .iter()
             .flat_map(|(net, band)| band.upper().map(move |offset| (*net, offset)));

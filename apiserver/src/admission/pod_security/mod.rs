@@ -23,8 +23,8 @@ use self::editions::{Edition, Standard};
 use super::{Attributes, Operation, Plugin, find};
 use crate::api::Api;
 use crate::registry::value;
+use crate::remarks;
 use crate::status::Result;
-use crate::warnings;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
@@ -53,7 +53,11 @@ impl Plugin for PodSecurity {
             return Ok(());
         };
         let spec = value::at(object, path).unwrap_or(&Value::Null);
-        if unchanged(write, spec, path) || self.exempts(write, spec) {
+        if unchanged(write, spec, path) {
+            return Ok(());
+        }
+        if let Some(by) = self.exempt_by(write, spec) {
+            remarks::annotate(format!("{PREFIX}exempt"), by);
             return Ok(());
         }
         let Some(namespace) = find(api, "", "namespaces", "", write.namespace) else {
@@ -62,32 +66,39 @@ impl Plugin for PodSecurity {
         let asked = |mode| in_force(&self.0, &namespace, mode);
         let enforced = asked("enforce");
         let is_pod = path == "spec";
+        if is_pod {
+            let (standard, edition) = enforced;
+            let policy = format!("{}:{edition}", standard.name());
+            remarks::annotate(format!("{PREFIX}enforce-policy"), policy);
+        }
         if let Some(broken) = broken(&enforced, spec).filter(|_| is_pod) {
             return Err(write.forbid(format!("violates PodSecurity {broken}")));
         }
         let warned = asked("warn");
         if let Some(broken) = broken(&warned, spec).filter(|_| !(is_pod && warned == enforced)) {
-            warnings::add(format!("would violate PodSecurity {broken}"));
+            remarks::warn(format!("would violate PodSecurity {broken}"));
         }
         if let Some(broken) = broken(&asked("audit"), spec) {
-            let resource = write.resource.kind.group_resource();
-            tracing::info!(user = write.user.name(), %resource, namespace = write.namespace, name = write.name, broken, "would violate PodSecurity");
+            let violations = format!("would violate PodSecurity {broken}");
+            remarks::annotate(format!("{PREFIX}audit-violations"), violations);
         }
         Ok(())
     }
 }
 
 impl PodSecurity {
-    /// Whether the operator lets a write pass, whatever it is.
-    fn exempts(&self, write: &Attributes<'_>, spec: &Value) -> bool {
+    /// As what the operator lets a write pass, whatever it is.
+    fn exempt_by(&self, write: &Attributes<'_>, spec: &Value) -> Option<&'static str> {
         let exempt = &self.0.exemptions;
-        let has = |list: &[String], one: &str| list.iter().any(|known| known == one);
-        has(&exempt.namespaces, write.namespace)
-            || has(&exempt.usernames, write.user.name())
-            || has(
-                &exempt.runtime_classes,
-                value::text(spec, "runtimeClassName"),
-            )
+        let class = value::text(spec, "runtimeClassName");
+        let exempted = [
+            ("namespace", &exempt.namespaces, write.namespace),
+            ("user", &exempt.usernames, write.user.name()),
+            ("runtimeClass", &exempt.runtime_classes, class),
+        ];
+        let mut exempted = exempted.into_iter();
+        let found = exempted.find(|(_, all, one)| all.iter().any(|known| known == one));
+        found.map(|(by, ..)| by)
     }
 }
 

@@ -12,8 +12,8 @@ use super::{PREFIX, in_force};
 use crate::admission::{Attributes, Operation, in_namespace};
 use crate::api::Api;
 use crate::registry::{FieldError, FieldErrors, value};
+use crate::remarks;
 use crate::status::{Result, Status};
-use crate::warnings;
 
 /// The most pods of a namespace that are looked at.
 const PODS_MAX: usize = 3000;
@@ -41,7 +41,7 @@ pub fn judge(
     }
     let pods = in_namespace(api, "", "pods", write.name);
     for warning in warned(write.name, asked, &pods) {
-        warnings::add(warning);
+        remarks::warn(warning);
     }
     Ok(())
 }

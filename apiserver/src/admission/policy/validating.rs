@@ -1,8 +1,10 @@
 //! `ValidatingAdmissionPolicy`: refuses, warns of, or records what does not hold.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use peapod_cel::Value as CelValue;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::compiled::Validation;
 use super::{Bound, Policies};
@@ -10,10 +12,13 @@ use crate::admission::expressions::{Evaluation, all_hold};
 use crate::admission::{Attributes, Plugin};
 use crate::api::Api;
 use crate::registry::value;
+use crate::remarks;
 use crate::status::{Result, Status};
 
 /// Longest message that an expression may make, in bytes.
 const MESSAGE_MAX: usize = 5 * 1024;
+/// The audit annotation of findings that are recorded.
+const FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// The plugin.
 pub struct Validating(Policies);
@@ -22,6 +27,19 @@ pub struct Validating(Policies);
 struct Finding {
     message: String,
     reason: String,
+    /// Which of the policy's validations it is.
+    index: usize,
+}
+
+/// What all policies make of a write.
+#[derive(Default)]
+struct Verdict {
+    /// The first refusal.
+    refusal: Option<Status>,
+    /// Findings that are recorded only.
+    failures: Vec<Value>,
+    /// What the policies' audit annotations say.
+    annotations: BTreeMap<String, Vec<String>>,
 }
 
 impl Default for Validating {
@@ -34,24 +52,54 @@ impl Default for Validating {
 #[async_trait]
 impl Plugin for Validating {
     async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
+        let mut verdict = Verdict::default();
         for pair in self.0.pairs(api) {
             let Some(bound) = pair.bound(api, write, object) else {
                 continue;
             };
-            for finding in findings(api, write, &bound) {
-                act(write, &bound, &finding)?;
+            for finding in findings(api, write, &bound, &mut verdict) {
+                act(write, &bound, &finding, &mut verdict);
             }
         }
-        Ok(())
+        verdict.settle()
     }
 }
 
-fn findings(api: &Api, write: &Attributes<'_>, bound: &Bound) -> Vec<Finding> {
+// === impl Verdict ===
+
+impl Verdict {
+    /// Notes what a policy wants to be said of the write; several bindings may say several things.
+    fn annotate(&mut self, key: String, text: &str) {
+        let said = self.annotations.entry(key).or_default();
+        if !said.iter().any(|known| known == text) {
+            said.push(text.to_owned());
+        }
+    }
+
+    /// Writes down what is to be recorded, and tells the first refusal.
+    fn settle(self) -> Result<()> {
+        for (key, said) in self.annotations {
+            remarks::annotate(key, said.join(", "));
+        }
+        if !self.failures.is_empty() {
+            remarks::annotate(FAILURE, Value::Array(self.failures).to_string());
+        }
+        self.refusal.map_or(Ok(()), Err)
+    }
+}
+
+fn findings(
+    api: &Api,
+    write: &Attributes<'_>,
+    bound: &Bound,
+    verdict: &mut Verdict,
+) -> Vec<Finding> {
     let fault = |message: String| match bound.policy.ignores_faults {
         true => Vec::new(),
         false => vec![Finding {
             message,
             reason: String::new(),
+            index: 0,
         }],
     };
     if let Some(why) = bound.policy.faults.first() {
@@ -64,7 +112,7 @@ fn findings(api: &Api, write: &Attributes<'_>, bound: &Bound) -> Vec<Finding> {
     let mut out = Vec::new();
     for one in params {
         match all_hold(&bound.policy.conditions, &bound.subject, one.clone()) {
-            Ok(true) => out.extend(evaluate(bound, one)),
+            Ok(true) => out.extend(evaluate(bound, one, verdict)),
             Ok(false) => {}
             Err((name, why)) => out.extend(fault(format!(
                 "matchCondition {name:?} could not be evaluated: {why}"
@@ -74,11 +122,11 @@ fn findings(api: &Api, write: &Attributes<'_>, bound: &Bound) -> Vec<Finding> {
     out
 }
 
-fn evaluate(bound: &Bound, params: CelValue) -> Vec<Finding> {
+fn evaluate(bound: &Bound, params: CelValue, verdict: &mut Verdict) -> Vec<Finding> {
     let policy = &bound.policy;
     let evaluation = Evaluation::new(&bound.subject, &policy.variables, params);
     let mut out = Vec::new();
-    for validation in &policy.validations {
+    for (index, validation) in policy.validations.iter().enumerate() {
         let message = match evaluation.eval(&validation.program) {
             Ok(CelValue::Bool(true)) => continue,
             Ok(_) => message(validation, &evaluation),
@@ -89,12 +137,15 @@ fn evaluate(bound: &Bound, params: CelValue) -> Vec<Finding> {
             ),
         };
         let reason = validation.reason.clone();
-        out.push(Finding { message, reason });
+        out.push(Finding {
+            message,
+            reason,
+            index,
+        });
     }
     for (key, program) in &policy.annotations {
         if let Ok(CelValue::String(text)) = evaluation.eval(program) {
-            let policy = &bound.policy_name;
-            tracing::info!(target: "audit", annotation = format!("{policy}/{key}"), value = &*text, "audit annotation");
+            verdict.annotate(format!("{}/{key}", bound.policy_name), &text);
         }
     }
     out
@@ -118,32 +169,33 @@ fn message(validation: &Validation, evaluation: &Evaluation<'_>) -> String {
 }
 
 /// What a binding does with a finding.
-fn act(write: &Attributes<'_>, bound: &Bound, finding: &Finding) -> Result<()> {
+fn act(write: &Attributes<'_>, bound: &Bound, finding: &Finding, verdict: &mut Verdict) {
     let (policy, binding) = (&bound.policy_name, bound.binding_name());
-    for action in value::list(&bound.binding, "spec.validationActions")
-        .iter()
-        .filter_map(Value::as_str)
-    {
+    let message = &finding.message;
+    let actions = value::list(&bound.binding, "spec.validationActions");
+    for action in actions.iter().filter_map(Value::as_str) {
         match action {
             "Deny" => {
                 let why = format!(
-                    "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {}",
-                    finding.message
+                    "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {message}"
                 );
                 let reason = match finding.reason.as_str() {
                     "" => "Invalid",
                     reason => reason,
                 };
-                return Err(Status::refused_by_policy(write.forbid(&why), reason, &why));
+                let refusal = || Status::refused_by_policy(write.forbid(&why), reason, &why);
+                verdict.refusal.get_or_insert_with(refusal);
             }
-            "Warn" => crate::warnings::add(format!(
-                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
-                finding.message
+            "Warn" => remarks::warn(format!(
+                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
             )),
-            _ => {
-                tracing::info!(target: "audit", policy, binding, message = finding.message, "validation.policy.admission.k8s.io/validation_failure")
-            }
+            _ => verdict.failures.push(json!({
+                "message": message,
+                "policy": policy,
+                "binding": binding,
+                "expressionIndex": finding.index,
+                "validationActions": actions,
+            })),
         }
     }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use peapod_cel::{Program, Value as CelValue};
 use peapod_schema::{FieldValidation, check, default, patch};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::collection::Collection;
 use super::expressions::{all_hold, check_condition};
@@ -23,6 +23,7 @@ use super::{Attributes, Operation, Plugin};
 use crate::api::Api;
 use crate::outbound::{Destination, OutboundError};
 use crate::registry::value;
+use crate::remarks;
 use crate::status::{Result, Status};
 use review::Answer;
 
@@ -37,8 +38,18 @@ pub struct Validating(Collection<Vec<Hook>>);
 
 /// A webhook, as its configuration has it, with its conditions compiled.
 struct Hook {
+    /// The configuration's name.
+    configuration: String,
     config: Value,
     conditions: Vec<(String, Program)>,
+}
+
+/// As what a webhook is asked.
+#[derive(Clone, Copy)]
+enum Asking {
+    Mutating(Turn),
+    /// Which of the validating webhooks it is.
+    Validating(usize),
 }
 
 /// A webhook that is asked about a write.
@@ -50,7 +61,7 @@ struct Call<'a> {
 // === impl Hook ===
 
 impl Hook {
-    fn of(config: Value) -> Self {
+    fn of(configuration: &str, config: Value) -> Self {
         let conditions = value::list(&config, "matchConditions").iter();
         let conditions = conditions.filter_map(|condition| {
             // What was accepted when it was written compiles.
@@ -58,6 +69,7 @@ impl Hook {
             Some((value::text(condition, "name").to_owned(), program))
         });
         Self {
+            configuration: configuration.to_owned(),
             conditions: conditions.collect(),
             config,
         }
@@ -72,15 +84,31 @@ impl Hook {
     }
 }
 
+// === impl Asking ===
+
+impl Asking {
+    /// The audit annotation of one that failed, and was passed over.
+    fn failed_open(self) -> String {
+        let (sort, round, index) = match self {
+            Self::Mutating((round, index)) => ("mutating", round, index),
+            Self::Validating(index) => ("validating", 0, index),
+        };
+        format!("failed-open.{sort}.webhook.admission.k8s.io/round_{round}_index_{index}")
+    }
+}
+
 /// The webhooks of all configurations, in the order of those's names.
 fn hooks(configurations: Vec<Value>) -> Vec<Hook> {
     let hooks = configurations.into_iter().flat_map(|mut configuration| {
-        match configuration["webhooks"].take() {
+        let hooks = match configuration["webhooks"].take() {
             Value::Array(hooks) => hooks,
             _ => Vec::new(),
-        }
+        };
+        let name = value::text(&configuration, "metadata.name");
+        let hooks = hooks.into_iter().map(|hook| Hook::of(name, hook));
+        hooks.collect::<Vec<_>>()
     });
-    hooks.take(HOOKS_MAX).map(Hook::of).collect()
+    hooks.take(HOOKS_MAX).collect()
 }
 
 // === impl Mutating ===
@@ -103,30 +131,40 @@ impl Plugin for Mutating {
         };
         let mut last_change = None;
         for (index, hook) in hooks.iter().enumerate() {
-            if run(api, write, object, hook).await? {
+            if run(api, write, object, hook, (0, index)).await? {
                 last_change = Some(index);
             }
         }
         for (index, hook) in hooks.iter().enumerate() {
             let wishes = value::text(&hook.config, "reinvocationPolicy") == "IfNeeded";
             if wishes && last_change.is_some_and(|last| last > index) {
-                run(api, write, object, hook).await?;
+                run(api, write, object, hook, (1, index)).await?;
             }
         }
         Ok(last_change.is_some())
     }
 }
 
+/// The round of asking mutating webhooks, and which of them it is.
+type Turn = (usize, usize);
+
 /// Asks one mutating webhook, if the write is one it asks for; says whether it changed the
 /// object.
-async fn run(api: &Api, write: &Attributes<'_>, object: &mut Value, hook: &Hook) -> Result<bool> {
+async fn run(
+    api: &Api,
+    write: &Attributes<'_>,
+    object: &mut Value,
+    hook: &Hook,
+    turn: Turn,
+) -> Result<bool> {
     let Some(call) = called(api, write, object, hook)? else {
         return Ok(false);
     };
-    let Some(answer) = ask(api, write, object, &call, true).await? else {
+    let Some(answer) = ask(api, write, object, &call, Asking::Mutating(turn)).await? else {
         return Ok(false);
     };
     let Some(operations) = answer.patch else {
+        note_mutation(hook, turn, false);
         return Ok(false);
     };
     if write.operation == Operation::Delete {
@@ -151,7 +189,18 @@ async fn run(api: &Api, write: &Attributes<'_>, object: &mut Value, hook: &Hook)
         Matched::As(other) => viewed(other, write.resource, &patched),
     };
     settle(write, object)?;
-    Ok(*object != before)
+    let changed = *object != before;
+    note_mutation(hook, turn, changed);
+    Ok(changed)
+}
+
+/// Has the audit event say which webhook changed the object.
+fn note_mutation(hook: &Hook, (round, index): Turn, mutated: bool) {
+    let key = format!("mutation.webhook.admission.k8s.io/round_{round}_index_{index}");
+    let said = json!({
+        "configuration": hook.configuration, "webhook": hook.name(), "mutated": mutated,
+    });
+    remarks::annotate(key, said.to_string());
 }
 
 /// Makes what a webhook or policy wrote an object of its kind: without unknown fields, defaulted.
@@ -185,12 +234,13 @@ impl Plugin for Validating {
             return Ok(());
         };
         let mut calls = Vec::new();
-        for hook in hooks.iter() {
-            calls.extend(called(api, write, object, hook)?);
+        for (index, hook) in hooks.iter().enumerate() {
+            let call = called(api, write, object, hook)?;
+            calls.extend(call.map(|call| (index, call)));
         }
         let mut asked: FuturesUnordered<_> = calls
             .iter()
-            .map(|call| ask(api, write, object, call, false))
+            .map(|(index, call)| ask(api, write, object, call, Asking::Validating(*index)))
             .collect();
         while let Some(outcome) = asked.next().await {
             outcome?;
@@ -241,19 +291,25 @@ async fn ask(
     write: &Attributes<'_>,
     object: &Value,
     call: &Call<'_>,
-    mutating: bool,
+    asking: Asking,
 ) -> Result<Option<Answer>> {
     let name = call.hook.name();
     let told = asked(write, object, &call.matched);
     let review = review::of(&told, &call.hook.config);
     let answer = match post(api, &call.hook.config, &review).await {
-        Ok(answer) => review::read(&review, &answer, mutating),
+        Ok(answer) => {
+            let mutating = matches!(asking, Asking::Mutating(_));
+            review::read(&review, &answer, mutating)
+        }
         Err((url, fault)) => Err(format!("failed to call webhook: Post {url:?}: {fault}")),
     };
     match answer {
         Ok(answer) => {
             for warning in &answer.warnings {
-                crate::warnings::add(warning.clone());
+                remarks::warn(warning.clone());
+            }
+            for (key, text) in &answer.annotations {
+                remarks::annotate(format!("{name}/{key}"), text.as_str());
             }
             match answer.allowed {
                 true => Ok(Some(answer)),
@@ -266,6 +322,7 @@ async fn ask(
                 why,
                 "a webhook failed, which its policy ignores"
             );
+            remarks::annotate(asking.failed_open(), name);
             Ok(None)
         }
         Err(why) => Err(Status::internal(format!(

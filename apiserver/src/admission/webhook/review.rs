@@ -1,5 +1,7 @@
 //! The conversation with a webhook: the review that it is sent, and what it answers. Pure.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -18,6 +20,8 @@ pub struct Answer {
     pub patch: Option<Value>,
     /// What the client is warned of.
     pub warnings: Vec<String>,
+    /// What the audit event is to say.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The review of a write, in the first version that the webhook speaks of those we do.
@@ -80,12 +84,18 @@ pub fn read(review: &Value, answer: &Value, mutating: bool) -> Result<Answer, St
         }
     };
     let warnings = value::list(response, "warnings").iter();
+    let annotations = value::map(response, "auditAnnotations")
+        .into_iter()
+        .flatten();
     Ok(Answer {
         allowed: value::truth(response, "allowed"),
         status: response.get("status").cloned().unwrap_or_default(),
         patch,
         warnings: warnings
             .filter_map(|one| Some(one.as_str()?.to_owned()))
+            .collect(),
+        annotations: annotations
+            .filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned())))
             .collect(),
     })
 }
@@ -117,11 +127,12 @@ mod tests {
         let with = |response: Value| json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
         let patch = STANDARD.encode(r#"[{"op":"add","path":"/b","value":2}]"#);
         let good = with(
-            json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"]}),
+            json!({"uid": "u", "allowed": true, "patchType": "JSONPatch", "patch": patch, "warnings": ["w"], "auditAnnotations": {"k": "v"}}),
         );
         let answer = read(&review, &good, true).unwrap();
         assert!(answer.allowed && answer.patch.is_some());
         assert_eq!(answer.warnings, ["w"]);
+        assert_eq!(answer.annotations["k"], "v");
         for (bad, told) in [
             (good.clone(), "validating webhooks may not return a patch"),
             (

@@ -20,8 +20,8 @@ use super::{respond, table};
 use crate::admission::Operation;
 use crate::api::Api;
 use crate::registry::value;
+use crate::remarks;
 use crate::status::{self, Result, Status};
-use crate::warnings;
 
 /// Answers a DELETE of an object.
 pub async fn delete(api: &Api, call: &Call) -> Result<Reply> {
@@ -66,7 +66,7 @@ pub async fn remove(write: &Write<'_>, options: &DeleteOptions) -> Result<Writte
         write.judge(Operation::Delete, &old, Some(&old)).await?;
         let decision = decide(resource, &old, options, write.api.now());
         if let Some(warning) = decision.warning {
-            warnings::add(warning.to_owned());
+            remarks::warn(warning.to_owned());
         }
         let (new, deleted) = match decision.step {
             Step::Pending => {
