@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use kube::Client;
@@ -90,11 +90,19 @@ impl Server {
     /// Runs it to its end, which comes by itself: what it says.
     pub fn refused(&mut self) -> Result<String> {
         self.run()?;
-        let mut process = self.process.take().context("it was not started")?;
-        if process.wait()?.success() {
+        if self.ended()?.success() {
             bail!("it ended without an error:\n{}", self.log());
         }
         Ok(self.log())
+    }
+
+    /// Waits for its end.
+    fn ended(&mut self) -> Result<ExitStatus> {
+        let process = self.process.as_mut().context("it was not started")?;
+        let status = wait::some("the end of the server", || Ok(process.try_wait()?));
+        let status = status.with_context(|| format!("its log:\n{}", self.log()))?;
+        self.process = None;
+        Ok(status)
     }
 
     /// Kills it as `kill -9` does.
@@ -108,10 +116,10 @@ impl Server {
 
     /// Has it end.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
+        if let Some(process) = &self.process {
             let pid = nix::unistd::Pid::from_raw(process.id().cast_signed());
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-            let status = process.wait()?;
+            let status = self.ended()?;
             if !status.success() {
                 bail!("it ended with {status}; its log:\n{}", self.log());
             }
