@@ -21,6 +21,7 @@ mod crd;
 mod deadline;
 mod discovery;
 mod expiry;
+mod exposition;
 mod flow;
 mod front;
 mod identity;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::discovery;
+use crate::exposition;
 use crate::openapi;
 use crate::rest::call::Reply;
 use crate::rest::negotiate::{Accept, Offer, is_for_people};
@@ -18,6 +19,8 @@ use crate::status::{Result, Status};
 
 /// The Kubernetes version whose API this is.
 const MINOR: &str = "37";
+/// The oldest version that servers beside this one may be of, as upstream counts it.
+const MIN_COMPATIBLE: &str = "36";
 
 /// Answers a path that is no resource.
 pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Result<Reply> {
@@ -29,8 +32,8 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
         "" => return Ok(json_reply(&json!({ "paths": root_paths(api) }))),
         "/version" => return Ok(json_reply(&version(&api.config.git_commit))),
         "/metrics" => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            return Ok(Reply::of(StatusCode::OK, kind, api.metrics.text()));
+            let (kind, text) = exposition::negotiated(&parts.headers, api.metrics.text());
+            return Ok(Reply::of(StatusCode::OK, kind, text));
         }
         snapshot::PATH if parts.method == Method::GET => return snapshot::serve(api).await,
         "/.well-known/openid-configuration" => return Ok(json_reply(&issuer(api))),
@@ -40,7 +43,7 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
         }
         _ => {}
     }
-    for probe in ["/livez", "/readyz", "/healthz"] {
+    for (probe, _) in PROBES {
         if let Some(rest) = trimmed.strip_prefix(probe)
             && (rest.is_empty() || rest.starts_with('/'))
         {
@@ -89,6 +92,10 @@ fn version(git_commit: &str) -> Value {
     json!({
         "major": "1",
         "minor": MINOR,
+        "emulationMajor": "1",
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": MIN_COMPATIBLE,
         "gitVersion": git_version(),
         "gitCommit": git_commit,
         "gitTreeState": "clean",
@@ -113,13 +120,19 @@ fn go_arch() -> &'static str {
 }
 
 fn root_paths(api: &Api) -> Vec<String> {
-    let versions = api.registry.versions().into_iter();
-    let mut paths: Vec<String> = versions
-        .map(|(group, version)| match group.as_str() {
-            "" => format!("/api/{version}"),
-            group => format!("/apis/{group}/{version}"),
-        })
-        .collect();
+    let mut paths = Vec::new();
+    for (group, version) in api.registry.versions() {
+        match group.as_str() {
+            "" => paths.push(format!("/api/{version}")),
+            group => {
+                paths.push(format!("/apis/{group}"));
+                paths.push(format!("/apis/{group}/{version}"));
+            }
+        }
+    }
+    for (probe, checks) in PROBES {
+        paths.extend(checks.iter().map(|check| format!("{probe}/{check}")));
+    }
     for path in [
         "/.well-known/openid-configuration",
         "/api",
@@ -136,8 +149,16 @@ fn root_paths(api: &Api) -> Vec<String> {
         paths.push(path.to_owned());
     }
     paths.sort();
+    paths.dedup();
     paths
 }
+
+/// The probes, and what each checks.
+const PROBES: [(&str, &[&str]); 3] = [
+    ("/healthz", &["ping", "etcd"]),
+    ("/livez", &["ping", "etcd"]),
+    ("/readyz", &["ping", "etcd", "shutdown"]),
+];
 
 /// The checks of a probe, each with its outcome.
 async fn checks(api: &Api, probe: &str) -> Vec<(&'static str, Result<(), String>)> {
@@ -166,6 +187,8 @@ async fn health(api: &Api, probe: &str, one: &str, query: &Query) -> Result<Repl
             return Err(Status::no_such_path());
         }
     }
+    let mut unknown: Vec<&str> = query.all("exclude").collect();
+    unknown.retain(|one| !checks.iter().any(|(name, _)| name == one));
     checks.retain(|(name, _)| !query.all("exclude").any(|excluded| excluded == *name));
     let failed = checks.iter().any(|(_, outcome)| outcome.is_err());
     let name = probe.trim_start_matches('/');
@@ -175,6 +198,11 @@ async fn health(api: &Api, probe: &str, one: &str, query: &Query) -> Result<Repl
             Ok(()) => text += &format!("[+]{check} ok\n"),
             Err(why) => text += &format!("[-]{check} failed: {why}\n"),
         }
+    }
+    if !unknown.is_empty() {
+        let unknown = unknown.join("\",\"");
+        text +=
+            &format!("warn: some health checks cannot be excluded: no matches for \"{unknown}\"\n");
     }
     let verbose = !query.get("verbose").is_empty() || query.flag("verbose")?;
     let (code, text) = match (failed, verbose) {
