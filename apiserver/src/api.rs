@@ -12,6 +12,7 @@ use crate::auth::authorizer::Authorizer;
 use crate::auth::bearer::Bearers;
 use crate::auth::rbac::Rbac;
 use crate::auth::tokens::Tokens;
+use crate::components::Hosted;
 use crate::config::Config;
 use crate::flow::Flow;
 use crate::metrics::Metrics;
@@ -52,6 +53,8 @@ pub struct Api {
     pub placements: Placements,
     /// From which ranges Services get their addresses.
     pub service_ranges: ServiceRanges,
+    /// The parts of the cluster that run in this process.
+    pub hosted: Hosted,
     /// What nodes and pods use.
     pub usage: Usage,
     /// The objects' protobuf forms.

@@ -28,9 +28,8 @@ pub fn negotiated(headers: &HeaderMap, open_metrics: String) -> (&'static str, S
 /// which end in `_total`, and units and the end of the text are not told.
 fn plain(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
-    let mut lines = open_metrics.lines().peekable();
     let mut help: Option<(&str, &str)> = None;
-    while let Some(line) = lines.next() {
+    for line in open_metrics.lines() {
         if let Some(said) = line.strip_prefix("# HELP ") {
             help = Some(said.split_once(' ').unwrap_or((said, "")));
         } else if let Some(said) = line.strip_prefix("# TYPE ") {

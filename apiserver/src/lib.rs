@@ -15,6 +15,7 @@ pub mod audit;
 pub mod auth;
 mod body;
 mod bootstrap;
+mod components;
 mod compress;
 mod config;
 mod crd;

@@ -178,6 +178,7 @@ impl ApiServer {
         let service_ranges = ServiceRanges::new(store.clone(), &registry, &config.service_cidrs);
         let api = Arc::new(Api {
             service_ranges,
+            hosted: Default::default(),
             watched: Arc::default(),
             messages: Default::default(),
             flow,
@@ -253,6 +254,12 @@ impl ApiServer {
     /// restored and up to where. `None` when it was sound.
     pub fn recovery(&self) -> Option<&str> {
         self.recovery.as_deref()
+    }
+
+    /// Notes that a part of the cluster runs in this process, whose end would be this one's:
+    /// `kube-scheduler` or `kube-controller-manager`.
+    pub fn hosts(&self, name: &str) {
+        self.api.hosted.add(name);
     }
 
     /// Adds metrics of another part of this process to what `/metrics` serves.

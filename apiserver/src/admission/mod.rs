@@ -198,7 +198,7 @@ fn entry(
 }
 
 /// The same, decoded.
-fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+pub fn find(api: &Api, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
     let entry = entry(api, group, plural, namespace, name)?;
     serde_json::from_slice(&entry.value).ok()
 }

@@ -288,6 +288,13 @@ impl Kind {
         self
     }
 
+    /// Has who uses the kind be warned of it: since which version it is deprecated, and what to use.
+    pub fn deprecated(mut self, since: &str) -> Self {
+        let (version, kind) = (&self.version, &self.kind);
+        self.deprecation = Some(format!("{version} {kind} is deprecated in {since}"));
+        self
+    }
+
     /// Lets what an object owns stay when it is deleted and nobody says otherwise, with a warning if
     /// there is one.
     pub fn orphans(mut self, warning: &'static str) -> Self {

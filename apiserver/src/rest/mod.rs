@@ -77,6 +77,9 @@ async fn on_object(api: &Api, call: &Call) -> Result<Reply> {
     if crate::placements::serve::serves(call.kind()) {
         return crate::placements::serve::serve(api, call).await;
     }
+    if crate::components::serves(call.kind()) {
+        return crate::components::serve(api, call).await;
+    }
     if crate::usage::serve::serves(call.kind()) {
         return crate::usage::serve::serve(api, call).await;
     }

@@ -252,6 +252,10 @@ fn spawn_control_loops(
         ..Default::default()
     };
     server.register_metrics(|registry| config.metrics.register(registry));
+    if candidate.is_none() {
+        server.hosts("kube-controller-manager");
+        server.hosts("kube-scheduler");
+    }
     let client = server.client("system:kube-controller-manager", &[]);
     control_plane::spawn_controllers(client, config, candidate.clone(), tasks);
     let config = peapod_scheduler::Config::default();

@@ -207,12 +207,18 @@ async fn live(
             ..Default::default()
         };
         server.register_metrics(|registry| config.metrics.register(registry));
+        if candidate.is_none() {
+            server.hosts("kube-controller-manager");
+        }
         let client = server.client("system:kube-controller-manager", &[]);
         control_plane::spawn_controllers(client, config, candidate.clone(), &mut tasks);
     }
     if !args.without.contains(&Part::Scheduler) {
         let config = peapod_scheduler::Config::default();
         server.register_metrics(|registry| config.metrics.register(registry));
+        if candidate.is_none() {
+            server.hosts("kube-scheduler");
+        }
         let client = server.client("system:kube-scheduler", &[]);
         control_plane::spawn_scheduler(client, config, candidate, &mut tasks);
     }

@@ -1,7 +1,6 @@
 //! `v1 ComponentStatus` and `v1 Binding`: what is left of the API's first days.
 //!
-//! There are no separate components to tell of, so the list of ComponentStatuses is empty;
-//! `/readyz?verbose` says how the server does. A Binding is created as the subresource of its
+//! Statuses come from [`crate::components`]. A Binding is created as the subresource of its
 //! pod is.
 
 use serde_json::Value;
@@ -23,6 +22,7 @@ fn component_status() -> Kind {
     }
     Kind::cluster("", "v1", "ComponentStatus", "componentstatuses")
         .short_names(&["cs"])
+        .deprecated("v1.19+")
         .verbs(&[Verb::Get, Verb::List])
         .columns(vec![
             Column::name(),

@@ -14,6 +14,7 @@ const SHOWN_MAX: usize = 3;
 pub fn kind() -> Kind {
     Kind::namespaced("", "v1", "Endpoints", "endpoints")
         .short_names(&["ep"])
+        .deprecated("v1.33+; use discovery.k8s.io/v1 EndpointSlice")
         .create_on_update()
         .columns(vec![
             Column::name(),
