@@ -8,11 +8,19 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use peapod_bfd::{Config, Packet, Received, Session, TTL};
+use peapod_mutation::{Plan, run};
+
+const PLAN: Plan = Plan {
+    inputs: 20_000,
+    rounds: 3,
+    octets: &[0, 1, 24, 0x20, 0xc0, 255],
+    finish: |_, _| (),
+};
 
 #[test]
 fn packets() {
     let corpus = conversation();
-    run("packet", &corpus, bodies::packet);
+    run("packet", &corpus, &PLAN, bodies::packet);
 }
 
 #[test]
@@ -24,7 +32,7 @@ fn sessions() {
         chunk.resize(26, 0);
         chunk
     });
-    run("session", &[stream.collect()], bodies::session);
+    run("session", &[stream.collect()], &PLAN, bodies::session);
 }
 
 /// What one of two sessions hears from the other while they come up.
@@ -46,56 +54,4 @@ fn conversation() -> Vec<Vec<u8>> {
     assert!(heard.len() > 5, "{} packets", heard.len());
     assert!(heard.iter().all(|octets| Packet::decode(octets).is_ok()));
     heard
-}
-
-const INPUTS: u64 = 20_000;
-
-fn run(target: &str, corpus: &[Vec<u8>], body: fn(&[u8])) {
-    let setting = |name: &str| {
-        let text = std::env::var(name).ok();
-        text.map(|text| text.parse().expect("a number"))
-    };
-    let rounds: u64 = setting("ROUNDS").unwrap_or(3);
-    let seed = setting("SEED").unwrap_or(0x5eed);
-    println!("{target}: ROUNDS={rounds} SEED={seed}");
-    corpus.iter().for_each(|input| body(input));
-    let mut chance = Chance(seed | 1);
-    for _ in 0..rounds * INPUTS {
-        let mut input = corpus[chance.below(corpus.len())].clone();
-        for _ in 0..=chance.below(6) {
-            mutate(&mut input, &mut chance);
-        }
-        let outcome = std::panic::catch_unwind(|| body(&input));
-        assert!(outcome.is_ok(), "{target} fails with {input:02x?}");
-    }
-}
-
-fn mutate(input: &mut Vec<u8>, chance: &mut Chance) {
-    if input.is_empty() {
-        return input.push(chance.next() as u8);
-    }
-    let at = chance.below(input.len());
-    match chance.below(5) {
-        0 => input[at] ^= 1 << chance.below(8),
-        1 => input[at] = chance.next() as u8,
-        2 => input[at] = [0, 1, 24, 0x20, 0xc0, 255][chance.below(6)],
-        3 => input.truncate(at),
-        _ => input.insert(at, chance.next() as u8),
-    }
-}
-
-/// xorshift64*: the same numbers from the same seed everywhere.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.next() as usize % bound
-    }
 }
