@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::admission::{Attributes, Operation};
 use crate::aggregation;
+use crate::answer::{Answer, reply_response, status_response, warn};
 use crate::api::Api;
 use crate::auth::action::{Access, Action};
 use crate::auth::authorizer::Decision;
@@ -25,19 +26,19 @@ use crate::metrics;
 use crate::paths;
 use crate::registry::Subresource;
 use crate::remarks;
+use crate::rest;
 use crate::rest::call::{Call, Reply};
 use crate::rest::negotiate::{Accept, Offer, is_for_people, takes_gzip};
 use crate::rest::query::Query;
 use crate::rest::target::{ResourceTarget, Target, Verb};
-use crate::rest::{self, encode};
 use crate::status::{Result, Status};
 use crate::storage;
 use crate::trail::{self, Trail, Who};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 
 /// The UID of the FlowSchema that a request was of.
@@ -508,65 +509,6 @@ fn is_stream(call: &Call) -> bool {
         call.subresource,
         Some(Subresource::Log | Subresource::Exec | Subresource::Attach | Subresource::PortForward)
     )
-}
-
-/// What is sent back.
-enum Answer {
-    Reply(Reply),
-    /// A response that is passed on as it is: a tunnel to a node.
-    Raw(Response<Body>),
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn parts(&mut self) -> (StatusCode, &mut Body) {
-        match self {
-            Self::Reply(reply) => (reply.code, &mut reply.body),
-            Self::Raw(response) => (response.status(), response.body_mut()),
-        }
-    }
-}
-
-fn reply_response(reply: Reply) -> Response<Body> {
-    let mut response = Response::new(reply.body);
-    *response.status_mut() = reply.code;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if let Ok(value) = HeaderValue::from_str(&reply.content_type) {
-        headers.insert(CONTENT_TYPE, value);
-    }
-    for (name, value) in reply.headers {
-        headers.insert(name, value);
-    }
-    warn(&mut response, reply.warnings);
-    response
-}
-
-/// Adds warnings that are not there yet.
-fn warn(response: &mut Response<Body>, warnings: Vec<String>) {
-    let headers = response.headers_mut();
-    for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-        let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) else {
-            continue;
-        };
-        if !headers.get_all(WARNING).iter().any(|known| *known == value) {
-            headers.append(WARNING, value);
-        }
-    }
-}
-
-fn status_response(status: &Status, accept: Accept) -> Response<Body> {
-    let body = encode::value(&status.to_value(), accept).unwrap_or_default();
-    let reply = Reply::of(status.code, accept.encoding.content_type(), body);
-    let mut response = reply_response(reply);
-    let delay = status.retry_delay();
-    if let Some(delay) = delay.filter(|_| status.code != StatusCode::GATEWAY_TIMEOUT) {
-        let seconds = HeaderValue::from(delay.as_secs());
-        response.headers_mut().insert(RETRY_AFTER, seconds);
-    }
-    response
 }
 
 impl<B> tower_service::Service<Request<B>> for Front

@@ -10,6 +10,7 @@
 
 mod admission;
 mod aggregation;
+mod answer;
 mod api;
 pub mod audit;
 pub mod auth;
@@ -18,6 +19,7 @@ mod bootstrap;
 mod components;
 mod compress;
 mod config;
+mod connections;
 mod crd;
 mod deadline;
 mod discovery;

@@ -1,17 +1,12 @@
 //! Starting, serving and stopping an API server.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use peapod_store::{EtcdEngine, Limits, MemoryEngine, SledConfig, SledEngine, engine};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -30,16 +25,15 @@ use crate::auth::node::Nodes;
 use crate::auth::rbac::{self, Rbac};
 use crate::auth::tokens::{TokenError, Tokens};
 use crate::auth::user::User;
-use crate::auth::x509;
 use crate::bootstrap;
 use crate::config::{Config, Engine};
+use crate::connections::{Connections, accept};
 use crate::crd;
 use crate::expiry;
 use crate::flow::{self, Flow};
 use crate::front::{Front, Peer};
 use crate::identity::Identity;
 use crate::inside::Inside;
-use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::pki::{Credential, Pki, PkiError, Subject};
 use crate::placements::{Placements, log::LogError};
@@ -48,18 +42,8 @@ use crate::proxy::Kubelets;
 use crate::registry::{Registry, RegistryError};
 use crate::storage::{Describer, Store};
 
-/// How long a client may take to finish its TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
-const HEADERS: Duration = Duration::from_secs(30);
 /// How long telling the others at the end may take.
 const LEAVING: Duration = Duration::from_secs(3);
-/// Most bytes of a request's headers.
-const HEADERS_MAX: usize = 64 * 1024;
-/// Most requests at once on one HTTP/2 connection, as upstream's.
-const STREAMS_MAX: u32 = 1000;
-/// Most connections at once.
-const CONNECTIONS_MAX: usize = 20_000;
 
 /// Why a server cannot start or serve.
 #[derive(Debug, thiserror::Error)]
@@ -405,130 +389,4 @@ async fn open_sled(dir: PathBuf) -> Result<SledEngine, Error> {
         .await
         .map_err(|fault| Error::Store(fault.to_string()))?
         .map_err(|fault| Error::Store(fault.to_string()))
-}
-
-/// The connections that are open.
-struct Connections {
-    graceful: parking_lot::Mutex<Option<GracefulShutdown>>,
-    tasks: parking_lot::Mutex<JoinSet<()>>,
-    places: Arc<tokio::sync::Semaphore>,
-}
-
-// === impl Connections ===
-
-impl Connections {
-    fn new() -> Self {
-        Self {
-            graceful: parking_lot::Mutex::new(Some(GracefulShutdown::new())),
-            tasks: parking_lot::Mutex::new(JoinSet::new()),
-            places: Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX)),
-        }
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(work);
-    }
-
-    /// Tells every connection to finish, waits for them, and ends what is left.
-    async fn drain(&self, limit: Duration) {
-        let graceful = self.graceful.lock().take();
-        if let Some(graceful) = graceful
-            && tokio::time::timeout(limit, graceful.shutdown())
-                .await
-                .is_err()
-        {
-            tracing::warn!(?limit, "connections were cut that did not finish in time");
-        }
-        let mut tasks = std::mem::take(&mut *self.tasks.lock());
-        tasks.shutdown().await;
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    front: Front,
-    connections: Arc<Connections>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        let Ok(place) = connections.places.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (acceptor, front) = (acceptor.clone(), front.clone());
-                let served = serve_one(stream, peer, acceptor, front, connections.clone());
-                connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
-            }
-            Err(fault) => {
-                // Out of file descriptors, most likely: give others the time to close some.
-                tracing::warn!(%fault, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn serve_one(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: TlsAcceptor,
-    front: Front,
-    connections: Arc<Connections>,
-) {
-    let local =
-        peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
-    // A failure shows again at the first read.
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(fault)) => {
-            tracing::debug!(%peer, %fault, "a TLS handshake failed");
-            return;
-        }
-        Err(_) => return,
-    };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let user = certificates.and_then(|chain| x509::user(chain.first()?));
-    let service = TowerToHyperService::new(front.for_peer(Peer::Socket {
-        user,
-        local,
-        address: Some(peer.ip()),
-    }));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .max_buf_size(HEADERS_MAX * 8);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADERS_MAX as u32)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(20));
-    let io = TokioIo::new(Lingering::new(stream));
-    let connection = builder
-        .serve_connection_with_upgrades(io, service)
-        .into_owned();
-    let watched = match connections.graceful.lock().as_ref() {
-        Some(graceful) => graceful.watch(connection),
-        None => return,
-    };
-    if let Err(fault) = watched.await {
-        tracing::debug!(%peer, %fault, "a connection ended");
-    }
 }
