@@ -106,3 +106,92 @@ async fn what_the_policy_wants_is_recorded() {
     assert_eq!(events[4]["impersonatedUser"]["username"], "jane");
     assert_eq!(events[4]["sourceIPs"], json!(["127.0.0.1"]));
 }
+
+const ADMISSION: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: short}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  validations: [{expression: "size(object.data) < 2", message: "too much"}]
+  auditAnnotations: [{key: size, valueExpression: "string(size(object.data))"}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: short}
+spec: {policyName: short, validationActions: [Audit, Warn]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: watched, labels: {pod-security.kubernetes.io/audit: restricted, pod-security.kubernetes.io/enforce: baseline}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: watched}
+"#;
+
+const ALL: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  verbs: [create]
+  resources: [{group: "", resources: [configmaps, pods]}]
+  users: [kubernetes-admin]
+- level: None
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_admission_finds_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    std::fs::write(&policy, ALL).unwrap();
+    let log = LogConfig::new(&path);
+    let to =
+        common::listening_with(|config| config.audit = Some(AuditConfig { policy, log })).await;
+    kubectl(&to, "create -f -", ADMISSION).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(admin(&to.server), "default");
+    let large = json!({"metadata": {"name": "large"}, "data": {"a": "", "b": ""}});
+    create(maps, large).await;
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(admin(&to.server), "watched");
+    let pod = |spec: Value| {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "c", "image": "x"}]);
+        json!({"metadata": {"name": "p"}, "spec": spec})
+    };
+    let refusal = pods
+        .create(&PostParams::default(), &of(pod(json!({"hostPID": true}))))
+        .await;
+    refused(refusal);
+    create(pods, pod(json!({}))).await;
+    to.stop.cancel();
+    to.served.await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let annotations: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["annotations"].clone())
+        .collect();
+    let [large, refused, audited] = annotations.as_slice() else {
+        panic!("{text}");
+    };
+    assert_eq!(large["short/size"], "2");
+    let failure = large["validation.policy.admission.k8s.io/validation_failure"].as_str();
+    let failure: Value = serde_json::from_str(failure.unwrap()).unwrap();
+    let expected = json!([{
+        "message": "too much", "policy": "short", "binding": "short",
+        "expressionIndex": 0, "validationActions": ["Audit", "Warn"],
+    }]);
+    assert_eq!(failure, expected);
+    for pod in [refused, audited] {
+        let policy = &pod["pod-security.kubernetes.io/enforce-policy"];
+        assert_eq!(policy, "baseline:latest");
+    }
+    let violations = audited["pod-security.kubernetes.io/audit-violations"].as_str();
+    let violations = violations.unwrap();
+    assert!(
+        violations.starts_with("would violate PodSecurity \"restricted:latest\": "),
+        "{violations}"
+    );
+}

@@ -18,6 +18,7 @@ mod nodes;
 mod objects;
 mod placements;
 mod proxies;
+mod service_ranges;
 mod several;
 mod tokens;
 mod webhooks;
