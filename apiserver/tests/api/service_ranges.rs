@@ -102,13 +102,19 @@ async fn each_address_has_its_ip_address() {
         .await
         .unwrap();
     let uid = found.metadata.uid;
-    let back = async || {
-        let now = addresses.get_opt(&address).await.unwrap();
-        now.is_some_and(|now| now.metadata.uid != uid)
+    let back = async {
+        let is_new = |now: &IPAddress| now.metadata.uid != uid;
+        while !addresses
+            .get_opt(&address)
+            .await
+            .unwrap()
+            .is_some_and(|now| is_new(&now))
+        {
+            tokio::task::yield_now().await;
+        }
     };
-    while !back().await {
-        tokio::task::yield_now().await;
-    }
+    let bound = std::time::Duration::from_secs(30);
+    tokio::time::timeout(bound, back).await.unwrap();
     services(&server)
         .delete("a", &DeleteParams::default())
         .await
