@@ -26,6 +26,7 @@ mod runtime_class;
 mod service_account;
 mod storage_class;
 mod storage_protection;
+pub mod topology_labels;
 mod webhook;
 
 use async_trait::async_trait;
@@ -132,6 +133,7 @@ impl Chain {
         Self(vec![
             Box::new(lifecycle::NamespaceLifecycle),
             Box::new(node_restriction::NodeRestriction),
+            Box::new(topology_labels::PodTopologyLabels),
             Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccount),
             Box::new(pod_security::PodSecurity(pod_security)),

@@ -4,6 +4,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::admission::topology_labels;
 use crate::api::Api;
 use crate::registry::{Resource, Subresource, object_meta, value};
 use crate::rest::call::{Call, Reply};
@@ -49,7 +50,9 @@ async fn bind(
     };
     let given = value::text(&binding, "metadata.uid");
     update::assign(&write, |pod| {
-        bound(&write, pod, &binding, given, &node, api.now())
+        let mut new = bound(&write, pod, &binding, given, &node, api.now())?;
+        topology_labels::label(api, &mut new, &node);
+        Ok(new)
     })
     .await?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
