@@ -84,7 +84,7 @@ async fn each_address_has_its_ip_address() {
     names.sort_unstable();
     assert_eq!(names, ["10.96.0.1", "10.96.0.2"]);
     let found = addresses.get(&address).await.unwrap();
-    let parent = found.spec.unwrap().parent_ref;
+    let parent = found.spec.parent_ref;
     assert_eq!(
         (parent.resource.as_str(), parent.name.as_str()),
         ("services", "a")

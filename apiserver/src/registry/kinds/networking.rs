@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use peapod_api::names;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::registry::checks;
 use crate::registry::{At, Column, FieldErrors, Kind, Rules, cells, value};
@@ -391,6 +391,7 @@ impl Rules for ServiceCidrs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn ranges_of_a_service_cidr_are_one_of_a_family() {

@@ -7,7 +7,7 @@ mod options;
 mod step;
 
 pub use options::{DeleteOptions, Propagation, options, parse_options};
-pub use step::{Decision, Step, decide, is_due};
+pub use step::{Step, decide, is_due};
 
 use http::StatusCode;
 use peapod_store::{CommitError, Compare, Txn};
