@@ -223,7 +223,10 @@ mod tests {
 
     #[test]
     fn one_that_is_there_is_held_and_ready() {
-        assert_eq!(told(&range(json!({"name": "more"}), None), &[], &[]), "Hold");
+        assert_eq!(
+            told(&range(json!({"name": "more"}), None), &[], &[]),
+            "Hold"
+        );
         let held = |name: &str| json!({"name": name, "finalizers": [FINALIZER_SERVICE_CIDR]});
         assert_eq!(told(&range(held("more"), None), &[], &[]), "True ");
         assert_eq!(told(&range(held("more"), Some("True")), &[], &[]), "Keep");
@@ -244,7 +247,11 @@ mod tests {
             ("00", &[], &["2001:db8::1"], "False Terminating"),
             ("00", &["192.0.2.0/24"], &["192.0.2.3"], "LetGo"),
         ] {
-            assert_eq!(told(&going(at), others, used), expected, "{others:?} {used:?}");
+            assert_eq!(
+                told(&going(at), others, used),
+                expected,
+                "{others:?} {used:?}"
+            );
         }
         let free = json!({"name": "more", "deletionTimestamp": "2026-01-01T00:00:00Z"});
         assert_eq!(told(&range(free, None), &[], &["192.0.2.3"]), "Keep");

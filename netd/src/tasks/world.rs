@@ -194,7 +194,11 @@ impl World {
         let mut services = self.service_cidrs.clone();
         let further = self.further_service_cidrs.values().flatten();
         let further: BTreeSet<IpNet> = further.copied().collect();
-        services.extend(further.into_iter().filter(|net| !self.service_cidrs.contains(net)));
+        services.extend(
+            further
+                .into_iter()
+                .filter(|net| !self.service_cidrs.contains(net)),
+        );
         Addresses {
             services,
             masqueraded: nat(Some(true)),

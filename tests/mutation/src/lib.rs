@@ -24,7 +24,7 @@ pub struct Plan {
     /// Octets that mean something in the format: they are put where others stood.
     pub octets: &'static [u8],
     /// What is done to an input in the end, as with a length that must fit.
-    pub finish: fn(&mut Vec<u8>, &mut Chance),
+    pub finish: fn(&mut [u8], &mut Chance),
 }
 
 /// Random numbers, the same from the same seed everywhere (xorshift64*).

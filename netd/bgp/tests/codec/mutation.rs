@@ -31,7 +31,7 @@ fn run(target: &str, body: fn(&[u8])) {
 }
 
 /// Half of the time gives an input a header that fits, so that what is behind it is reached.
-fn fit_header(input: &mut Vec<u8>, chance: &mut Chance) {
+fn fit_header(input: &mut [u8], chance: &mut Chance) {
     if chance.below(2) == 0 && input.len() >= 20 {
         let len = u16::try_from(input.len() - 1).unwrap_or(u16::MAX);
         input[1..17].fill(0xff);

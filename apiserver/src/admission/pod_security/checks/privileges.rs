@@ -144,7 +144,7 @@ pub fn proc_mounts(pod: &Pod<'_>) -> Option<String> {
         (!matches!(mount, "" | "Default")).then(|| mount.to_owned())
     };
     let names = pod.breaking(|one| bad(one).is_some());
-    let mounts = quoted(&pod.values(bad));
+    let mounts = quoted(pod.values(bad));
     let must = format!("must not set securityContext.procMount to {mounts}");
     told("procMount", &names, &must)
 }
@@ -170,7 +170,7 @@ pub fn restricted_seccomp(pod: &Pod<'_>) -> Option<String> {
     let is_good = |profile: &str| matches!(profile, "RuntimeDefault" | "Localhost");
     let bad = |place: &Value| profile(place).filter(|profile| !is_good(profile));
     if let Some(who) = pod.breakers(|place| bad(place).is_some()) {
-        let profiles = quoted(&pod.values(bad));
+        let profiles = quoted(pod.values(bad));
         let must = format!("must not set {SECCOMP} to {profiles}");
         return Some(format!("seccompProfile ({who} {must})"));
     }
