@@ -49,8 +49,10 @@ pub enum Scalar {
     Bool,
     /// A quantity (`100m`): text, or a number that becomes text.
     Quantity,
-    /// A number or text.
+    /// A number of 32 bits or text.
     IntOrString,
+    /// A number of 64 bits or text, as custom resources have them.
+    Int64OrString,
     /// RFC 3339, whole seconds, in UTC.
     Time,
     /// RFC 3339 with microseconds, in UTC.
@@ -325,7 +327,7 @@ impl Scalar {
             Self::Number => "float64",
             Self::Bool => "bool",
             Self::Quantity => "resource.Quantity",
-            Self::IntOrString => "intstr.IntOrString",
+            Self::IntOrString | Self::Int64OrString => "intstr.IntOrString",
             Self::Time => "v1.Time",
             Self::MicroTime => "v1.MicroTime",
             Self::Bytes => "[]uint8",

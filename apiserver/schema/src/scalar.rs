@@ -30,8 +30,9 @@ pub(crate) fn canonical(
         Scalar::Number => expect(value.is_number()),
         Scalar::Int32 => integer(value, i64::from(i32::MIN), i64::from(i32::MAX)),
         Scalar::Int64 => integer(value, i64::MIN, i64::MAX),
-        Scalar::IntOrString if value.is_string() => Ok(()),
+        Scalar::IntOrString | Scalar::Int64OrString if value.is_string() => Ok(()),
         Scalar::IntOrString => integer(value, i64::from(i32::MIN), i64::from(i32::MAX)),
+        Scalar::Int64OrString => integer(value, i64::MIN, i64::MAX),
         Scalar::Quantity => canonical_quantity(value, quantity),
         Scalar::Time => time(value, 0),
         Scalar::MicroTime => time(value, 6),
@@ -43,7 +44,11 @@ pub(crate) fn canonical(
 pub(crate) fn zero(scalar: Scalar) -> Value {
     match scalar {
         Scalar::String | Scalar::Bytes => Value::from(""),
-        Scalar::Int32 | Scalar::Int64 | Scalar::Number | Scalar::IntOrString => Value::from(0),
+        Scalar::Int32
+        | Scalar::Int64
+        | Scalar::Number
+        | Scalar::IntOrString
+        | Scalar::Int64OrString => Value::from(0),
         Scalar::Bool => Value::from(false),
         Scalar::Quantity => Value::from("0"),
         Scalar::Time | Scalar::MicroTime | Scalar::Any => Value::Null,

@@ -64,7 +64,7 @@ fn type_of(graph: &mut Graph, schema: &Value, depth: usize) -> Type {
     let has = |name: &str| schema.get(name) == Some(&Value::Bool(true));
     let format = text("format").unwrap_or_default();
     Type::Scalar(match (type_name(schema), format) {
-        _ if has("x-kubernetes-int-or-string") => Scalar::IntOrString,
+        _ if has("x-kubernetes-int-or-string") => Scalar::Int64OrString,
         ("object", _) => return object_or_map(graph, schema, depth),
         ("array", _) => {
             let nothing = Value::Null;

@@ -26,7 +26,7 @@ use peapod_nft::{
 use super::Ip;
 use super::base::{if_address_in_set, load_destination};
 use super::codec::address_bytes;
-use super::matches::TCP;
+use super::matches::{TCP, if_tcp};
 use crate::links::alias::PREFIX;
 use crate::links::sysctl;
 
@@ -134,15 +134,9 @@ fn claim(ip: Ip) -> Rule {
             sreg: Reg::R0,
             data: PREFIX.as_bytes().to_vec(),
         },
-        Expr::Meta {
-            key: MetaKey::L4Proto,
-            dreg: Reg::R0,
-        },
-        Expr::Cmp {
-            op: CmpOp::Eq,
-            sreg: Reg::R0,
-            data: vec![TCP],
-        },
+    ];
+    exprs.extend(if_tcp());
+    exprs.extend([
         transport(FLAGS_OFFSET, 1, Reg::R0),
         Expr::Mask {
             reg: Reg::R0,
@@ -153,7 +147,7 @@ fn claim(ip: Ip) -> Rule {
             sreg: Reg::R0,
             data: vec![0],
         },
-    ];
+    ]);
     exprs.extend(if_address_in_set(
         load_destination(ip, Reg::R0),
         ADDRESSES,

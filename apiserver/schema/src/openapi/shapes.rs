@@ -159,7 +159,7 @@ impl<'a> Shapes<'a> {
             Scalar::Time => (TIME, json!({"type": "string", "format": "date-time"})),
             Scalar::MicroTime => (MICRO_TIME, json!({"type": "string", "format": "date-time"})),
             Scalar::Quantity => (QUANTITY, json!({"type": "string"})),
-            Scalar::IntOrString => (
+            Scalar::IntOrString | Scalar::Int64OrString => (
                 INT_OR_STRING,
                 json!({"type": "string", "format": "int-or-string"}),
             ),

@@ -248,7 +248,7 @@ fn single(
         Scalar::Number => f64::from_bits(field.number().cast_unsigned()).into(),
         Scalar::Bytes => STANDARD.encode(field.bytes()).into(),
         Scalar::Quantity => first(field)?.map_or("0", |text| text).into(),
-        Scalar::IntOrString => int_or_string(field)?,
+        Scalar::IntOrString | Scalar::Int64OrString => int_or_string(field)?,
         Scalar::Time | Scalar::MicroTime => return time(field, scalar == Scalar::MicroTime),
         Scalar::Any => embedded(field)?,
     }))

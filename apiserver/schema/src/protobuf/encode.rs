@@ -314,7 +314,7 @@ impl<'a> Put<'a, '_> {
                 self.out.bytes(1, text.as_bytes());
                 self.out.close(open);
             }
-            Scalar::IntOrString => {
+            Scalar::IntOrString | Scalar::Int64OrString => {
                 let open = self.out.open(self.number);
                 self.out.number(1, 1);
                 self.out.bytes(3, text.as_bytes());
@@ -342,7 +342,7 @@ impl<'a> Put<'a, '_> {
                 reason = "JSON's numbers are doubles in Go"
             )]
             Type::Scalar(Scalar::Number) => self.out.double(self.number, value as f64),
-            Type::Scalar(Scalar::IntOrString) => {
+            Type::Scalar(Scalar::IntOrString | Scalar::Int64OrString) => {
                 let open = self.out.open(self.number);
                 self.out.number(2, value);
                 self.out.close(open);

@@ -159,7 +159,7 @@ fn type_of(node: Node<'_>, depth: usize, around: &mut Vec<String>) -> Type {
             Scalar::Int32 | Scalar::Int64 => Type::Int,
             Scalar::Number => Type::Double,
             Scalar::Bool => Type::Bool,
-            Scalar::IntOrString | Scalar::Any => Type::Dyn,
+            Scalar::IntOrString | Scalar::Int64OrString | Scalar::Any => Type::Dyn,
             Scalar::Time | Scalar::MicroTime => Type::Timestamp,
         },
         Shape::List(list) => Type::list(type_of(node.to(list.item), depth + 1, around)),
