@@ -194,7 +194,7 @@ pub fn prepare_router(layout: &Layout, plan: &Plan, router: &RouterPlan) -> Resu
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let config = dir.join("router.yaml");
     // JSON is YAML.
-    let text = serde_json::to_vec_pretty(&router_config(router, &dir))?;
+    let text = serde_json::to_vec_pretty(&router_config(plan, router, &dir))?;
     write_private(&config, &text)?;
     Ok(Keep {
         name: router.name.clone(),
@@ -204,13 +204,15 @@ pub fn prepare_router(layout: &Layout, plan: &Plan, router: &RouterPlan) -> Resu
     })
 }
 
-/// eBGP with whatever is at the other end of each link, unnumbered, and BFD.
-fn router_config(router: &RouterPlan, dir: &Path) -> serde_json::Value {
-    let neighbors: Vec<_> = router
-        .interfaces
-        .iter()
-        .map(|interface| json!({"interface": interface, "remoteAs": "external", "bfd": true}))
-        .collect();
+/// eBGP with whatever is at the other end of each link, unnumbered, and BFD. What is there is known
+/// without a session by the description, as it would be by LLDP.
+fn router_config(plan: &Plan, router: &RouterPlan, dir: &Path) -> serde_json::Value {
+    let neighbor = |interface: &String| {
+        let far = plan.far_end(&router.name, interface);
+        let described = far.map(|(member, port)| format!("{member} {port}"));
+        json!({"interface": interface, "remoteAs": "external", "bfd": true, "description": described})
+    };
+    let neighbors: Vec<_> = router.interfaces.iter().map(neighbor).collect();
     json!({
         "asn": router.asn,
         "routerId": router.router_id,
@@ -273,11 +275,14 @@ mod tests {
         let fabric = Some("2x2".parse().unwrap());
         let plan = Plan::new("0a1b2c", "10.254.7.0/24".parse().unwrap(), 1, fabric);
         let leaf = plan.routers.iter().find(|r| r.name == "leaf-1").unwrap();
-        let text = serde_json::to_string(&router_config(leaf, Path::new("/d"))).unwrap();
+        let text = serde_json::to_string(&router_config(&plan, leaf, Path::new("/d"))).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("router.yaml");
         std::fs::write(&file, text).unwrap();
         let read = peapod_router::RouterConfig::read(&file).unwrap();
         assert_eq!((read.asn, read.neighbors.len()), (65_101, 3));
+        let described = read.neighbors.iter().map(|one| &one.options.description);
+        let described: Vec<&str> = described.filter_map(Option::as_deref).collect();
+        assert_eq!(described, ["spine-1 leaf-1", "spine-2 leaf-1", "node-1 eth1"]);
     }
 }

@@ -186,6 +186,14 @@ impl Plan {
         self.links.push(LinkPlan { a, b });
     }
 
+    /// What is at the other end of a link: a member and its interface.
+    pub fn far_end(&self, member: &str, interface: &str) -> Option<(&str, &str)> {
+        let at = |end: &(String, String)| (end.0.as_str(), end.1.as_str()) == (member, interface);
+        let link = self.links.iter().find(|link| at(&link.a) || at(&link.b))?;
+        let far = if at(&link.a) { &link.b } else { &link.a };
+        Some((&far.0, &far.1))
+    }
+
     /// The name of a member's network namespace.
     pub fn netns(&self, member: &str) -> String {
         format!("{}{member}", netns_prefix(&self.id))

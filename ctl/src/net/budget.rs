@@ -175,11 +175,11 @@ fn rows(facts: &Facts) -> Vec<Row> {
         });
     }
     let mut leaves: BTreeMap<&str, Vec<&Session>> = BTreeMap::new();
+    // A neighbour that nobody knows by a name yet has no table to speak of.
     for session in &facts.sessions {
-        leaves
-            .entry(session.remote_name())
-            .or_default()
-            .push(session);
+        if let Some(leaf) = session.remote_name() {
+            leaves.entry(leaf).or_default().push(session);
+        }
     }
     for (leaf, sessions) in &leaves {
         let nodes = sessions

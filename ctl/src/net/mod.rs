@@ -21,12 +21,13 @@ mod speaker;
 mod topology;
 pub mod trace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::client::{Global, Session};
+use crate::instance::Layout;
 use show::{Format, Output};
 use speaker::Speaker;
 
@@ -37,6 +38,10 @@ pub struct NetArgs {
     /// The control socket of a router, in place of a cluster (peers, routes, advertised)
     #[arg(long, value_name = "SOCKET", global = true)]
     socket: Option<PathBuf>,
+    /// Data directory of the instance on this machine that is looked into, by its own kubeconfig
+    /// [default: the cluster of the kubeconfig]
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, global = true)]
     output: Option<Output>,
@@ -93,8 +98,25 @@ struct Context {
     instance: PathBuf,
 }
 
+/// The flags as they are with `--data-dir`: its instance is asked, unless a kubeconfig is named too.
+fn of_instance(global: &Global, data_dir: Option<&Path>) -> Result<Global> {
+    let mut global = global.clone();
+    let Some(dir) = data_dir else {
+        return Ok(global);
+    };
+    let own = Layout::new(dir)?.kubeconfig();
+    if global.kubeconfig.is_none() && !own.exists() {
+        let dir = dir.display();
+        bail!("no instance keeps its data in {dir}; start one with `peapod up --data-dir {dir}`");
+    }
+    dir.clone_into(&mut global.instance_dir);
+    global.kubeconfig.get_or_insert(own);
+    Ok(global)
+}
+
 /// Shows a view.
 pub fn run(args: NetArgs, global: &Global) -> Result<()> {
+    let global = &of_instance(global, args.data_dir.as_deref())?;
     let format = Format::new(args.output);
     if let Some(socket) = &args.socket {
         let speaker = Speaker::Here(socket.clone());

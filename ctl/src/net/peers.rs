@@ -1,5 +1,6 @@
 //! `peapod net peers`: BGP sessions, of every node by the API, or of one router by its socket.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -30,17 +31,31 @@ pub struct Session {
 // === impl Session ===
 
 impl Session {
-    /// What the neighbour is called: its hostname, router id or address.
-    pub fn remote_name(&self) -> &str {
+    /// What the neighbour is called: its hostname, router id or address. One behind an interface
+    /// has no name before it has told of itself: its link-local address is that of a link.
+    pub fn remote_name(&self) -> Option<&str> {
         let told = &self.told;
+        let address = told.neighbor.as_ref().filter(|_| !self.is_unnumbered());
         let known = [
-            &told.remote_hostname,
-            &told.remote_router_id,
-            &told.neighbor,
-            &told.interface,
+            told.remote_hostname.as_ref(),
+            told.remote_router_id.as_ref(),
+            address,
         ];
         let known = known.into_iter().flatten().find(|name| !name.is_empty());
-        known.map_or("?", String::as_str)
+        known.map(String::as_str)
+    }
+
+    /// The same for people, for whom the port is better than nothing.
+    pub fn shown_name(&self) -> &str {
+        let told = &self.told;
+        let name = self.remote_name().or(told.neighbor.as_deref());
+        name.or(told.interface.as_deref()).unwrap_or("?")
+    }
+
+    fn is_unnumbered(&self) -> bool {
+        let address = self.told.neighbor.as_deref().unwrap_or_default();
+        let address = address.parse::<Ipv6Addr>();
+        address.is_ok_and(|address| address.is_unicast_link_local())
     }
 }
 
@@ -190,7 +205,7 @@ mod tests {
         ]}});
         let sessions = read(&[node]);
         assert_eq!(sessions[0].asn, Some(65001));
-        assert_eq!(sessions[1].remote_name(), "10.0.0.9");
+        assert_eq!(sessions[1].remote_name(), Some("10.0.0.9"));
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         assert_eq!(
             table(&sessions, now).render(false, None, false),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use peapod_router::control;
+use peapod_router::control::{self, ShownPeer};
 use serde::Serialize;
 
 use super::Context;
@@ -18,6 +18,9 @@ use super::local;
 use super::peers::{self, Session};
 use super::show::Output;
 use super::source::{list, text};
+
+/// What a leaf is called that nothing tells the name of.
+const UNKNOWN: &str = "(not known yet)";
 
 /// The picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -86,6 +89,8 @@ struct Told {
     router: String,
     asn: Option<u32>,
     neighbor: String,
+    /// The neighbour's port, by what the link is described as.
+    port: Option<String>,
     state: String,
 }
 
@@ -105,8 +110,8 @@ pub struct Link {
     pub node: String,
     /// Its port.
     pub port: Option<String>,
-    /// The leaf.
-    pub leaf: String,
+    /// The leaf; `None` while nothing tells which it is.
+    pub leaf: Option<String>,
     /// State of the session.
     pub state: String,
 }
@@ -147,14 +152,26 @@ fn told(routers: &[local::LocalRouter]) -> Vec<Told> {
     let mut told = Vec::new();
     for router in routers {
         let peers = control::peers(&router.control).unwrap_or_default();
-        told.extend(peers.into_iter().map(|shown| Told {
-            router: router.name.clone(),
-            asn: router.asn,
-            neighbor: shown.peer.hostname.unwrap_or(shown.peer.name),
-            state: shown.peer.state.to_string(),
-        }));
+        told.extend(peers.into_iter().map(|shown| told_of(router, shown)));
     }
     told
+}
+
+/// A link is described as the fabric was put together: the member at its other end, and its port there.
+fn told_of(router: &local::LocalRouter, shown: ShownPeer) -> Told {
+    let peer = shown.peer;
+    let described = peer.description.as_deref().unwrap_or_default();
+    let (member, port) = described.split_once(' ').unzip();
+    Told {
+        router: router.name.clone(),
+        asn: router.asn,
+        neighbor: peer
+            .hostname
+            .or(member.map(str::to_owned))
+            .unwrap_or(peer.name),
+        port: port.map(str::to_owned),
+        state: peer.state.to_string(),
+    }
 }
 
 /// The first two AS numbers of each path that a speaker has learned.
@@ -182,44 +199,44 @@ fn draw(
     let mut asn_of = BTreeMap::new();
     let mut behind: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for session in sessions {
-        let name = session.remote_name().to_owned();
         asn_of.insert(session.node.clone(), session.asn);
-        let leaf = leaves.entry(name.clone()).or_insert_with(|| Leaf {
-            name: name.clone(),
-            ..Default::default()
-        });
-        leaf.asn = leaf.asn.or(session.told.remote_as);
-        leaf.router_id = leaf
-            .router_id
-            .take()
-            .or_else(|| session.told.remote_router_id.clone());
-        let rack = racks.get(&session.node).cloned().unwrap_or_default();
-        behind.entry(rack).or_default().insert(name.clone());
+        let name = session.remote_name().or_else(|| by_port(session, told));
+        if let Some(name) = name {
+            let leaf = leaves.entry(name.to_owned()).or_insert_with(|| Leaf {
+                name: name.to_owned(),
+                ..Default::default()
+            });
+            leaf.asn = leaf.asn.or(session.told.remote_as);
+            leaf.router_id = leaf
+                .router_id
+                .take()
+                .or_else(|| session.told.remote_router_id.clone());
+            let rack = racks.get(&session.node).cloned().unwrap_or_default();
+            behind.entry(rack).or_default().insert(name.to_owned());
+        }
         links.push(Link {
             node: session.node.clone(),
             port: session.told.interface.clone(),
-            leaf: name,
+            leaf: name.map(str::to_owned),
             state: session.told.state.clone(),
         });
     }
     // A leaf of this machine's fabric knows of its links also where no node reports sessions.
     for one in told.iter().filter(|one| ready.contains_key(&one.neighbor)) {
         let (node, leaf) = (&one.neighbor, &one.router);
-        leaves.entry(leaf.clone()).or_insert_with(|| Leaf {
+        let known = leaves.entry(leaf.clone()).or_insert_with(|| Leaf {
             name: leaf.clone(),
-            asn: one.asn,
-            router_id: None,
+            ..Default::default()
         });
+        known.asn = known.asn.or(one.asn);
         let rack = racks.get(node).cloned().unwrap_or_default();
         behind.entry(rack).or_default().insert(leaf.clone());
-        if !links
-            .iter()
-            .any(|link| link.node == *node && link.leaf == *leaf)
-        {
+        let there = |link: &Link| link.node == *node && link.leaf.as_ref() == Some(leaf);
+        if !links.iter().any(there) {
             links.push(Link {
                 node: node.clone(),
-                port: None,
-                leaf: leaf.clone(),
+                port: one.port.clone(),
+                leaf: Some(leaf.clone()),
                 state: one.state.clone(),
             });
         }
@@ -250,6 +267,14 @@ fn draw(
         beyond,
         links,
     }
+}
+
+/// The router of this machine's fabric that a port of a node leads to.
+fn by_port<'a>(session: &Session, told: &'a [Told]) -> Option<&'a str> {
+    let port = session.told.interface.as_ref()?;
+    let mut there = told.iter();
+    let leaf = there.find(|one| one.neighbor == session.node && one.port.as_ref() == Some(port))?;
+    Some(&leaf.router)
 }
 
 /// The routers that have sessions with leaves and are none themselves.
@@ -334,8 +359,12 @@ fn picture(topology: &Topology) -> String {
             }
         });
         let _ = writeln!(out, "rack {name}");
-        if !rack.leaves.is_empty() {
-            let _ = writeln!(out, "  leaves: {}", leaves.collect::<Vec<_>>().join(", "));
+        let leaves: Vec<String> = leaves.collect();
+        let sought = |link: &Link| rack.nodes.iter().any(|node| node.name == link.node);
+        if !leaves.is_empty() {
+            let _ = writeln!(out, "  leaves: {}", leaves.join(", "));
+        } else if topology.links.iter().any(sought) {
+            let _ = writeln!(out, "  leaves: none is known before a session with it is up");
         }
         for (nth, node) in rack.nodes.iter().enumerate() {
             let last = nth + 1 == rack.nodes.len();
@@ -354,22 +383,20 @@ fn picture(topology: &Topology) -> String {
                 } else {
                     "╳╳"
                 };
-                let _ = writeln!(out, "  {bar}   {port} {mark} {}  {}", link.leaf, link.state);
+                let leaf = link.leaf.as_deref().unwrap_or(UNKNOWN);
+                let _ = writeln!(out, "  {bar}   {port} {mark} {leaf}  {}", link.state);
             }
         }
     }
     out
 }
 
+/// Links of which both ends are known.
 fn edges(topology: &Topology) -> impl Iterator<Item = (&str, &str, &str, bool)> {
-    topology.links.iter().map(|link| {
+    topology.links.iter().filter_map(|link| {
         let port = link.port.as_deref().unwrap_or_default();
-        (
-            link.leaf.as_str(),
-            link.node.as_str(),
-            port,
-            link.state == "Established",
-        )
+        let up = link.state == "Established";
+        Some((link.leaf.as_deref()?, link.node.as_str(), port, up))
     })
 }
 
@@ -509,6 +536,7 @@ mod tests {
             router: router.into(),
             asn: Some(65009),
             neighbor: neighbor.into(),
+            port: None,
             state: state.into(),
         };
         let told = [
@@ -559,6 +587,47 @@ mod tests {
              \x20 leaves: leaf3 (AS 65009)\n\
              \x20 └─ n3  NOT READY\n\
              \x20      - ╳╳ leaf3  Active\n"
+        );
+    }
+
+    #[test]
+    fn without_sessions_leaves_are_known_by_what_links_are_described_as() {
+        let waiting = |port: &str, heard: Option<&str>| Session {
+            node: "n1".into(),
+            asn: Some(65001),
+            told: BgpSession {
+                interface: Some(port.into()),
+                neighbor: heard.map(Into::into),
+                state: "Active".into(),
+                ..Default::default()
+            },
+        };
+        let sessions = [waiting("eth1", None), waiting("eth2", Some("fe80::2"))];
+        let ready = [("n1".to_owned(), true)].into();
+        let racks = [("n1".to_owned(), "r1".to_owned())].into();
+        let drawn = |told: &[Told]| picture(&draw(&ready, &racks, &sessions, &[].into(), told));
+        assert_eq!(
+            drawn(&[]),
+            "rack r1\n\
+             \x20 leaves: none is known before a session with it is up\n\
+             \x20 └─ n1 (AS 65001)\n\
+             \x20      eth1 ╳╳ (not known yet)  Active\n\
+             \x20      eth2 ╳╳ (not known yet)  Active\n"
+        );
+        let told = [("leaf1", "eth1"), ("leaf2", "eth2")].map(|(leaf, port)| Told {
+            router: leaf.into(),
+            asn: Some(65101),
+            neighbor: "n1".into(),
+            port: Some(port.into()),
+            state: "Active".into(),
+        });
+        assert_eq!(
+            drawn(&told),
+            "rack r1\n\
+             \x20 leaves: leaf1 (AS 65101), leaf2 (AS 65101)\n\
+             \x20 └─ n1 (AS 65001)\n\
+             \x20      eth1 ╳╳ leaf1  Active\n\
+             \x20      eth2 ╳╳ leaf2  Active\n"
         );
     }
 

@@ -245,7 +245,7 @@ fn leaf(hop: &NextHop, facts: &Facts) -> Option<Hop> {
     detail.push("what it does with the packet, only its own tables tell".to_owned());
     Some(Hop {
         kind: "leaf",
-        name: session.remote_name().to_owned(),
+        name: session.shown_name().to_owned(),
         detail,
         source: "bgp",
         routes: true,

@@ -72,7 +72,7 @@ pub(super) fn described(route: &Chosen, sessions: &[Session]) -> Vec<String> {
         chosen.is_none_or(|chosen| (chosen.gateway, &chosen.link) != (hop.gateway, &hop.link))
     });
     for hop in others {
-        let leaf = session(hop, sessions).map(|one| format!(" ({})", one.remote_name()));
+        let leaf = session(hop, sessions).map(|one| format!(" ({})", one.shown_name()));
         let down = if hop.down { ", down" } else { "" };
         lines.push(format!(
             "other flows {}{}{down}",
