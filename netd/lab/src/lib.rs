@@ -25,6 +25,10 @@ use peapod_router::control::{self, Audit, ShownPeer};
 use tokio_util::sync::CancellationToken;
 
 static LABS: AtomicU32 = AtomicU32::new(0);
+/// The last number of a link that was made with one. Each namespace counts its links for itself; if both
+/// ends of a pair had the same number the kernel would take them for no pair, and tell of a carrier up to
+/// a second late.
+static LINKS: AtomicU32 = AtomicU32::new(10_000);
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -137,10 +141,13 @@ impl Lab {
         self.ensure_space(a);
         self.ensure_space(b);
         let (space_a, space_b) = (self.space(a), self.space(b));
+        let number = LINKS.fetch_add(1, Ordering::Relaxed) + 1;
         let arguments = [
             "link",
             "add",
             &format!("to-{b}"),
+            "index",
+            &number.to_string(),
             "netns",
             &space_a,
             "type",
