@@ -17,6 +17,7 @@
 //! ```
 
 pub mod child;
+pub mod complete;
 mod conflict;
 mod firewall;
 mod links;

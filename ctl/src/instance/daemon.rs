@@ -20,6 +20,7 @@ use super::settings::{self, Settings};
 use super::state::{InstanceLock, State};
 use super::up::UpArgs;
 use super::{Layout, preflight, rack, ready};
+use crate::fabric::complete;
 use crate::fabric::plan::Plan;
 use crate::roles::node::{self, NodeSettings};
 use crate::roles::tasks::{self, Tasks};
@@ -131,6 +132,7 @@ impl Parts {
         );
         let admin = server.client("kubernetes-admin", &["system:masters"]);
         let mut netd = None;
+        let mut warnings: Vec<String> = server.recovery().map(str::to_owned).into_iter().collect();
         let mut first = (settings.node.clone(), advertise);
         if let Some(plan) = &plan {
             let seat = rack::Seat {
@@ -146,10 +148,14 @@ impl Parts {
             rack::start(&seat, plan, &server, &mut tasks).await?;
             reporter.step("waiting for the nodes to be ready");
             let names: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
-            let ready = ready::nodes(admin, &names);
+            let ready = ready::nodes(admin.clone(), &names);
             tasks.while_starting(ready).await.with_context(|| {
                 format!("the nodes' logs are below {}", layout.nodes_dir().display())
             })?;
+            if !plan.routers.is_empty() {
+                let complete = complete::wait(&admin, layout.root(), |step| reporter.step(step));
+                warnings.extend(tasks.while_starting(complete).await?);
+            }
             first = (plan.nodes[0].name.clone(), plan.nodes[0].ips[0]);
         } else {
             let node = own_node(&settings, layout, advertise)?;
@@ -164,7 +170,6 @@ impl Parts {
         let admin = server.client("kubernetes-admin", &["system:masters"]);
         tasks.while_starting(ready::takes_pods(admin)).await?;
         let mut network_warnings = netd.as_ref().map(|netd| netd.warnings());
-        let mut warnings: Vec<String> = server.recovery().map(str::to_owned).into_iter().collect();
         if let Some(network) = &mut network_warnings {
             warnings.extend(network.borrow_and_update().iter().cloned());
         }
