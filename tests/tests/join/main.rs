@@ -1,5 +1,6 @@
 //! A cluster of machines: a server, and a machine (a network namespace) that joins it.
 
+mod over_bgp;
 mod routed;
 
 use std::fs::File;
