@@ -8,4 +8,5 @@ mod config;
 mod interop;
 mod outages;
 mod rack;
+mod racks;
 mod source;

@@ -8,12 +8,13 @@
 //! ```
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
 use peapod_api::attach::{AttachRequest, PodNetwork, PodRef};
 use peapod_netd::{Config, Netd};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
@@ -33,6 +34,10 @@ pub struct Member {
     pub name: String,
     /// Its addresses, IPv4 first.
     pub ips: [String; 2],
+    /// Its blocks of pods' addresses, IPv4 first.
+    pub blocks: [String; 2],
+    /// Where its BGP speaker is to be asked.
+    pub bgp_socket: Option<PathBuf>,
     v6_only: bool,
     pub here: Namespace,
     api: Api,
@@ -156,40 +161,14 @@ impl Site {
         ] {
             here.ip(&command);
         }
-        let name = format!("n{number}");
         let ips = [
             format!("{v4}.1{number}"),
             format!("2001:db8:{side}::1{number}"),
         ];
-        self.api.put(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-            "status": {"addresses": ips[usize::from(self.v6_only)..].iter()
-                .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
-        }));
-        for (family, cidr) in [
-            ("v4", format!("10.244.{number}.0/24")),
-            ("v6", format!("fd00:10:244:{number}::/64")),
-        ] {
-            self.api.put(json!({
-                "apiVersion": "net.peapod.dev/v1", "kind": "IpBlock",
-                "metadata": {"name": format!("{name}-{family}")},
-                "spec": {"cidr": cidr, "node": name},
-            }));
-        }
-        let runtime = here.run(|| {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_all().build().unwrap()
-        });
-        self.members.push(Member {
-            name,
-            ips,
-            v6_only: self.v6_only,
-            here,
-            api: self.api.clone(),
-            state: tempfile::tempdir().unwrap(),
-            runtime,
-            netd: None,
-        });
+        let mut member = Member::new(number, ips, here, &self.api);
+        member.v6_only = self.v6_only;
+        member.tell(json!({}));
+        self.members.push(member);
     }
 
     /// A node by its number, from 1.
@@ -199,27 +178,75 @@ impl Site {
 
     /// Ends a node's agent if it runs, and starts another.
     pub fn restart(&mut self, number: usize) {
-        self.stop(number);
-        let member = &mut self.members[number - 1];
-        let start = async {
-            let client = member.api.client();
-            Netd::start(client, member.config(), CancellationToken::new()).await
-        };
-        let netd = member.block_on(start).unwrap();
-        member.block_on(netd.ready()).unwrap();
-        member.netd = Some(netd);
+        self.members[number - 1].restart();
     }
 
     /// Ends a node's agent.
     pub fn stop(&mut self, number: usize) {
-        let member = &mut self.members[number - 1];
-        if let Some(netd) = member.netd.take() {
-            member.block_on(netd.stop());
-        }
+        self.members[number - 1].stop();
     }
 }
 
 impl Member {
+    /// The node of a number, in a namespace; its agent does not run yet.
+    pub fn new(number: u8, ips: [String; 2], here: Namespace, api: &Api) -> Self {
+        let runtime = here.run(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build().unwrap()
+        });
+        Member {
+            name: format!("n{number}"),
+            ips,
+            blocks: [
+                format!("10.244.{number}.0/24"),
+                format!("fd00:10:244:{number}::/64"),
+            ],
+            bgp_socket: None,
+            v6_only: false,
+            here,
+            api: api.clone(),
+            state: tempfile::tempdir().unwrap(),
+            runtime,
+            netd: None,
+        }
+    }
+
+    /// Tells the API of it, of its labels and of its blocks.
+    pub fn tell(&self, labels: Value) {
+        let name = &self.name;
+        self.api.put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+            "status": {"addresses": self.ips[usize::from(self.v6_only)..].iter()
+                .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
+        }));
+        for (family, cidr) in ["v4", "v6"].iter().zip(&self.blocks) {
+            self.api.put(json!({
+                "apiVersion": "net.peapod.dev/v1", "kind": "IpBlock",
+                "metadata": {"name": format!("{name}-{family}")},
+                "spec": {"cidr": cidr, "node": name},
+            }));
+        }
+    }
+
+    /// Ends its agent if it runs, and starts another.
+    pub fn restart(&mut self) {
+        self.stop();
+        let start = async {
+            let client = self.api.client();
+            Netd::start(client, self.config(), CancellationToken::new()).await
+        };
+        let netd = self.block_on(start).unwrap();
+        self.block_on(netd.ready()).unwrap();
+        self.netd = Some(netd);
+    }
+
+    /// Ends its agent.
+    pub fn stop(&mut self) {
+        if let Some(netd) = self.netd.take() {
+            self.block_on(netd.stop());
+        }
+    }
+
     fn config(&self) -> Config {
         let ranges = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
         Config {
@@ -235,7 +262,7 @@ impl Member {
             mtu: None,
             // Not the usual one, which the kernel might take by itself.
             vxlan_port: 8473,
-            bgp_socket: None,
+            bgp_socket: self.bgp_socket.clone(),
             attach_socket: None,
             foreign_links: false,
             state_dir: self.state.path().to_owned(),
@@ -346,7 +373,8 @@ impl Member {
     }
 }
 
-fn quicken(namespace: &Namespace) {
+/// Addresses are there at once, and packets are forwarded.
+pub fn quicken(namespace: &Namespace) {
     namespace.run(|| {
         for (key, value) in [
             ("ipv6/conf/default/accept_dad", "0"),
