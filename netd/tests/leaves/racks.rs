@@ -146,7 +146,7 @@ fn node(api: &Api, lab: &mut Lab, number: u8, rack: usize) -> Member {
     let process = format!("/proc/{}", std::process::id());
     let file = member.here.path().display().to_string();
     lab.adopt(&member.name, file.replace("/proc/self", &process).as_ref());
-    lab.within(&member.name, "sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    lab.within(&member.name, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
     member.bgp_socket = Some(lab.socket(&member.name));
     member.tell(json!({"net.peapod.dev/rack": format!("r{rack}")}));
     member
