@@ -1,25 +1,25 @@
 //! Which router a node should be. Pure.
 
+mod identity;
+mod neighbor;
+#[cfg(test)]
+mod tests;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use peapod_api::labels::{DRAIN_ALL, DRAIN_GRACEFUL, DRAIN_HANDOVER, DRAIN_SERVICES, RACK};
-use peapod_api::net::{
-    AsPlan, BgpConfigSpec, BgpGracefulRestart, BgpPeerAs, BgpPeerSpec, BgpRouterId, DEFAULT_ASN,
-};
+use peapod_api::labels::{DRAIN_ALL, DRAIN_GRACEFUL, DRAIN_HANDOVER, DRAIN_SERVICES};
+use peapod_api::net::{BgpConfigSpec, BgpGracefulRestart, BgpPeerSpec};
 use peapod_api::selector::Selector;
-use peapod_bgp::config::{
-    AddPath, Bfd, GracefulRestart, LocalAs, MaxPrefixes, Neighbor, NeighborOptions, RemoteAs,
-    Timers,
-};
-use peapod_bgp::policy::Policy;
-use peapod_bgp::types::{Family, Role};
+use peapod_bgp::config::GracefulRestart;
 use peapod_router::RouterConfig;
 
+use self::identity::{asn, router_id};
+use self::neighbor::{neighbor, policies_of, protect};
 use super::balancers::Balancers;
 use super::secrets::Secrets;
 use super::{Announced, policy};
@@ -218,21 +218,6 @@ pub fn plan(facts: &Facts) -> Result<Option<Plan>, Fault> {
     }))
 }
 
-/// Without the password that is wanted there is no session at all.
-fn protect(
-    options: &mut NeighborOptions,
-    spec: &BgpPeerSpec,
-    secrets: &Secrets,
-) -> Result<(), String> {
-    let Some(auth) = &spec.auth else {
-        return Ok(());
-    };
-    let password = secrets.password(&auth.secret_ref);
-    options.shutdown = password.is_err();
-    options.password = Some(password?);
-    Ok(())
-}
-
 /// Whether a peer is one of a node with these labels.
 ///
 /// # Errors
@@ -243,57 +228,6 @@ pub fn selects(spec: &BgpPeerSpec, labels: &BTreeMap<String, String>) -> Result<
     };
     let selector = Selector::from_label_selector(selector).map_err(|error| error.to_string())?;
     Ok(selector.matches(labels))
-}
-
-fn asn(facts: &Facts) -> Result<u32, Fault> {
-    let plan = &facts.config.as_plan;
-    if let Some(per_node) = &plan.per_node {
-        let index = block_index(facts).ok_or(Fault::NoBlock)?;
-        let asn = u32::try_from(u128::from(per_node.from) + index);
-        return asn.map_err(|_| Fault::TooHigh);
-    }
-    if let Some(per_rack) = &plan.per_rack {
-        let rack = facts.labels.get(RACK).cloned().unwrap_or_default();
-        let asn = per_rack.racks.get(&rack).copied();
-        return asn.ok_or(Fault::Rack(rack));
-    }
-    let shared = plan.shared.as_ref().map(|shared| shared.asn);
-    Ok(shared.unwrap_or(DEFAULT_ASN))
-}
-
-/// The number of the node's first block in its range.
-fn block_index(facts: &Facts) -> Option<u128> {
-    let block = facts.announced.blocks.first()?;
-    let range = facts.pod_cidrs.iter().find(|range| range.contains(block))?;
-    let number = |net: &IpNet| match net.network() {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    let host_bits = u32::from(block.max_prefix_len() - block.prefix_len());
-    (number(block) - number(range)).checked_shr(host_bits)
-}
-
-fn router_id(facts: &Facts) -> Result<Ipv4Addr, Fault> {
-    if let Some(text) = &facts.router_id {
-        let asked: Option<Ipv4Addr> = text.parse().ok();
-        let sound = asked.filter(|id| !id.is_unspecified());
-        return sound.ok_or_else(|| Fault::Identifier(text.clone()));
-    }
-    let v4 = facts.ips.iter().find_map(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    });
-    match facts.config.router_id {
-        None | Some(BgpRouterId::NodeIp) => v4.ok_or(Fault::NoIdentifier),
-        Some(BgpRouterId::NodeName) => Ok(made_of(&facts.node)),
-    }
-}
-
-/// An identifier made of a name (32-bit FNV-1a), never 0.
-fn made_of(name: &str) -> Ipv4Addr {
-    let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    let hash = name.bytes().fold(0x811c_9dc5, mix);
-    Ipv4Addr::from_bits(hash.max(1))
 }
 
 /// Blocks as one route each; addresses of services and of the node as host routes.
@@ -318,24 +252,6 @@ fn announce(facts: &Facts) -> Vec<IpNet> {
     prefixes.into_iter().collect()
 }
 
-/// The policies of one peer, by name.
-fn policies_of(
-    peer: &str,
-    spec: &BgpPeerSpec,
-    tags: &[String],
-) -> Result<Vec<(String, Policy)>, String> {
-    let named = |direction: &str, policy: Result<Policy, String>| match policy {
-        Ok(policy) => Ok((format!("{direction}{peer}"), policy)),
-        Err(why) => Err(format!("spec.{}: {why}", direction.trim_end_matches('-'))),
-    };
-    let import = spec.import.as_ref().map(policy::import);
-    let export = spec.export.as_ref();
-    let export = export.map(|given| policy::export(Some(given), tags));
-    let import = import.map(|policy| named(IMPORT, policy));
-    let export = export.map(|policy| named(EXPORT, policy));
-    import.into_iter().chain(export).collect()
-}
-
 fn graceful_restart(given: Option<&BgpGracefulRestart>) -> GracefulRestart {
     let usual = GracefulRestart::default();
     let Some(given) = given else {
@@ -347,239 +263,5 @@ fn graceful_restart(given: Option<&BgpGracefulRestart>) -> GracefulRestart {
         stale_path_seconds: given.stale_path_seconds.unwrap_or(usual.stale_path_seconds),
         long_lived_seconds: given.long_lived_seconds.unwrap_or(usual.long_lived_seconds),
         ..usual
-    }
-}
-
-fn neighbor(spec: &BgpPeerSpec, plan: &AsPlan) -> Result<Neighbor, String> {
-    let remote_as = match &spec.remote_as {
-        BgpPeerAs::Number(number) => RemoteAs::Number(*number),
-        BgpPeerAs::Text(text) => match text.as_str() {
-            "external" => RemoteAs::External,
-            "internal" => RemoteAs::Internal,
-            other => RemoteAs::Number(other.parse().map_err(|_| format!("{other:?} is no AS"))?),
-        },
-    };
-    let address = spec.address.as_ref().map(|text| {
-        let parsed = text.parse::<IpAddr>();
-        parsed.map_err(|_| format!("{text:?} is no address"))
-    });
-    Ok(Neighbor {
-        address: address.transpose()?,
-        interface: spec.interface.clone(),
-        options: options(spec, remote_as, plan)?,
-    })
-}
-
-fn options(
-    spec: &BgpPeerSpec,
-    remote_as: RemoteAs,
-    plan: &AsPlan,
-) -> Result<NeighborOptions, String> {
-    let mut options = NeighborOptions::new(remote_as);
-    options.port = spec.port.unwrap_or(options.port);
-    options.passive = spec.passive;
-    options.ttl_security = spec.ttl_security;
-    options.multihop = spec.multihop;
-    options.bfd = spec.bfd.as_ref().map(|given| {
-        let usual = Bfd::default();
-        Bfd {
-            interval_ms: given.interval_ms.unwrap_or(usual.interval_ms),
-            multiplier: given.multiplier.unwrap_or(usual.multiplier),
-        }
-    });
-    if let Some(given) = &spec.timers {
-        let usual = Timers::default();
-        options.timers = Timers {
-            hold_seconds: given.hold_seconds.unwrap_or(usual.hold_seconds),
-            keepalive_seconds: given.keepalive_seconds,
-            connect_retry_seconds: given
-                .connect_retry_seconds
-                .unwrap_or(usual.connect_retry_seconds),
-            ..usual
-        };
-    }
-    options.max_prefixes = spec.max_prefixes.map(|limit| MaxPrefixes {
-        limit,
-        restart_seconds: None,
-        warning_only: false,
-    });
-    for name in &spec.families {
-        let known = Family::SUPPORTED.into_iter();
-        let family = known.clone().find(|family| family.to_string() == *name);
-        options
-            .families
-            .push(family.ok_or_else(|| format!("{name:?} is no address family"))?);
-    }
-    options.export = Some(OWN.to_owned());
-    // Other nodes of our own AS are behind the neighbour.
-    let shared = plan.per_node.is_none();
-    options.allowas_in = spec.allowas_in.unwrap_or(shared.into());
-    options.local_as = spec.local_as.as_ref().map(|given| LocalAs {
-        asn: given.asn,
-        no_prepend: given.no_prepend,
-        replace_as: given.replace_as,
-    });
-    options.role = spec.role.as_deref().map(role).transpose()?;
-    options.strict_role = spec.strict_role;
-    options.add_path = AddPath {
-        receive: spec.add_path.as_ref().is_some_and(|given| given.receive),
-        send: 0,
-    };
-    Ok(options)
-}
-
-fn role(name: &str) -> Result<Role, String> {
-    let known = Role::REGISTERED
-        .iter()
-        .find(|role| role.to_string() == name);
-    known.copied().ok_or_else(|| format!("{name:?} is no role"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn facts(config: serde_json::Value, peers: serde_json::Value) -> Facts {
-        Facts {
-            node: "n1".to_owned(),
-            labels: BTreeMap::from([(RACK.to_owned(), "a".to_owned())]),
-            ips: vec!["192.0.2.1".parse().unwrap()],
-            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-            config: serde_json::from_value(config).unwrap(),
-            peers: serde_json::from_value(peers).unwrap(),
-            announced: Announced {
-                blocks: vec!["10.244.5.0/24".parse().unwrap()],
-                external: BTreeSet::from(["203.0.113.7".parse().unwrap()]),
-                cluster: BTreeSet::from(["10.96.0.9".parse().unwrap()]),
-            },
-            ..Facts::default()
-        }
-    }
-
-    fn leaf() -> serde_json::Value {
-        json!({"leaf": {"interface": "eth1", "remoteAs": "external"}})
-    }
-
-    fn announced(facts: &Facts) -> Vec<String> {
-        let plan = plan(facts).unwrap().unwrap();
-        plan.router.announce.iter().map(IpNet::to_string).collect()
-    }
-
-    #[test]
-    fn as_plans() {
-        let asn = |config| plan(&facts(config, leaf())).map(|plan| plan.unwrap().router.asn);
-        assert_eq!(asn(json!({})), Ok(DEFAULT_ASN));
-        assert_eq!(asn(json!({"asPlan": {"shared": {"asn": 7}}})), Ok(7));
-        let per_node = json!({"asPlan": {"perNode": {"from": 4_200_000_000_u32}}});
-        assert_eq!(asn(per_node), Ok(4_200_000_005));
-        let racks = |rack: &str| json!({"asPlan": {"perRack": {"racks": {rack: 65_001}}}});
-        assert_eq!(asn(racks("a")), Ok(65_001));
-        assert_eq!(asn(racks("b")), Err(Fault::Rack("a".to_owned())));
-        let high = json!({"asPlan": {"perNode": {"from": u32::MAX}}});
-        assert_eq!(asn(high), Err(Fault::TooHigh));
-    }
-
-    #[test]
-    fn who_is_spoken_to() {
-        let peers = json!({
-            "a": {"address": "192.0.2.9", "remoteAs": 65000, "bfd": {"intervalMs": 100}},
-            "b": {"address": "192.0.2.9", "remoteAs": 65001},
-            "other-rack": {"interface": "eth9", "remoteAs": "external",
-                "nodeSelector": {"matchLabels": {RACK: "z"}}},
-        });
-        let plan = plan(&facts(json!({}), peers)).unwrap().unwrap();
-        assert_eq!(
-            plan.peers,
-            BTreeMap::from([("192.0.2.9".into(), "a".into())])
-        );
-        let options = &plan.router.neighbors[0].options;
-        assert_eq!(options.remote_as, RemoteAs::Number(65000));
-        assert_eq!(options.bfd.unwrap().interval_ms, 100);
-        // The other nodes of the AS are behind the leaf.
-        assert_eq!(options.allowas_in, 1);
-        let nobody = json!({"z": {"interface": "e", "remoteAs": 1,
-            "nodeSelector": {"matchLabels": {RACK: "z"}}}});
-        assert_eq!(super::plan(&facts(json!({}), nobody)), Ok(None));
-    }
-
-    #[test]
-    fn policies_are_the_peer_s_and_the_rest_is_usual() {
-        let peers = json!({
-            "a": {"address": "192.0.2.9", "remoteAs": 65000, "allowasIn": 3, "role": "customer",
-                "localAs": {"asn": 64999, "replaceAs": true}, "addPath": {"receive": true},
-                "import": {"statements": [{"set": {"localPref": 50}}]},
-                "export": {"statements": [{"set": {"addCommunities": ["65000:7"]}}]}},
-            "b": {"interface": "eth1", "remoteAs": "external"},
-        });
-        let config = json!({"gracefulRestart": {"restartSeconds": 30}});
-        let router = plan(&facts(config, peers)).unwrap().unwrap().router;
-        router.speaker().check().unwrap();
-        let names: Vec<&String> = router.policies.keys().collect();
-        assert_eq!(names, ["export-a", "import-a", "own-routes"]);
-        let [a, b] = router.neighbors.as_slice() else {
-            panic!("two neighbours");
-        };
-        let named = |name: &str| Some(name.to_owned());
-        assert_eq!(
-            (&a.options.import, &a.options.export),
-            (&named("import-a"), &named("export-a"))
-        );
-        assert_eq!(
-            (&b.options.import, &b.options.export),
-            (&None, &named("own-routes"))
-        );
-        assert_eq!((a.options.allowas_in, b.options.allowas_in), (3, 1));
-        assert_eq!(a.options.role, Some(Role::Customer));
-        assert_eq!(a.options.local_as.unwrap().asn, 64999);
-        assert!(a.options.add_path.receive);
-        assert_eq!(router.graceful_restart.restart_seconds, 30);
-    }
-
-    #[test]
-    fn identifiers() {
-        let mut facts = facts(json!({}), leaf());
-        let id = |facts: &Facts| plan(facts).map(|plan| plan.unwrap().router.router_id.to_string());
-        assert_eq!(id(&facts).unwrap(), "192.0.2.1");
-        facts.ips = vec!["fd00::1".parse().unwrap()];
-        assert_eq!(id(&facts), Err(Fault::NoIdentifier));
-        facts.config = serde_json::from_value(json!({"routerId": "NodeName"})).unwrap();
-        // FNV-1a of "n1".
-        assert_eq!(id(&facts).unwrap(), made_of("n1").to_string());
-        assert_ne!(made_of("n1"), made_of("n2"));
-        facts.router_id = Some("10.0.0.9".to_owned());
-        assert_eq!(id(&facts).unwrap(), "10.0.0.9");
-        facts.router_id = Some("0.0.0.0".to_owned());
-        assert!(id(&facts).unwrap_err().to_string().contains("\"0.0.0.0\""));
-    }
-
-    #[test]
-    fn what_is_announced() {
-        let usual = facts(json!({}), leaf());
-        let all = ["10.244.5.0/24", "203.0.113.7/32"];
-        assert_eq!(announced(&usual), all);
-        let config = json!({"announce": {"podCIDRs": false, "services": false, "nodeIPs": true,
-            "clusterIPs": true}});
-        assert_eq!(
-            announced(&facts(config, leaf())),
-            ["10.96.0.9/32", "192.0.2.1/32"]
-        );
-    }
-
-    #[test]
-    fn a_node_leaves_in_steps() {
-        let mut facts = facts(json!({}), leaf());
-        for (drain, shutdown, count) in [
-            (Drain::None, false, 2),
-            (Drain::Handover, false, 2),
-            (Drain::Graceful, true, 2),
-            (Drain::Services, true, 1),
-            (Drain::All, true, 0),
-        ] {
-            facts.drain = drain;
-            let plan = plan(&facts).unwrap().unwrap();
-            assert_eq!(plan.router.graceful_shutdown, shutdown, "{drain:?}");
-            assert_eq!(plan.router.announce.len(), count, "{drain:?}");
-        }
     }
 }

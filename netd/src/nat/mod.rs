@@ -30,10 +30,14 @@ mod chains;
 mod codec;
 pub mod handover;
 mod matches;
+mod intervals;
+mod pod_elements;
 mod programmer;
+mod stale_udp;
 mod source;
 
-pub use programmer::{FabricLinks, Nat, NatConfig, PodPorts, Ranges, read_services, remove};
+pub use pod_elements::PodPorts;
+pub use programmer::{FabricLinks, Nat, NatConfig, Ranges, read_services, remove};
 
 use peapod_nft::{DataType, Family, Reg, Table};
 

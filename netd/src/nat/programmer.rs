@@ -2,16 +2,19 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use peapod_api::attach::{HostPort, Protocol};
+use peapod_api::attach::Protocol;
 use peapod_nft::{Data, Element, Error, Nft, Transaction};
 
 use super::base::{self, BLOCKS, CLUSTER, HAIRPIN, HOST_IP_PORTS, HOST_PORTS};
 use super::chains::{Chain, Keyed};
 use super::codec::{self, Elements};
+use super::intervals::{intervals, whole};
+use super::pod_elements::{PodElements, PodPorts, pod_element, pod_elements};
 use super::source::{self, FABRIC_LINKS, KEPT_LINKS, NAT_OFF_FABRIC, NAT_OUTGOING};
+use super::stale_udp::StaleUdp;
 use super::{Ip, TABLE};
 use crate::core::services::{Change, Dispatch, Frontend};
 
@@ -53,15 +56,6 @@ pub struct FabricLinks {
     pub kept: BTreeSet<String>,
 }
 
-/// What the maps say of one pod.
-#[derive(Clone, Debug)]
-pub struct PodPorts<'a> {
-    /// Its addresses.
-    pub ips: &'a [IpAddr],
-    /// Ports of the node that lead to it.
-    pub host_ports: &'a [HostPort],
-}
-
 /// The services that the kernel of this thread's network namespace has, changing nothing.
 pub fn read_services() -> Result<BTreeMap<Frontend, Dispatch>, Error> {
     let mut nft = Nft::open()?;
@@ -73,9 +67,6 @@ pub fn read_services() -> Result<BTreeMap<Frontend, Dispatch>, Error> {
     }
     Ok(found)
 }
-
-/// Elements about attached pods, by set and key; those of a set have no value.
-type PodElements = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
 
 /// The tables of this node.
 pub struct Nat {
@@ -512,129 +503,4 @@ fn by_map(elements: Elements) -> BTreeMap<&'static str, Vec<Element>> {
         elements.push(Element::entry(key, data));
     }
     maps
-}
-
-fn pod_element(key: &[u8], value: &Option<Vec<u8>>) -> Element {
-    Element {
-        key: key.to_vec(),
-        interval_end: false,
-        data: value.clone().map(Data::Value),
-    }
-}
-
-fn pod_elements(ip: Ip, pod: &PodPorts<'_>) -> PodElements {
-    let mut elements = BTreeMap::new();
-    let Some(own) = pod.ips.iter().find(|own| own.is_ipv4() == ip.v4) else {
-        return elements;
-    };
-    elements.insert((HAIRPIN, codec::address_bytes(*own).repeat(2)), None);
-    for port in pod.host_ports {
-        let target = SocketAddr::new(*own, port.container_port);
-        let key = codec::port_key(port.protocol, port.host_port);
-        let (set, key) = match port.host_ip {
-            Some(host) if host.is_ipv4() != ip.v4 => continue,
-            Some(host) if !host.is_unspecified() => {
-                let mut with_address = codec::address_bytes(host);
-                with_address.extend(key);
-                (HOST_IP_PORTS, with_address)
-            }
-            _ => (HOST_PORTS, key.to_vec()),
-        };
-        elements.insert((set, key), Some(codec::endpoint_bytes(target)));
-    }
-    elements
-}
-
-/// Ranges as the ends of intervals: the first address, and the first one behind.
-fn intervals(ip: Ip, ranges: &[IpNet]) -> BTreeSet<Element> {
-    let of_family = ranges
-        .iter()
-        .filter(|range| range.addr().is_ipv4() == ip.v4);
-    let merged = IpNet::aggregate(&of_family.copied().collect());
-    let mut elements = BTreeSet::new();
-    for range in merged {
-        let start = Element::key(codec::address_bytes(range.network()));
-        let end = |key| Element {
-            interval_end: true,
-            ..Element::key(key)
-        };
-        // Where one ends and the next begins is no end: the kernel would see them overlap.
-        if !elements.remove(&end(start.key.clone())) {
-            elements.insert(start);
-        }
-        if let Some(behind) = behind(range.broadcast()) {
-            elements.insert(end(codec::address_bytes(behind)));
-        }
-    }
-    elements
-}
-
-/// The ends of intervals, together those of one: its start, and its end unless it has none.
-fn whole(ends: &BTreeSet<Element>) -> BTreeSet<Vec<Element>> {
-    let mut intervals: Vec<Vec<Element>> = Vec::new();
-    for end in ends {
-        match intervals.last_mut() {
-            Some(open) if end.interval_end => open.push(end.clone()),
-            _ => intervals.push(vec![end.clone()]),
-        }
-    }
-    intervals.into_iter().collect()
-}
-
-fn behind(ip: IpAddr) -> Option<IpAddr> {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).checked_add(1).map(|n| IpAddr::V4(n.into())),
-        IpAddr::V6(ip) => u128::from(ip).checked_add(1).map(|n| IpAddr::V6(n.into())),
-    }
-}
-
-/// Which UDP connections were led to where they would not be led now.
-#[derive(Default)]
-struct StaleUdp<'a> {
-    /// Endpoints that an address may lead to.
-    addresses: BTreeMap<(IpAddr, u16), BTreeSet<&'a SocketAddr>>,
-    /// Endpoints that a node port led to and does not any more.
-    node_ports: BTreeMap<u16, BTreeSet<&'a SocketAddr>>,
-}
-
-impl<'a> StaleUdp<'a> {
-    fn of(changes: &'a [Change], v4: bool) -> Self {
-        let mut stale = StaleUdp::default();
-        for change in changes {
-            let frontend = change.frontend;
-            if frontend.protocol() != Protocol::Udp || frontend.is_v4() != v4 {
-                continue;
-            }
-            let now: BTreeSet<&SocketAddr> = endpoints(&change.to).collect();
-            match frontend {
-                Frontend::Address { .. } if change.to == Some(Dispatch::Here) => {}
-                Frontend::Address { ip, port, .. } => {
-                    stale.addresses.insert((ip, port), now);
-                }
-                Frontend::NodePort { port, .. } => {
-                    let gone = endpoints(&change.from).filter(|e| !now.contains(e));
-                    stale.node_ports.insert(port, gone.collect());
-                }
-            }
-        }
-        stale.node_ports.retain(|_, gone| !gone.is_empty());
-        stale
-    }
-
-    fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.node_ports.is_empty()
-    }
-
-    fn contains(&self, destination: (IpAddr, u16), answered_by: (IpAddr, u16)) -> bool {
-        let endpoint = SocketAddr::from(answered_by);
-        if let Some(now) = self.addresses.get(&destination) {
-            return !now.contains(&endpoint);
-        }
-        let gone = self.node_ports.get(&destination.1);
-        gone.is_some_and(|gone| gone.contains(&endpoint))
-    }
-}
-
-fn endpoints(dispatch: &Option<Dispatch>) -> impl Iterator<Item = &SocketAddr> {
-    dispatch.iter().flat_map(Dispatch::endpoints)
 }
