@@ -3,7 +3,6 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::process::before_others;
 use crate::{Lab, enter, eventually};
 
 /// Packets of a flow follow each other so closely.
@@ -206,14 +206,6 @@ fn spawn<T: Send + 'static>(
         before_others();
         work()
     })
-}
-
-/// What is measured is the network, not how long the measuring threads wait for a processor: they
-/// need little of one, and get it first (`SCHED_FIFO`).
-fn before_others() {
-    let thread = nix::unistd::gettid().to_string();
-    // Where that is not allowed, a loaded machine is seen in the figures.
-    let _ = Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).output();
 }
 
 fn send(source: SocketAddr, target: SocketAddr, flows: u16, shared: &Shared) {
