@@ -8,6 +8,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::discovery::Heard;
 use crate::kernel::fib::{Fib, Meter, NoMeter};
 use crate::kernel::links::{Links, Watch};
 use crate::kernel::news::{News, RouteWatch};
+use crate::kernel::reach::WayWatch;
 use crate::kernel::routes::Done;
 use crate::transport::{Event, Transport, signed_ranges};
 use crate::{Error, RouterConfig, bfd};
@@ -47,6 +49,8 @@ struct Router {
     bfd: mpsc::UnboundedSender<bfd::Command>,
     /// Neighbours that BFD watches.
     watched: HashMap<PeerId, Watched>,
+    /// Next hops that the speaker wants to hear of.
+    unresolved: Vec<IpAddr>,
     heard: mpsc::UnboundedSender<Heard>,
     /// Tasks that look for unnumbered neighbours, by interface.
     discoveries: HashMap<String, AbortHandle>,
@@ -123,6 +127,7 @@ pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), E
         .map(|path| Server::start(&path, questions_sender.clone()))
         .transpose()?;
     let mut route_watch = router.route_watch()?;
+    let mut way_watch = router.way_watch()?;
     router.handle(Input::Tick);
     loop {
         let deadline = router.deadline();
@@ -135,6 +140,10 @@ pub async fn run_seated(seat: Seat, shutdown: CancellationToken) -> Result<(), E
             Some(report) = reports.recv() => router.reported(report),
             changes = watch.next(&mut router.links) => router.changed(changes?),
             news = touched(route_watch.as_mut()) => router.touched(news?),
+            news = moved(way_watch.as_mut()) => {
+                news?;
+                router.doubt_ways();
+            }
             () = until(deadline) => router.tick(),
             // Whoever ends the sender without a shutdown wants the last configuration.
             Ok(()) = config.changed() => {
@@ -180,6 +189,13 @@ async fn touched(watch: Option<&mut RouteWatch>) -> io::Result<Vec<News>> {
     }
 }
 
+async fn moved(watch: Option<&mut WayWatch>) -> io::Result<()> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 // === impl Router ===
 
 impl Router {
@@ -219,6 +235,7 @@ impl Router {
             fib,
             bfd: senders.bfd,
             watched: HashMap::new(),
+            unresolved: Vec::new(),
             heard: senders.heard,
             discoveries: HashMap::new(),
             tasks: JoinSet::new(),
@@ -288,6 +305,7 @@ impl Router {
             // Nobody may want to know.
             self.shown.send_replace(self.view());
         }
+        self.tell_of_ways();
         if let Some(fib) = &mut self.fib {
             fib.tick(&mut self.speaker, &self.links);
         }
@@ -315,6 +333,7 @@ impl Router {
             for output in outputs {
                 self.act(output);
             }
+            self.resolve();
         }
         self.install();
     }
@@ -325,6 +344,7 @@ impl Router {
             Output::Abandon { peer } => self.transport.abandon(peer),
             Output::Send { connection, bytes } => self.transport.send(connection, bytes),
             Output::Close { connection } => self.transport.close(connection),
+            Output::Resolve { address } => self.unresolved.push(address),
             Output::Notice { peer, name, notice } => match notice {
                 Notice::Up => {
                     tracing::info!(peer = name, "{notice}");

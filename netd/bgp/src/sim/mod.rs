@@ -392,7 +392,7 @@ impl Net {
                     self.later(far.node, Some(far.link), closed);
                 }
             }
-            Output::Abandon { .. } | Output::Notice { .. } => {}
+            Output::Abandon { .. } | Output::Notice { .. } | Output::Resolve { .. } => {}
         }
     }
 

@@ -176,6 +176,12 @@ pub enum Output {
         /// The connection.
         connection: ConnectionId,
     },
+    /// Tell of the way to a next hop that is behind no neighbour, with [`Input::NextHop`]: now, and
+    /// whenever it becomes another. Until then it counts as reachable, at no cost.
+    Resolve {
+        /// The next hop.
+        address: IpAddr,
+    },
     /// Something that an operator may want to know.
     Notice {
         /// About this peer.

@@ -132,6 +132,11 @@ impl Speaker {
         self.outputs.drain(..)
     }
 
+    /// The next hops whose ways are to be told of (see [`Output::Resolve`]).
+    pub fn resolved(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.metrics.keys().copied()
+    }
+
     /// The next changes of forwarding, at most `limit`. A prefix that changes again before it is
     /// taken is in here once.
     pub fn take_changes(&mut self, limit: usize) -> Vec<RouteChange> {

@@ -31,8 +31,10 @@ impl Speaker {
             Input::BfdDown { peer } => self.bfd_down(peer),
             Input::Link { interface, up } => self.link(&interface, up),
             Input::NextHop { address, metric } => {
-                self.metrics.insert(address, metric.unwrap_or(UNREACHABLE));
-                self.weigh_again();
+                let metric = metric.unwrap_or(UNREACHABLE);
+                if self.metrics.insert(address, metric) != Some(metric) {
+                    self.weigh_again();
+                }
             }
             Input::Enable { peer } => self.enable(peer),
             Input::Disable { peer, message } => self.disable(peer, &message),

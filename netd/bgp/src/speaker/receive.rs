@@ -1,13 +1,13 @@
 //! Routes come in: checked, changed by the import policy, and put into the table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
 use super::Speaker;
-use super::message::Notice;
+use super::message::{Notice, Output};
 use super::peer::{Peer, at};
 use crate::config::{Config, MaxPrefixes};
 use crate::fsm::{Event, Pause};
@@ -18,6 +18,9 @@ use crate::types::{
     Action, Announcement, CeaseError, Community, Family, NlriList, Notification, NotificationError,
     PathAttributes, Problem, Role, Update,
 };
+
+/// Next hops behind no neighbour whose ways are followed, at most.
+const NEXT_HOPS: usize = 4096;
 
 /// What an announcement needs of its peer, gathered once for all of its prefixes.
 struct Import {
@@ -95,6 +98,7 @@ impl Speaker {
         let Some(mut import) = self.import(peer, &announcement.attributes, family) else {
             return false;
         };
+        self.resolve(import.gateway.as_ref());
         let (mut fresh, mut left) = (0, allowance(peer, family));
         for nlri in &announcement.nlri {
             let decision = import.decide(&nlri.prefix);
@@ -272,6 +276,28 @@ impl Speaker {
             return UNREACHABLE;
         }
         self.metrics.get(&gateway.address).copied().unwrap_or(0)
+    }
+
+    /// Has the way to a gateway followed that is behind no neighbour. Of too many the others count as
+    /// reachable.
+    fn resolve(&mut self, gateway: Option<&Gateway>) {
+        let distant = gateway.filter(|gateway| gateway.interface.is_none());
+        let Some(address) = distant.map(|gateway| gateway.address) else {
+            return;
+        };
+        if self.metrics.contains_key(&address) {
+            return;
+        }
+        if self.metrics.len() >= NEXT_HOPS {
+            let routes = self.routes.iter().filter(|route| Arc::strong_count(route) > 1);
+            let gateways = routes.filter_map(|route| route.gateway.as_ref());
+            let used: HashSet<IpAddr> = gateways.map(|gateway| gateway.address).collect();
+            self.metrics.retain(|address, _| used.contains(address));
+        }
+        if self.metrics.len() < NEXT_HOPS {
+            self.metrics.insert(address, 0);
+            self.outputs.push_back(Output::Resolve { address });
+        }
     }
 
     fn keeps_to_limit(&mut self, id: PeerId, family: Family) -> bool {

@@ -368,7 +368,8 @@ impl Stage {
                     self.ends.remove(&name);
                 }
             }
-            Output::Notice {
+            Output::Resolve { .. }
+            | Output::Notice {
                 notice: Notice::EndOfRib(_),
                 ..
             } => {}

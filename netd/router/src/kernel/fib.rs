@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::links::Links;
 use super::news::News;
+use super::reach::{Moved, Reach};
 use super::routes::{
     BATCH, Done, Hop, Installed, Installer, Job, fingerprint, installed, needs_link,
 };
@@ -87,6 +88,8 @@ pub struct Audit {
 #[derive(Debug)]
 pub struct Fib {
     installer: Installer,
+    /// The ways to next hops that are on no link.
+    reach: Reach,
     /// Routes of a router before us that nothing was said of yet.
     leftover: BTreeSet<IpNet>,
     /// When what is still left over goes; known once everybody could have had their say.
@@ -164,6 +167,7 @@ impl Fib {
             leftover: installed()?.into_iter().map(|route| route.prefix).collect(),
             leftover_until: None,
             installer: Installer::start(sources, done)?,
+            reach: Reach::new()?,
             refused: BTreeMap::new(),
             touched: BTreeSet::new(),
             audit_wanted: false,
@@ -219,7 +223,27 @@ impl Fib {
     /// When [`Fib::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
         let leftover = self.leftover_until.filter(|_| !self.leftover.is_empty());
-        self.due.into_iter().chain(leftover).min()
+        let times = [self.due, leftover, self.reach.deadline()];
+        times.into_iter().flatten().min()
+    }
+
+    /// Follows the way to a next hop; what it costs.
+    pub fn follow(&mut self, address: IpAddr) -> Option<u32> {
+        self.reach.follow(address)
+    }
+
+    /// The ways to next hops that are on no link may be others now.
+    pub fn doubt_ways(&mut self) {
+        self.reach.doubt();
+    }
+
+    /// Those that are others, if it is time to look; routes over them are to be written again.
+    pub fn moved(&mut self, speaker: &Speaker) -> Vec<Moved> {
+        let moved = self.reach.look_again(|| speaker.resolved().collect());
+        if !moved.is_empty() {
+            self.look_soon();
+        }
+        moved
     }
 
     /// Gives the kernel what changed, as fast as it takes it.
@@ -237,7 +261,7 @@ impl Fib {
                 let hops = change
                     .next_hops
                     .as_deref()
-                    .map(|wanted| hops(wanted, links));
+                    .map(|wanted| hops(wanted, links, &self.reach));
                 jobs.push(Job {
                     prefix: change.prefix,
                     hops: hops.filter(|hops| !hops.is_empty()),
@@ -405,7 +429,7 @@ impl Fib {
         let mut wrong = Vec::new();
         for family in Family::SUPPORTED {
             for (prefix, next_hops) in speaker.forwarding(family) {
-                let wanted = hops(next_hops, links);
+                let wanted = hops(next_hops, links, &self.reach);
                 if wanted.is_empty() {
                     continue;
                 }
@@ -438,9 +462,15 @@ impl Fib {
     }
 }
 
-/// Next hops as the kernel knows them; those over links that are gone are left out.
-fn hops(next_hops: &NextHops, links: &Links) -> Vec<Hop> {
+/// Next hops as the kernel knows them, in order, each once; those over links that are gone are left
+/// out. Of one that is on no link it is the router on the way to it.
+fn hops(next_hops: &NextHops, links: &Links, reach: &Reach) -> Vec<Hop> {
     let hop = |gateway: &Gateway| {
+        if gateway.interface.is_none()
+            && let Some(hop) = reach.hop(gateway.address)
+        {
+            return Some(hop);
+        }
         let link = gateway
             .interface
             .as_deref()
@@ -450,7 +480,10 @@ fn hops(next_hops: &NextHops, links: &Links) -> Vec<Hop> {
             link,
         })
     };
-    next_hops.iter().filter_map(hop).collect()
+    let mut hops: Vec<Hop> = next_hops.iter().filter_map(hop).collect();
+    hops.sort_unstable();
+    hops.dedup();
+    hops
 }
 
 #[cfg(test)]

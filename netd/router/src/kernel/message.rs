@@ -29,6 +29,10 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
+/// Asks for the route in the table, not for what follows from it for one packet.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+const RTNH_F_LINKDOWN: u8 = 16;
+
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -209,6 +213,66 @@ pub(super) fn dump(kind: u16, family: u8, body: usize) -> Vec<u8> {
     out.resize(HEADER + body, 0);
     finish(&mut out, 0);
     out
+}
+
+/// A request for the route to an address.
+pub(super) fn get_route(address: IpAddr) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(&mut out, RTM_GETROUTE, NLM_F_REQUEST, 1);
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    out.extend([family_of(address), bits, 0, 0]);
+    out.extend([0; 4]);
+    out.extend(RTM_F_FIB_MATCH.to_ne_bytes());
+    attribute(&mut out, RTA_DST, &octets(address));
+    finish(&mut out, 0);
+    out
+}
+
+/// The route to an address that was asked for: where its packets go, and its metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RouteTo {
+    /// Of the prefix; 0 is a default route.
+    pub length: u8,
+    /// Who made it.
+    pub protocol: u8,
+    /// The next router, unless the address is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The link.
+    pub link: u32,
+    /// What it costs.
+    pub metric: u32,
+}
+
+/// The answer; none for a route that leads nowhere, or over a link that is down.
+pub(super) fn route_to(body: &[u8]) -> Option<RouteTo> {
+    let header = body.get(..12)?;
+    let (length, protocol, kind) = (header[1], header[5], header[7]);
+    let down = u32::from(RTNH_F_DEAD | RTNH_F_LINKDOWN);
+    if kind != RTN_UNICAST || u32_at(header, 8)? & down != 0 {
+        return None;
+    }
+    let (mut gateway, mut link, mut metric) = (None, None, 0);
+    for (kind, value) in attributes(&body[12..]) {
+        match kind {
+            RTA_GATEWAY => gateway = address(value),
+            RTA_VIA => gateway = address(value.get(2..)?),
+            RTA_OIF => link = u32_at(value, 0),
+            RTA_PRIORITY => metric = u32_at(value, 0)?,
+            // One of several will do; those over dead links are left out.
+            RTA_MULTIPATH => {
+                let hop = next_hops(value).into_iter().next()?;
+                (gateway, link) = (Some(hop.gateway), hop.link);
+            }
+            _ => {}
+        }
+    }
+    Some(RouteTo {
+        length,
+        protocol,
+        gateway,
+        link: link?,
+        metric,
+    })
 }
 
 /// A request to forget the link-layer address of a neighbour.

@@ -8,6 +8,7 @@ use crate::kernel::fib::Fib;
 use crate::kernel::links::Change;
 use crate::kernel::neighbors;
 use crate::kernel::news::{News, RouteWatch};
+use crate::kernel::reach::WayWatch;
 use crate::kernel::routes::{BATCH, Done};
 
 impl Router {
@@ -15,6 +16,41 @@ impl Router {
     pub(super) fn route_watch(&self) -> Result<Option<RouteWatch>, Error> {
         let open = |fib: &Fib| RouteWatch::open(fib.port());
         Ok(self.fib.as_ref().map(open).transpose()?)
+    }
+
+    /// Hears that other ways to next hops there may be.
+    pub(super) fn way_watch(&self) -> Result<Option<WayWatch>, Error> {
+        let open = |_: &Fib| WayWatch::open();
+        Ok(self.fib.as_ref().map(open).transpose()?)
+    }
+
+    /// Tells the speaker of the ways to next hops that it asked for. A router that installs nothing may
+    /// not be on the way of packets: to it all are alike.
+    pub(super) fn resolve(&mut self) {
+        for address in std::mem::take(&mut self.unresolved) {
+            if let Some(fib) = &mut self.fib {
+                let metric = fib.follow(address);
+                let way = Input::NextHop { address, metric };
+                self.speaker.handle(way, self.now());
+            }
+        }
+    }
+
+    /// Tells it of those that are others now.
+    pub(super) fn tell_of_ways(&mut self) {
+        let moved = self.fib.as_mut().map(|fib| fib.moved(&self.speaker));
+        for way in moved.into_iter().flatten() {
+            let (address, metric) = (way.address, way.metric);
+            tracing::debug!(%address, ?metric, "another way to a next hop");
+            self.handle(Input::NextHop { address, metric });
+        }
+    }
+
+    /// Somebody else's routes are others now.
+    pub(super) fn doubt_ways(&mut self) {
+        if let Some(fib) = &mut self.fib {
+            fib.doubt_ways();
+        }
     }
 
     /// Gives the kernel what changed, as fast as it takes it.
@@ -68,6 +104,7 @@ impl Router {
         if !changes.is_empty() {
             self.show_soon();
         }
+        self.doubt_ways();
         for change in changes {
             let (Change::Carrier { name, .. } | Change::Addresses { name }) = &change;
             let index = self.links.index(name);

@@ -4,4 +4,5 @@
 mod bad_peers;
 mod flaps;
 mod interop;
+mod next_hops;
 mod reconfigured;
