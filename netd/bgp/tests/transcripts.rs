@@ -51,6 +51,7 @@ transcripts!(
     unexpected_messages,
     timers,
     collision,
+    late_answer,
     idle_backoff,
     best_path,
     multipath,

@@ -177,9 +177,11 @@ impl Step<'_> {
         if self
             .fsm
             .session()
-            .is_some_and(|(_, agreed)| agreed.graceful_restart.is_none())
+            .is_some_and(|(_, agreed)| outgoing || agreed.graceful_restart.is_none())
         {
-            // A session stands; another connection is a collision that it wins.
+            // A session stands; another connection is a collision that it wins. With graceful restart
+            // the peer may have lost the session and call again (RFC 4724 section 4.2), but our own
+            // call, which we gave up when the session came up, tells nothing of that.
             let cease = Notification::cease(CeaseError::CollisionResolution);
             self.actions
                 .push(Action::Send(id, Message::Notification(cease)));

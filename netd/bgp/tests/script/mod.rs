@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `wait 5s` | time passes, timers fire |
 //! | `PEER answers` | the connection that the speaker asked for is there |
+//! | `PEER answers late` | the same, although the speaker has given it up |
 //! | `PEER refuses` | it is refused |
 //! | `PEER calls [on IFACE]` | the peer connects; as a second connection it is named `PEER'` |
 //! | `PEER up [OPEN OPTIONS]` | answers or calls, OPEN, KEEPALIVE: all of a session's start |

@@ -23,6 +23,8 @@ pub struct Stage {
     now: Time,
     ends: BTreeMap<String, End>,
     wanted: BTreeMap<String, PeerId>,
+    /// Attempts that the speaker gave up.
+    given_up: BTreeMap<String, PeerId>,
     connections: u64,
     text: String,
 }
@@ -57,6 +59,7 @@ impl Stage {
             now: Time(0),
             ends: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             connections: 0,
             text: String::new(),
         }
@@ -140,7 +143,14 @@ impl Stage {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         let words = Words::new(rest);
         match verb {
-            "answers" => self.answers(name),
+            "answers" => {
+                if rest == "late"
+                    && let Some(peer) = self.given_up.remove(name)
+                {
+                    self.wanted.insert(name.to_owned(), peer);
+                }
+                self.answers(name);
+            }
             "refuses" => {
                 let peer = self
                     .wanted
@@ -360,7 +370,9 @@ impl Stage {
             Output::Abandon { peer } => {
                 let name = self.speaker.peer_name(peer).to_owned();
                 self.say(&format!("stop connecting to {name}"));
-                self.wanted.remove(&name);
+                if let Some(peer) = self.wanted.remove(&name) {
+                    self.given_up.insert(name, peer);
+                }
             }
             Output::Close { connection } => {
                 if let Some(name) = self.name_of(connection) {
