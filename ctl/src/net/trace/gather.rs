@@ -4,13 +4,12 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow, bail};
-use peapod_netd::core::services::Frontend;
 use peapod_netd::probe::route::{Chosen, Flow};
 
 use super::agent;
 use super::facts::{Decision, Facts, Far};
 use super::look::{Leaving, Left, Look, Mapped, Seen, look};
-use super::question::{Asked, Kind, PodEnd};
+use super::question::{Asked, PodEnd};
 use crate::net::Context;
 
 /// Gathers what there is to know; has probes sent if asked to.
@@ -92,14 +91,7 @@ fn own_address(pod: &PodEnd, to: IpAddr) -> Result<IpAddr> {
 
 /// What the node's service map says of the destination; nothing for what is no service.
 fn decision(asked: &Asked, mapped: Option<Mapped>) -> Option<Decision> {
-    let Kind::Port(protocol, port) = asked.kind else {
-        return None;
-    };
-    let frontend = Frontend::Address {
-        ip: asked.address,
-        protocol,
-        port,
-    };
+    let frontend = asked.kind.frontend(asked.address)?;
     let owner = asked.known.owner(&frontend).map(ToString::to_string);
     decided(owner, mapped)
 }

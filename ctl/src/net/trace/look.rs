@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, bail};
 use peapod_api::attach::Protocol;
-use peapod_netd::core::services::{Dispatch, Frontend};
+use peapod_netd::core::services::Dispatch;
 use peapod_netd::links::alias;
 use peapod_netd::links::rtnl::Rtnl;
 use peapod_netd::probe::connection::{self, Tracked};
@@ -228,13 +228,8 @@ fn tracked(node: &LocalNode, from: SocketAddr, pod: &Leaving) -> Result<Option<T
 
 /// What the node's service map says of the destination; nothing for what is no service there.
 fn mapped(pod: &Leaving, node: &LocalNode, tracked: Option<&Tracked>) -> Result<Option<Mapped>> {
-    let Kind::Port(protocol, port) = pod.kind else {
+    let Some(frontend) = pod.kind.frontend(pod.address) else {
         return Ok(None);
-    };
-    let frontend = Frontend::Address {
-        ip: pod.address,
-        protocol,
-        port,
     };
     let kernel = services::kernel(node)?;
     let Some(dispatch) = kernel.get(&frontend) else {

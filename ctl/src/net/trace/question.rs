@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use peapod_api::attach::Protocol;
 use peapod_netd::core::facts::ServiceFacts;
+use peapod_netd::core::services::Frontend;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,6 +43,18 @@ pub enum Kind {
     Icmp,
     /// To a port.
     Port(Protocol, u16),
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// What service maps know this by, sent to an address; echo requests are no service's.
+    pub fn frontend(self, ip: IpAddr) -> Option<Frontend> {
+        let Kind::Port(protocol, port) = self else {
+            return None;
+        };
+        Some(Frontend::Address { ip, protocol, port })
+    }
 }
 
 /// Everything that the API knows of the way.
