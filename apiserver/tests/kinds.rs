@@ -198,7 +198,9 @@ fn any(node: Node<'_>, draw: &mut Draw, depth: usize) -> Value {
             Scalar::Int32 | Scalar::Int64 | Scalar::Number => draw.of(NUMBERS).into(),
             Scalar::Bool => (draw.below(2) == 0).into(),
             Scalar::Quantity => draw.of(&["0", "1", "-1", "100m", "1Gi"]).into(),
-            Scalar::IntOrString | Scalar::Int64OrString => draw.of(&[json!(0), json!(80), json!("web"), json!("0%")]),
+            Scalar::IntOrString | Scalar::Int64OrString => {
+                draw.of(&[json!(0), json!(80), json!("web"), json!("0%")])
+            }
             Scalar::Time | Scalar::MicroTime => "2026-01-02T03:04:05Z".into(),
             Scalar::Bytes => draw.of(&["", "YQ=="]).into(),
             Scalar::Any => draw.of(&[json!({"a": 1}), json!([]), json!("x")]),

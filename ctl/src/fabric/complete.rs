@@ -229,14 +229,25 @@ mod tests {
         let blocks = [("node-1", "10.244.1.0/24"), ("node-2", "10.244.2.0/24")];
         let blocks = blocks.map(|(node, block)| (node.to_owned(), block.parse().unwrap()));
         let told = |seen: &[Seen]| lack(seen, &blocks).map(|lack| lack.to_string());
-        let leaf = |state: &str| speaker("leaf-1", &[("node-1", "Established"), ("node-2", state)], &[]);
+        let leaf = |state: &str| {
+            speaker(
+                "leaf-1",
+                &[("node-1", "Established"), ("node-2", state)],
+                &[],
+            )
+        };
         let up = [("eth1", "Established")];
         let (one, two) = (
             speaker("node-1", &up, &["10.244.2.0/24"]),
             speaker("node-2", &up, &[]),
         );
         assert_eq!(
-            told(&[leaf("Established"), one.clone(), speaker("node-2", &[], &[])]).unwrap(),
+            told(&[
+                leaf("Established"),
+                one.clone(),
+                speaker("node-2", &[], &[])
+            ])
+            .unwrap(),
             "3 of 3 ends of BGP sessions are up (node-2 does not speak yet)"
         );
         assert_eq!(

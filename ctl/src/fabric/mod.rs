@@ -284,6 +284,9 @@ mod tests {
         assert_eq!((read.asn, read.neighbors.len()), (65_101, 3));
         let described = read.neighbors.iter().map(|one| &one.options.description);
         let described: Vec<&str> = described.filter_map(Option::as_deref).collect();
-        assert_eq!(described, ["spine-1 leaf-1", "spine-2 leaf-1", "node-1 eth1"]);
+        assert_eq!(
+            described,
+            ["spine-1 leaf-1", "spine-2 leaf-1", "node-1 eth1"]
+        );
     }
 }

@@ -29,12 +29,12 @@ mod base;
 mod chains;
 mod codec;
 pub mod handover;
-mod matches;
 mod intervals;
+mod matches;
 mod pod_elements;
 mod programmer;
-mod stale_udp;
 mod source;
+mod stale_udp;
 
 pub use pod_elements::PodPorts;
 pub use programmer::{FabricLinks, Nat, NatConfig, Ranges, read_services, remove};

@@ -4,10 +4,10 @@ use crate::rack::{BFD_MS, FAR_V4, FAR_V6, Links, NODE_AS, Shape};
 
 /// A leaf of FRR with an unnumbered neighbour at the other end of each link, watched by BFD.
 pub fn frr_of_rack(leaf: u8, links: &[String]) -> String {
-    let all = |line: &dyn Fn(&str) -> String| -> String { links.iter().map(|on| line(on)).collect() };
-    let interfaces = all(&|on| {
-        format!("interface {on}\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\n")
-    });
+    let all =
+        |line: &dyn Fn(&str) -> String| -> String { links.iter().map(|on| line(on)).collect() };
+    let interfaces =
+        all(&|on| format!("interface {on}\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\n"));
     let neighbors = all(&|on| {
         format!(
             " neighbor {on} interface remote-as external\n neighbor {on} timers connect 1\n \
@@ -15,9 +15,8 @@ pub fn frr_of_rack(leaf: u8, links: &[String]) -> String {
         )
     });
     let active = all(&|on| format!("  neighbor {on} activate\n"));
-    let families = ["ipv4", "ipv6"].map(|family| {
-        format!(" address-family {family} unicast\n{active} exit-address-family\n")
-    });
+    let families = ["ipv4", "ipv6"]
+        .map(|family| format!(" address-family {family} unicast\n{active} exit-address-family\n"));
     format!(
         "hostname leaf{leaf}\nbfd\n profile fast\n  transmit-interval {BFD_MS}\n  \
          receive-interval {BFD_MS}\n{interfaces}router bgp {}\n bgp router-id 192.0.2.{leaf}\n \
@@ -41,8 +40,9 @@ pub fn bird_of_rack(leaf: u8, links: &[String]) -> String {
             )
         })
         .collect();
-    let kernel = ["ipv4", "ipv6"]
-        .map(|family| format!("protocol kernel {{ {family} {{ export where source = RTS_BGP; }}; }}\n"));
+    let kernel = ["ipv4", "ipv6"].map(|family| {
+        format!("protocol kernel {{ {family} {{ export where source = RTS_BGP; }}; }}\n")
+    });
     format!(
         "router id 192.0.2.{leaf};\nprotocol device {{}}\n\
          protocol radv {{ interface \"to-*\" {{ min ra interval 3; max ra interval 4; }}; }}\n\

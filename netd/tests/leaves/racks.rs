@@ -70,7 +70,10 @@ impl Racks {
 
     fn members(&self) -> impl Iterator<Item = (&Member, usize)> {
         let rack = |number: usize| usize::from(number >= RACKS[0].1.len());
-        self.nodes.iter().enumerate().map(move |(at, node)| (node, rack(at)))
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(move |(at, node)| (node, rack(at)))
     }
 
     /// Waits until everybody has ways to everybody else, over both leaves, watched by BFD.
@@ -82,9 +85,10 @@ impl Racks {
             }
             let others = self.nodes.iter().filter(|other| other.name != node.name);
             for block in others.flat_map(|other| &other.blocks) {
-                eventually(&format!("{} reaches {block} over both leaves", node.name), || {
-                    self.lab.hops(&node.name, block).len() == 2
-                });
+                eventually(
+                    &format!("{} reaches {block} over both leaves", node.name),
+                    || self.lab.hops(&node.name, block).len() == 2,
+                );
             }
         }
         let audit = |(node, _): (&Member, usize)| self.lab.audit(&node.name);
@@ -138,7 +142,10 @@ impl Racks {
 fn node(api: &Api, lab: &mut Lab, number: u8, rack: usize) -> Member {
     let here = Namespace::new();
     quicken(&here);
-    let ips = [format!("10.243.0.{number}"), format!("fd00:10:243::{number}")];
+    let ips = [
+        format!("10.243.0.{number}"),
+        format!("fd00:10:243::{number}"),
+    ];
     here.ip("link set lo up");
     here.ip(&format!("address add {}/32 dev lo", ips[0]));
     here.ip(&format!("address add {}/128 dev lo", ips[1]));
@@ -146,7 +153,10 @@ fn node(api: &Api, lab: &mut Lab, number: u8, rack: usize) -> Member {
     let process = format!("/proc/{}", std::process::id());
     let file = member.here.path().display().to_string();
     lab.adopt(&member.name, file.replace("/proc/self", &process).as_ref());
-    lab.within(&member.name, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");
+    lab.within(
+        &member.name,
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0",
+    );
     member.bgp_socket = Some(lab.socket(&member.name));
     member.tell(json!({"net.peapod.dev/rack": format!("r{rack}")}));
     member
@@ -185,11 +195,15 @@ fn lost_and_back(make: Make) {
     });
     assert_eq!(loss.lost, 0, "flows between other nodes");
     racks.speak(&["n2"]);
-    let loss = racks.losses(&format!("{make:?}: the second rack is lost"), [0, 1], || {
-        racks.lab.silence("leaf3");
-        racks.lab.silence("leaf4");
-        racks.gone(2, &["n1", "n2", "leaf1", "leaf2", "spine"]);
-    });
+    let loss = racks.losses(
+        &format!("{make:?}: the second rack is lost"),
+        [0, 1],
+        || {
+            racks.lab.silence("leaf3");
+            racks.lab.silence("leaf4");
+            racks.gone(2, &["n1", "n2", "leaf1", "leaf2", "spine"]);
+        },
+    );
     assert_eq!(loss.lost, 0, "flows within the other rack");
     racks.speak(&["leaf3", "leaf4"]);
 }

@@ -50,7 +50,9 @@ impl Fabric {
             let [a, b] = [leaf * 2, leaf * 2 + 1].map(|n| 20_000 + n);
             for line in [
                 format!("link add {port} index {a} type veth peer name server netns {name}"),
-                format!("link add eth{leaf} index {b} netns {there} type veth peer name machine netns {name}"),
+                format!(
+                    "link add eth{leaf} index {b} netns {there} type veth peer name machine netns {name}"
+                ),
                 format!("link set {port} up"),
                 format!("-n {name} link set server up"),
                 format!("-n {name} link set machine up"),
@@ -100,7 +102,10 @@ impl Drop for Fabric {
             let _ = router.wait();
         }
         let leaves = LEAVES.map(|leaf| format!("netns del {}", space(leaf)));
-        for line in leaves.into_iter().chain([format!("addr del {SERVER}/32 dev lo")]) {
+        for line in leaves
+            .into_iter()
+            .chain([format!("addr del {SERVER}/32 dev lo")])
+        {
             if let Err(error) = ip(&line) {
                 eprintln!("the fabric could not be removed: {error:#}");
             }
@@ -141,7 +146,11 @@ fn router(space: Option<&str>, dir: &Path, config: &Value) -> Result<Child> {
     };
     let log = File::create(dir.join(format!("{name}.log")))?;
     let child = start.arg("router").arg("--config").arg(file);
-    child.stdin(Stdio::null()).stderr(log).spawn().context("a router")
+    child
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("a router")
 }
 
 fn ip(line: &str) -> Result<String> {
@@ -152,7 +161,11 @@ fn ip(line: &str) -> Result<String> {
 
 fn inside(space: &str, line: &str) -> Result<String> {
     let space = format!("--net=/run/netns/{space}");
-    command::run("nsenter", [space.as_str()].into_iter().chain(line.split(' ')))?.ok()
+    command::run(
+        "nsenter",
+        [space.as_str()].into_iter().chain(line.split(' ')),
+    )?
+    .ok()
 }
 
 /// The machine's agent announces its address, and learns the server's.
@@ -199,7 +212,9 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     let runs = |pod: &str| -> Result<()> {
         cluster.apply(&POD.replace("name: there", &format!("name: {pod}")))?;
         cluster
-            .kubectl(&format!("wait --for=condition=Ready pod/{pod} --timeout=60s"))?
+            .kubectl(&format!(
+                "wait --for=condition=Ready pod/{pod} --timeout=60s"
+            ))?
             .ok()?;
         // The other direction: from the server to the machine's API.
         wait::until("exec on the machine", || {
@@ -213,12 +228,18 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     for hook in ["input", "output", "forward"] {
         let chain = format!("{{ type filter hook {hook} priority 0; policy drop; }}");
         inside(&space(1), "nft add table inet silent")?;
-        inside(&space(1), &format!("nft add chain inet silent {hook} {chain}"))?;
+        inside(
+            &space(1),
+            &format!("nft add chain inet silent {hook} {chain}"),
+        )?;
     }
     both([1, 1])?;
     runs("meanwhile")?;
     ensure!(
-        cluster.field("node/m1", r"{.status.conditions[?(@.type=='Ready')].status}")? == "True",
+        cluster.field(
+            "node/m1",
+            r"{.status.conditions[?(@.type=='Ready')].status}"
+        )? == "True",
         "the node was lost with one of its two leaves"
     );
     inside(&space(1), "nft delete table inet silent")?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Topology;
+use super::{Link, Topology};
 
 /// What a leaf is called that nothing tells the name of.
 const UNKNOWN: &str = "(not known yet)";
@@ -47,7 +47,10 @@ pub(super) fn picture(topology: &Topology) -> String {
         if !leaves.is_empty() {
             let _ = writeln!(out, "  leaves: {}", leaves.join(", "));
         } else if topology.links.iter().any(sought) {
-            let _ = writeln!(out, "  leaves: none is known before a session with it is up");
+            let _ = writeln!(
+                out,
+                "  leaves: none is known before a session with it is up"
+            );
         }
         for (nth, node) in rack.nodes.iter().enumerate() {
             let last = nth + 1 == rack.nodes.len();

@@ -98,8 +98,8 @@ impl Speaker {
         let Some(mut import) = self.import(peer, &announcement.attributes, family) else {
             return false;
         };
-        self.resolve(import.gateway.as_ref());
         let (mut fresh, mut left) = (0, allowance(peer, family));
+        self.resolve(import.gateway.as_ref());
         for nlri in &announcement.nlri {
             let decision = import.decide(&nlri.prefix);
             let route = match import.routes.get(&decision) {
@@ -289,7 +289,10 @@ impl Speaker {
             return;
         }
         if self.metrics.len() >= NEXT_HOPS {
-            let routes = self.routes.iter().filter(|route| Arc::strong_count(route) > 1);
+            let routes = self
+                .routes
+                .iter()
+                .filter(|route| Arc::strong_count(route) > 1);
             let gateways = routes.filter_map(|route| route.gateway.as_ref());
             let used: HashSet<IpAddr> = gateways.map(|gateway| gateway.address).collect();
             self.metrics.retain(|address, _| used.contains(address));

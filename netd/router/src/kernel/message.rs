@@ -36,9 +36,6 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
-
-
-
 const RTNH_F_ONLINK: u8 = 4;
 const HEADER: usize = 16;
 const AF_INET: u8 = libc::AF_INET as u8;

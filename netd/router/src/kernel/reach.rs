@@ -73,7 +73,11 @@ impl Reach {
 
     /// Where packets for a next hop go.
     pub fn hop(&self, address: IpAddr) -> Option<Hop> {
-        self.known.get(&address).copied().flatten().map(|way| way.hop)
+        self.known
+            .get(&address)
+            .copied()
+            .flatten()
+            .map(|way| way.hop)
     }
 
     /// Ways may be others now.

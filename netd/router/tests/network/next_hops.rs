@@ -57,7 +57,10 @@ fn the_nearer_next_hop_wins_and_one_out_of_reach_does_not() {
     // By another router.
     lab.within("a", "ip addr add 10.0.0.3/24 dev to-one");
     lab.within("one", "ip addr add 10.0.0.4/24 dev to-a");
-    lab.within("a", &format!("ip route replace {}/32 via 10.0.0.4 metric 30", ONE.0));
+    lab.within(
+        "a",
+        &format!("ip route replace {}/32 via 10.0.0.4 metric 30", ONE.0),
+    );
     goes(&["10.0.0.4", TWO.1]);
     peapod_lab::eventually("RIB and FIB agree", || lab.audit("a").clean());
 }
