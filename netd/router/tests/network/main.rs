@@ -3,6 +3,7 @@
 
 mod bad_peers;
 mod flaps;
+mod gtsm;
 mod interop;
 mod next_hops;
 mod reconfigured;
