@@ -12,6 +12,7 @@ mod config;
 pub mod control;
 mod discovery;
 mod error;
+mod gtsm;
 pub mod kernel;
 mod router;
 mod sys;

@@ -254,6 +254,7 @@ impl Router {
                 up: false,
             });
         }
+        router.guard();
         router.discover();
         Ok(router)
     }
@@ -271,6 +272,7 @@ impl Router {
         settings.graceful_restart.restarting |= self.speaker.config().graceful_restart.restarting;
         self.config = wanted;
         self.handle(Input::Configure(Box::new(settings)));
+        self.guard();
         self.watch_as_configured();
         let unnumbered: Vec<&str> = self.speaker.unnumbered().map(|(_, on)| on).collect();
         self.discoveries.retain(|interface, task| {

@@ -134,6 +134,33 @@ impl Filter {
         Self::of(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset, 0, 0)
     }
 
+    /// Loads four octets of the network header.
+    pub fn network_word(offset: u32) -> Self {
+        Self::word((libc::SKF_NET_OFF as u32).wrapping_add(offset))
+    }
+
+    /// Loads one.
+    pub fn network_octet(offset: u32) -> Self {
+        Self::octet((libc::SKF_NET_OFF as u32).wrapping_add(offset))
+    }
+
+    /// Keeps these bits of what was loaded.
+    pub fn and(mask: u32) -> Self {
+        Self::of(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask, 0, 0)
+    }
+
+    /// Skips so many instructions if what was loaded is at least this, or if not.
+    pub fn if_at_least(value: u32, then: u8, otherwise: u8) -> Self {
+        let code = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+        Self::of(code, value, then, otherwise)
+    }
+
+    /// Its code, how far it jumps (then, otherwise), and its number.
+    #[cfg(test)]
+    pub fn parts(self) -> (u16, u8, u8, u32) {
+        (self.0.code, self.0.jt, self.0.jf, self.0.k)
+    }
+
     /// Compares what was loaded, and skips so many instructions if it is that, or if not.
     pub fn if_equal(value: u32, then: u8, otherwise: u8) -> Self {
         let code = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;

@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +28,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::Error;
+use crate::gtsm::{self, Rule};
 use crate::kernel::neighbors;
-use crate::{Error, sys};
+use crate::sys::{self, Filter};
 
 /// What a connection brings.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub(crate) struct Transport {
     listeners: Vec<(SocketAddr, Arc<TcpListener>)>,
     /// Addresses from which connections must be signed, with the name of the neighbour there.
     signed: HashMap<IpAddr, String>,
+    /// Filters demand a TTL of some neighbours.
+    guarded: bool,
     next: u64,
 }
 
@@ -119,7 +124,7 @@ impl Ttl {
         }
     }
 
-    fn apply(self, stream: &TcpStream, ipv6: bool) -> io::Result<()> {
+    fn apply(self, stream: &impl AsRawFd, ipv6: bool) -> io::Result<()> {
         sys::set_ttl(stream, ipv6, self.send)?;
         self.least
             .map_or(Ok(()), |least| sys::set_least_ttl(stream, ipv6, least))
@@ -138,6 +143,7 @@ impl Transport {
             open: HashMap::new(),
             listeners: Vec::new(),
             signed: HashMap::new(),
+            guarded: false,
             next: 0,
         }
     }
@@ -176,6 +182,23 @@ impl Transport {
             let key = key.unwrap_or_default();
             if let Err(error) = sys::set_md5(listener.as_ref(), IpNet::from(address), key) {
                 tracing::warn!(%address, %error, "cannot have its connections signed");
+            }
+        }
+    }
+
+    /// Has packets from neighbours be dropped that may have come from farther away than these rules
+    /// allow, from now on.
+    pub fn guard(&mut self, rules: &[Rule]) {
+        let demanded = rules.iter().any(|(_, least)| *least > 0);
+        if !demanded && !self.guarded {
+            return;
+        }
+        self.guarded = demanded;
+        for (at, listener) in &self.listeners {
+            let all = || vec![Filter::take(u32::MAX)];
+            let program = gtsm::program(rules, at.is_ipv6()).unwrap_or_else(all);
+            if let Err(error) = sys::set_filter(listener.as_ref(), &program) {
+                tracing::warn!(%at, %error, "cannot demand a TTL before connections are accepted");
             }
         }
     }
@@ -340,7 +363,7 @@ async fn connect(call: &Call) -> io::Result<TcpStream> {
     if let Some(key) = &call.password {
         sys::set_md5(&socket, IpNet::from(call.to.ip()), key)?;
     }
-    sys::set_ttl(&socket, call.to.is_ipv6(), call.ttl.send)?;
+    call.ttl.apply(&socket, call.to.is_ipv6())?;
     if let Some(source) = call.source {
         socket.bind(SocketAddr::new(source, 0))?;
     }

@@ -215,7 +215,8 @@ impl Member {
     pub fn tell(&self, labels: Value) {
         let name = &self.name;
         self.api.put(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "uid": format!("uid-of-{name}"), "labels": labels},
             "status": {"addresses": self.ips[usize::from(self.v6_only)..].iter()
                 .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
         }));

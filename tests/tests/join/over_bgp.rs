@@ -21,8 +21,15 @@ use super::{POD, Place, busybox, server};
 
 const SERVER: &str = "10.253.8.1";
 const MACHINE: &str = "10.253.12.1";
-/// The link by which the machine reaches the server until it speaks BGP: both its ends.
-const FIRST_LINK: [&str; 2] = ["10.253.10.1", "10.253.10.2"];
+/// Ways over the first leaf, of an operator's, until the machine speaks BGP: where, and which.
+const FIRST_WAYS: [(&str, &str); 3] = [
+    ("server", "10.253.12.1/32 via 10.253.14.2 metric 5000"),
+    ("leaf", "10.253.12.1/32 via 10.253.10.2 metric 5000"),
+    (
+        "machine",
+        "default via 10.253.10.1 src 10.253.12.1 metric 5000",
+    ),
+];
 const LEAVES: [usize; 2] = [1, 2];
 
 /// Two leaves, and the routers on them and beside the server.
@@ -61,26 +68,51 @@ impl Fabric {
                 ip(&line)?;
             }
         }
-        let [leaf, own] = FIRST_LINK;
-        ip(&format!("-n {} addr add {leaf}/24 dev machine", space(1)))?;
-        ip(&format!("-n {there} addr add {own}/24 dev eth1"))?;
-        ip(&format!("-n {there} route add default via {leaf}"))?;
+        let first = space(1);
+        for line in [
+            format!("addr add 10.253.14.1/24 dev {}", server_port(1)),
+            format!("-n {first} addr add 10.253.14.2/24 dev server"),
+            format!("-n {first} addr add 10.253.10.1/24 dev machine"),
+            format!("-n {there} addr add 10.253.10.2/24 dev eth1"),
+        ] {
+            ip(&line)?;
+        }
+        fabric.first_ways("add")?;
         Ok(fabric)
+    }
+
+    /// Adds the ways of before BGP, or deletes them.
+    fn first_ways(&self, what: &str) -> Result<()> {
+        for (place, way) in FIRST_WAYS {
+            let there = match place {
+                "server" => String::new(),
+                "leaf" => format!("-n {} ", space(1)),
+                _ => format!("-n {} ", self.machine.name),
+            };
+            ip(&format!("{there}route {what} {way}"))?;
+        }
+        Ok(())
     }
 
     /// Starts the routers, with their files in a folder.
     fn start(&mut self, dir: &Path) -> Result<()> {
         let own = LEAVES.map(server_port);
-        let beside = config(65_001, SERVER, &[&own[0], &own[1]], &format!("{SERVER}/32"));
+        let mut beside = config(65_001, SERVER, &[&own[0], &own[1]]);
+        beside["announce"] = json!([format!("{SERVER}/32")]);
+        beside["sources"] = json!([SERVER]);
         self.routers.push(router(None, dir, &beside)?);
         for leaf in LEAVES {
-            let id = format!("10.253.8.1{leaf}");
-            let announced = ["10.253.10.0/24", "10.253.11.0/24"][leaf - 1];
-            let asn = 65_100 + u32::try_from(leaf)?;
-            let config = config(asn, &id, &["server", "machine"], announced);
+            let (asn, id) = (65_100 + u32::try_from(leaf)?, format!("10.253.8.1{leaf}"));
+            let config = config(asn, &id, &["server", "machine"]);
             self.routers.push(router(Some(&space(leaf)), dir, &config)?);
         }
-        Ok(())
+        wait::until("the leaves to know the server", || {
+            let ways =
+                LEAVES.map(|leaf| ip(&format!("-n {} route show {SERVER} proto bgp", space(leaf))));
+            Ok(ways
+                .into_iter()
+                .all(|way| way.is_ok_and(|way| !way.is_empty())))
+        })
     }
 
     /// Next hops by BGP at the machine's end and at the server's, from one to the other.
@@ -122,10 +154,10 @@ fn server_port(leaf: usize) -> String {
     format!("pb{leaf}-{}", std::process::id())
 }
 
-fn config(asn: u32, id: &str, interfaces: &[&str], announced: &str) -> Value {
+fn config(asn: u32, id: &str, interfaces: &[&str]) -> Value {
     let neighbor = |on: &&str| json!({"interface": on, "remoteAs": "external", "bfd": true});
     json!({
-        "asn": asn, "routerId": id, "install": true, "multipath": 8, "announce": [announced],
+        "asn": asn, "routerId": id, "install": true, "multipath": 8,
         "neighbors": interfaces.iter().map(neighbor).collect::<Vec<_>>(),
     })
 }
@@ -192,9 +224,6 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut fabric = Fabric::new()?;
     fabric.start(dir.path())?;
-    wait::until("the server to know the first link", || {
-        Ok(!ip("route show 10.253.10.0/24 proto bgp")?.is_empty())
-    })?;
     let (mut child, join) = server(&cluster, SERVER)?;
     let machine = &fabric.machine;
     let flags = format!("--node-name m1 --node-ip {MACHINE}");
@@ -206,9 +235,7 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     let both = |legs: [usize; 2]| wait::until("both ways", || Ok(fabric.legs()? == legs));
     both([2, 2])?;
     // From now on there is no other way.
-    let [leaf, own] = FIRST_LINK;
-    ip(&format!("-n {} route del default via {leaf}", machine.name))?;
-    ip(&format!("-n {} addr del {own}/24 dev eth1", machine.name))?;
+    fabric.first_ways("del")?;
     let runs = |pod: &str| -> Result<()> {
         cluster.apply(&POD.replace("name: there", &format!("name: {pod}")))?;
         cluster

@@ -3,14 +3,33 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use peapod_bgp::config::NeighborOptions;
 use peapod_bgp::rib::PeerId;
 use peapod_bgp::speaker::{Endpoint, Input};
 use tokio::net::TcpStream;
 
 use super::Router;
+use crate::gtsm::Rule;
 use crate::transport::{Call, Event, Ttl, demand_signature, socket_address};
 
 impl Router {
+    /// Has the kernel drop what neighbours with `ttlSecurity` send that may come from afar.
+    pub(super) fn guard(&mut self) {
+        let least = |options: &NeighborOptions| Ttl::of(options, true).least.unwrap_or(0);
+        let ranges = self.config.ranges.iter();
+        let mut rules: Vec<Rule> = ranges
+            .map(|range| (range.prefix, least(&range.options)))
+            .collect();
+        for peer in self.speaker.peers() {
+            if let Some(address) = peer.address
+                && let Some(options) = self.speaker.peer_options(peer.id)
+            {
+                rules.push((address.into(), least(options)));
+            }
+        }
+        self.transport.guard(&rules);
+    }
+
     pub(super) fn connect(&mut self, peer: PeerId, address: IpAddr) {
         let Some(options) = self.speaker.peer_options(peer) else {
             return;

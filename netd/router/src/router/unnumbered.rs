@@ -43,6 +43,7 @@ impl Router {
                 peer,
                 address: Some(heard.address.into()),
             });
+            self.guard();
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn router_id(facts: &Facts) -> Result<Ipv4Addr, Fault> {
 }
 
 /// An identifier made of a name (32-bit FNV-1a), never 0.
-fn made_of(name: &str) -> Ipv4Addr {
+pub(super) fn made_of(name: &str) -> Ipv4Addr {
     let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     let hash = name.bytes().fold(0x811c_9dc5, mix);
     Ipv4Addr::from_bits(hash.max(1))

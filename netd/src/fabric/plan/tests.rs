@@ -1,5 +1,11 @@
-use super::*;
+use peapod_api::labels::RACK;
+use peapod_api::net::DEFAULT_ASN;
+use peapod_bgp::config::RemoteAs;
+use peapod_bgp::types::Role;
 use serde_json::json;
+
+use super::identity::made_of;
+use super::*;
 
 fn facts(config: serde_json::Value, peers: serde_json::Value) -> Facts {
     Facts {
