@@ -3,12 +3,15 @@
 //!
 //! [`check`] is the core: pure.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Client;
 use kube::config::Kubeconfig;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client};
 use peapod_api::bootstrap::{self, CLUSTER_INFO, KUBECONFIG, PUBLIC, SIGNATURE, Token};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -16,6 +19,9 @@ use rustls_pki_types::pem::PemObject;
 /// How far two clocks may be apart, seconds: certificates are good from a little before their
 /// making.
 const SKEW_MAX_S: i64 = 300;
+
+/// How long the controllers may take to sign with a new token.
+const SIGNED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the server said before it is trusted.
 struct Told {
@@ -29,6 +35,24 @@ pub async fn discover(server: &str, token: &Token, pin: Option<&str>) -> Result<
     let told = ask(server).await?;
     check_clock(server, told.at, Timestamp::now())?;
     check(server, &told.info, token, pin)
+}
+
+/// Waits until `cluster-info` bears a token's signature, which the controllers make: a join before that
+/// would hear of no such token. Where they do not run it is not waited for for long.
+pub async fn signed(client: &Client, token: &Token) {
+    let key = format!("{SIGNATURE}{}", token.id);
+    let infos: Api<ConfigMap> = Api::namespaced(client.clone(), PUBLIC);
+    let bears = move |info: Option<&ConfigMap>| {
+        let data = info.and_then(|info| info.data.as_ref());
+        data.is_some_and(|data| data.contains_key(&key))
+    };
+    let there = await_condition(infos, CLUSTER_INFO, bears);
+    if !matches!(tokio::time::timeout(SIGNED_WITHIN, there).await, Ok(Ok(_))) {
+        tracing::warn!(
+            token = token.id,
+            "no controller has signed cluster-info with the token yet; it is of no use before"
+        );
+    }
 }
 
 /// Asks without knowing whom: nothing of the answer is trusted before it is checked.

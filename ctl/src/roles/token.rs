@@ -132,7 +132,7 @@ fn life(text: &str) -> Result<Option<SignedDuration>> {
     }
 }
 
-/// Makes a token.
+/// Makes a token, good to join with from then on.
 pub async fn create(
     client: &Client,
     ttl: Option<SignedDuration>,
@@ -168,6 +168,7 @@ pub async fn create(
     let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM);
     let made = secrets.create(&PostParams::default(), &secret).await;
     made.map_err(server_error).context("cannot make a token")?;
+    discovery::signed(client, &token).await;
     Ok(token)
 }
 

@@ -13,7 +13,7 @@ fn only_a_neighbour_that_is_one_hop_away_is_heard() {
          neighbor 10.0.0.1 remote-as 65001\n neighbor 10.0.0.1 ttl-security hops 1\n \
          neighbor 10.0.0.1 timers connect 1\n",
     );
-    // Its packets have the TTL of any other.
+    // Its packets have the TTL of any other external neighbour's.
     lab.router(
         "far",
         "asn: 65003\nrouterId: 10.0.1.2\n\
@@ -33,11 +33,24 @@ fn only_a_neighbour_that_is_one_hop_away_is_heard() {
         ),
     );
     lab.established("a", "10.0.0.2");
-    // TCP lets it call; what it says then is dropped.
-    eventually("the far one has spoken", || {
-        let peer = lab.peer("far", "10.0.1.1");
-        peer.is_some_and(|peer| peer.messages[1] > 0)
+    // It calls, and answers calls, and not even TCP hears of it.
+    lab.within("a", "nft add table ip seen");
+    lab.within(
+        "a",
+        "nft add chain ip seen input { type filter hook input priority 0 ; }",
+    );
+    for port in ["dport", "sport"] {
+        lab.within(
+            "a",
+            &format!("nft add rule ip seen input ip saddr 10.0.1.2 tcp {port} 179 counter"),
+        );
+    }
+    eventually("the far one has called and answered", || {
+        let seen = lab.within("a", "nft list table ip seen");
+        seen.contains("counter") && !seen.contains("packets 0 ")
     });
     let unheard = lab.peer("a", "10.0.1.2").expect("a neighbour");
     assert_eq!((unheard.established, unheard.messages[0]), (0, 0));
+    let far = lab.peer("far", "10.0.1.1").expect("a neighbour");
+    assert_eq!(far.messages, [0, 0]);
 }
