@@ -234,6 +234,10 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     cluster.apply(BGP)?;
     let both = |legs: [usize; 2]| wait::until("both ways", || Ok(fabric.legs()? == legs));
     both([2, 2])?;
+    wait::until("BFD with both leaves", || {
+        let told = cluster.field("bgpnode/m1", "{.status.sessions[*].bfd}")?;
+        Ok(told == "Up Up")
+    })?;
     // From now on there is no other way.
     fabric.first_ways("del")?;
     let runs = |pod: &str| -> Result<()> {
