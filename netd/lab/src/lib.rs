@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 static LABS: AtomicU32 = AtomicU32::new(0);
 /// The last number of a link that was made with one. Each namespace counts its links for itself; if both
 /// ends of a pair had the same number the kernel would take them for no pair, and tell of a carrier up to
-/// a second late.
-static LINKS: AtomicU32 = AtomicU32::new(10_000);
+/// a second late. Beyond the numbers that `up --fabric` gives.
+static LINKS: AtomicU32 = AtomicU32::new(1_000_000);
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_secs(60);

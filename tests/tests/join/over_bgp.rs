@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use peapod_tests::{Cluster, command, wait};
@@ -240,7 +241,9 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     })?;
     // From now on there is no other way.
     fabric.first_ways("del")?;
+    let began = Instant::now();
     let runs = |pod: &str| -> Result<()> {
+        println!("pod {pod} after {:.0?}", began.elapsed());
         cluster.apply(&POD.replace("name: there", &format!("name: {pod}")))?;
         cluster
             .kubectl(&format!(
@@ -276,6 +279,7 @@ fn the_api_server_is_reached_by_what_bgp_tells() -> Result<()> {
     inside(&space(1), "nft delete table inet silent")?;
     both([2, 2])?;
     runs("after")?;
+    println!("all is shown after {:.0?}", began.elapsed());
     machine.peapod("down --purge")?.ok()?;
     cluster.purge()?;
     child.wait()?;
