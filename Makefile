@@ -4,7 +4,7 @@ SUDO := $(shell [ $$(id -u) = 0 ] || echo "sudo --preserve-env=PATH,CARGO_HOME,R
 # Length of the randomised rounds; `make soak` runs them in full.
 export ROUNDS ?= 3
 
-.PHONY: help up down test soak bench conformance
+.PHONY: help up down test soak fuzz bench conformance
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
@@ -27,6 +27,9 @@ test: ## everything: unit, golden, integration, whole-system
 
 soak: ## the randomised tests in full
 	$(MAKE) test ROUNDS=100
+
+fuzz: ## the fuzz targets, half a minute each (nightly Rust)
+	scripts/fuzz
 
 conformance: ## upstream's own conformance suite, that of Kubernetes 1.20 (an hour)
 	scripts/install-needs conformance
