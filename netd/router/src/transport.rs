@@ -345,9 +345,7 @@ async fn dial(call: &Call) -> io::Result<TcpStream> {
     for patience in PATIENCE {
         let until = tokio::time::Instant::now() + patience;
         match tokio::time::timeout_at(until, connect(call)).await {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::HostUnreachable => {
-                tokio::time::sleep_until(until).await;
-            }
+            Ok(Err(error)) if is_early(&error) => tokio::time::sleep_until(until).await,
             Ok(other) => return other,
             Err(_) => {}
         }
@@ -356,6 +354,16 @@ async fn dial(call: &Call) -> io::Result<TcpStream> {
         }
     }
     connect(call).await
+}
+
+/// Whether a call failed because the link is not ready yet, or our address on it is not there yet.
+fn is_early(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::HostUnreachable,
+        io::ErrorKind::NetworkUnreachable,
+        io::ErrorKind::AddrNotAvailable,
+    ];
+    kinds.contains(&error.kind())
 }
 
 async fn connect(call: &Call) -> io::Result<TcpStream> {

@@ -73,7 +73,7 @@ pub enum Input {
         /// The peer.
         peer: PeerId,
     },
-    /// A link has got or lost its carrier.
+    /// A link has got or lost its carrier; or has it as before, and something else of it is new.
     Link {
         /// The interface.
         interface: String,

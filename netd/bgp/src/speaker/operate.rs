@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use super::Speaker;
 use super::message::Input;
-use super::peer::{NOWHERE, at, terms};
+use super::peer::{NOWHERE, Peer, at, terms};
 use crate::Config;
 use crate::config::NeighborOptions;
-use crate::fsm::{Event, Pause, Why};
+use crate::fsm::{Event, Pause, State, Why};
 use crate::rib::route::UNREACHABLE;
 use crate::rib::{PeerId, Source, SourceKind};
 use crate::types::{CeaseError, Family, Notification, PathAttributes};
@@ -120,6 +120,9 @@ impl Speaker {
             false => self.links_down.insert(Arc::from(interface)),
         };
         if !changed {
+            if up {
+                self.call_waiting(interface);
+            }
             return;
         }
         let there = self
@@ -144,6 +147,26 @@ impl Speaker {
             }
         }
         self.weigh_again();
+    }
+
+    /// Something of a link is new, and those behind it may be reached now: who only waits to be called
+    /// again is called at once.
+    fn call_waiting(&mut self, interface: &str) {
+        let waits = |peer: &&Peer| {
+            peer.interface.as_deref() == Some(interface)
+                && peer.enabled
+                && peer.wires.is_empty()
+                && peer.fsm.state() == State::Active
+        };
+        let ids: Vec<PeerId> = self
+            .peers
+            .values()
+            .filter(waits)
+            .map(|peer| peer.id)
+            .collect();
+        for id in ids {
+            self.event(id, Event::Start);
+        }
     }
 
     /// A session came up over a link: whatever was said of the link before, it works. News of its

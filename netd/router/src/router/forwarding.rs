@@ -114,13 +114,20 @@ impl Router {
             if let Change::Carrier { name, up } = change {
                 tracing::info!(interface = name, up, "carrier");
                 if up {
-                    self.discover();
+                    self.discover_on(Some(&name));
                     self.ask_neighbors(&name);
                 }
                 self.handle(Input::Link {
                     interface: name,
                     up,
                 });
+            } else if let Change::Addresses { name } = change
+                && self.links.is_up(&name)
+            {
+                // A link's own address may come after its carrier: nobody could be called before.
+                self.discover_on(Some(&name));
+                let (interface, up) = (name, true);
+                self.handle(Input::Link { interface, up });
             }
         }
     }

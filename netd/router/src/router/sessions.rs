@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Router;
 use crate::gtsm::Rule;
+use crate::kernel::routes::needs_link;
 use crate::transport::{Call, Event, Ttl, demand_signature, socket_address};
 
 impl Router {
@@ -119,8 +120,10 @@ impl Router {
         Ok(match by_scope {
             None => plain,
             Some(link) => Endpoint {
-                // Not of a neighbour some hops away, whose way may be another.
-                interface: Some(link.name.clone()).filter(|_| link.reaches(remote.ip())),
+                // Not of a neighbour some hops away, whose way may be another. A link-local one is here, even
+                // if our own address on the link has just come and we have not heard of it.
+                interface: Some(link.name.clone())
+                    .filter(|_| needs_link(remote.ip()) || link.reaches(remote.ip())),
                 ipv4: plain.ipv4.or(link.ipv4()),
                 ipv6: plain.ipv6.or(link.ipv6()),
                 link_local: plain.link_local.or(link.link_local()),

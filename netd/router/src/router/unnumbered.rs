@@ -6,12 +6,18 @@ use super::Router;
 use crate::discovery::{self, Heard};
 
 impl Router {
-    /// Looks for unnumbered neighbours on interfaces that carry packets.
+    /// Looks for unnumbered neighbours on all interfaces that carry packets.
     pub(super) fn discover(&mut self) {
+        self.discover_on(None);
+    }
+
+    /// The same on one interface, or on all.
+    pub(super) fn discover_on(&mut self, only: Option<&str>) {
         let wanted: Vec<String> = self
             .speaker
             .unnumbered()
             .map(|(_, interface)| interface.to_owned())
+            .filter(|interface| only.is_none_or(|only| only == interface))
             .collect();
         for interface in wanted {
             let Some(index) = self
