@@ -34,7 +34,7 @@ pub fn bird_of_rack(leaf: u8, links: &[String]) -> String {
         .map(|(number, on)| {
             format!(
                 "protocol bgp b{number} {{ local as {}; neighbor range fe80::/10 external; \
-                 interface \"{on}\"; bfd on; ipv4 {{ import all; export all; extended next hop on; }}; \
+                 interface \"{on}\"; bfd on; error wait time 1, 2; ipv4 {{ import all; export all; extended next hop on; }}; \
                  ipv6 {{ import all; export all; }}; }}\n",
                 asn(leaf)
             )
