@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::Address;
+use super::{Address, tunnel};
 use crate::api::Api;
 use crate::body::Body;
 use crate::metrics::InFlight;
@@ -91,7 +91,7 @@ pub async fn run(
         return Err(Status::bad_request("Upgrade request required"));
     };
     let theirs = hyper::upgrade::on(&mut response);
-    tokio::spawn(tunnel(ours, theirs, draining, counted, sender));
+    tokio::spawn(carry(ours, theirs, draining, counted, sender));
     let (mut head, _) = response.into_parts();
     head.extensions.clear();
     Ok(Response::from_parts(head, Body::empty()))
@@ -147,8 +147,8 @@ fn streamed(
     Response::from_parts(head, Body::stream(pieces))
 }
 
-/// Copies both ways until either end closes or the server stops.
-async fn tunnel(
+/// Carries what flows, until an end is gone or the server stops.
+async fn carry(
     ours: OnUpgrade,
     theirs: OnUpgrade,
     draining: CancellationToken,
@@ -162,13 +162,8 @@ async fn tunnel(
             return;
         }
     };
-    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
     tokio::select! {
-        copied = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {
-            if let Err(fault) = copied {
-                tracing::debug!(%fault, "a tunnel to a node ended");
-            }
-        }
+        () = tunnel::run(TokioIo::new(ours), TokioIo::new(theirs)) => {}
         () = draining.cancelled() => {}
     }
 }

@@ -6,6 +6,7 @@
 mod exchange;
 mod links;
 mod through;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::sync::Arc;

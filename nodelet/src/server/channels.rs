@@ -6,6 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, close_code};
 use axum::http::HeaderValue;
@@ -46,6 +47,8 @@ pub const READER_PROTOCOLS: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"
 const CHUNK: usize = 32 * 1024;
 /// Messages that wait to be sent.
 const QUEUE: usize = 32;
+/// How long a client has to answer the close (RFC 6455, 7.1.1).
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +186,12 @@ pub fn open(socket: WebSocket) -> (SplitStream<WebSocket>, mpsc::Sender<Message>
     let (sink, stream) = socket.split();
     let (sender, queue) = mpsc::channel(QUEUE);
     (stream, sender, Outgoing { sink, queue })
+}
+
+/// Waits, after everything is said, until what reads has heard the client go too. An end of the connection
+/// with something unread would reset it, and take along what is on the way to the client.
+pub async fn farewell(reading: impl Future<Output = ()>) {
+    let _ = tokio::time::timeout(FAREWELL, reading).await;
 }
 
 /// Sends what is queued.

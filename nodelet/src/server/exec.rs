@@ -162,20 +162,22 @@ where
         }
     };
     let reading = async {
+        // A close is answered as the next message is waited for, of which there is none: then it ends.
         while let Some(Ok(message)) = incoming.next().await {
             match message {
                 Message::Binary(data) => input.take(data).await,
                 Message::Text(text) => input.take(text.into()).await,
-                Message::Close(_) => return,
-                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(_) | Message::Ping(_) | Message::Pong(_) => {}
             }
         }
     };
+    tokio::pin!(reading);
     // A client that goes takes its process along; an ended process is reported first.
     tokio::select! {
         ((), ()) = async { tokio::join!(process, outgoing.run()) } => {}
-        () = reading => {}
+        () = &mut reading => return,
     }
+    channels::farewell(reading).await;
 }
 
 /// What a client sends to a process.
@@ -217,5 +219,103 @@ impl Input {
             Some(Incoming::Close(channels::STDIN)) => self.stdin = None,
             Some(_) | None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use futures::SinkExt;
+    use hyper_util::rt::TokioIo;
+    use hyper_util::service::TowerToHyperService;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message as Sent;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// A client of a command that ends when `ends` says so.
+    async fn client<R>(
+        ends: impl FnOnce(Streams) -> R + Clone + Send + Sync + 'static,
+    ) -> (WebSocketStream<DuplexStream>, AbortOnDropHandle<()>)
+    where
+        R: Future<Output = runtime::Result<Option<i32>>> + Send + 'static,
+    {
+        let (near, far) = tokio::io::duplex(STDIN_BUFFER);
+        let wanted = Wanted {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let router =
+            Router::new().fallback(move |request: Request| upgraded(request, wanted, ends));
+        let server = tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(far), TowerToHyperService::new(router))
+                .with_upgrades();
+            connection.await.unwrap();
+        });
+        let mut request = "ws://node/exec".into_client_request().unwrap();
+        let protocol = "v5.channel.k8s.io".parse().unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol);
+        let (socket, _) = tokio_tungstenite::client_async(request, near)
+            .await
+            .unwrap();
+        (socket, AbortOnDropHandle::new(server))
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_is_answered_and_its_command_ends() {
+        let (held, ended) = tokio::sync::watch::channel(());
+        let (mut socket, _server) = client(move |_streams| async move {
+            let _held = held;
+            std::future::pending().await
+        })
+        .await;
+        let hello = socket.next().await.unwrap().unwrap();
+        assert_eq!(hello.into_data().as_ref(), [channels::STDOUT]);
+        socket.send(Sent::Close(None)).await.unwrap();
+        let answer = socket.next().await;
+        assert!(matches!(answer, Some(Ok(Sent::Close(_)))), "{answer:?}");
+        assert!(socket.next().await.is_none());
+        assert!(
+            ended.clone().changed().await.is_err(),
+            "the command still runs"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_command_is_the_last_word_before_the_close() {
+        let (mut socket, _server) = client(|streams| async move {
+            let mut output = streams.stdout.unwrap();
+            output.write_all(b"done").await.unwrap();
+            Ok(Some(0))
+        })
+        .await;
+        // It types on though nobody reads.
+        let typed = Sent::Binary(Bytes::from_static(b"\0ls\n"));
+        for _ in 0..100 {
+            if socket.send(typed.clone()).await.is_err() {
+                break;
+            }
+        }
+        let mut said = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            said.push(message);
+        }
+        let channels: Vec<u8> = said[..3].iter().map(|m| m.clone().into_data()[0]).collect();
+        assert_eq!(
+            channels,
+            [channels::STDOUT, channels::STDOUT, channels::ERROR]
+        );
+        let close = &said[3];
+        assert!(
+            matches!(close, Sent::Close(Some(frame)) if u16::from(frame.code) == 1000),
+            "{close:?}"
+        );
     }
 }

@@ -152,11 +152,13 @@ async fn send<E: std::fmt::Display>(
         let _ = queue.send(channels::goodbye()).await;
     };
     // What a client says is of no matter, but that it goes is.
-    let gone = incoming.take_while(|message| std::future::ready(message.is_ok()));
+    let said = incoming.take_while(|message| std::future::ready(message.is_ok()));
+    let mut gone = std::pin::pin!(said.for_each(|_| std::future::ready(())));
     tokio::select! {
         ((), ()) = async { tokio::join!(sending, outgoing.run()) } => {}
-        () = gone.for_each(|_| std::future::ready(())) => {}
+        () = &mut gone => return,
     }
+    channels::farewell(gone).await;
 }
 
 #[cfg(test)]

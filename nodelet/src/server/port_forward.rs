@@ -267,10 +267,12 @@ async fn by_channels(target: Target, ports: Vec<u16>, socket: WebSocket) {
             }
         }
     };
+    tokio::pin!(reading);
     tokio::select! {
-        () = reading => {}
+        () = &mut reading => return,
         () = outgoing.run() => {}
     }
+    channels::farewell(reading).await;
 }
 
 async fn channel_pair(
