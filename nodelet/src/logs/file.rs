@@ -53,14 +53,36 @@ impl LogFile {
         })
     }
 
-    /// Appends whole lines; afterwards rotates if the file is full.
-    pub fn append(&mut self, lines: &[u8], now: Timestamp) -> io::Result<()> {
-        self.file.write_all(lines)?;
-        self.size += lines.len() as u64;
-        if self.size >= self.limits.file_bytes {
+    /// Its size, in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends whole lines.
+    pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(lines);
+        self.size = match &written {
+            Ok(()) => self.size + lines.len() as u64,
+            // A full disk may have taken a part.
+            Err(_) => self.file.metadata().map_or(self.size, |meta| meta.len()),
+        };
+        written
+    }
+
+    /// Takes away what stands behind a place.
+    pub fn cut(&mut self, size: u64) -> io::Result<()> {
+        self.file.set_len(size)?;
+        self.size = size;
+        Ok(())
+    }
+
+    /// Sets a file aside that is full, and begins another; says whether it did.
+    pub fn rotate_if_full(&mut self, now: Timestamp) -> io::Result<bool> {
+        let full = self.size >= self.limits.file_bytes;
+        if full {
             self.rotate(now)?;
         }
-        Ok(())
+        Ok(full)
     }
 
     fn rotate(&mut self, now: Timestamp) -> io::Result<()> {
@@ -139,9 +161,10 @@ mod tests {
         )
         .unwrap();
         for second in 0..5 {
-            log.append(format!("line {second}\n").as_bytes(), at(second))
-                .unwrap();
-            log.append(b".\n", at(second)).unwrap();
+            for lines in [format!("line {second}\n").as_str(), ".\n"] {
+                log.append(lines.as_bytes()).unwrap();
+                log.rotate_if_full(at(second)).unwrap();
+            }
         }
         let older = rotated(&path).unwrap();
         let text = |path: &PathBuf| fs::read_to_string(path).unwrap();
@@ -159,7 +182,7 @@ mod tests {
         fs::write(&path, "whole\ncut sh").unwrap();
         LogFile::open(&path, Limits::default())
             .unwrap()
-            .append(b"next\n", at(0))
+            .append(b"next\n")
             .unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole\ncut sh\nnext\n");
     }

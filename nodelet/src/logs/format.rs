@@ -59,6 +59,16 @@ impl Splitter {
         }
     }
 
+    /// Whose lines it makes.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// How many of the last bytes that it took are in no line yet.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Takes what arrived at `now` and appends the lines that it completes to `out`.
     pub fn push(&mut self, mut bytes: &[u8], now: Timestamp, out: &mut Vec<u8>) {
         while !bytes.is_empty() {

@@ -334,6 +334,13 @@ mod tests {
         format!("{:.9} {stream} {tag} {content}\n", at(second))
     }
 
+    /// Appends "line N".
+    fn add(log: &mut LogFile, n: i64) {
+        let text = line(n, "stdout", 'F', &format!("line {n}"));
+        log.append(text.as_bytes()).unwrap();
+        log.rotate_if_full(at(n)).unwrap();
+    }
+
     /// A log of lines "line 0" to "line 9", a second apart, in files of about three lines.
     fn ten_lines(path: &Path) -> LogFile {
         let one = line(0, "stdout", 'F', "line 0").len() as u64;
@@ -346,11 +353,7 @@ mod tests {
         )
         .unwrap();
         for n in 0..10 {
-            log.append(
-                line(n, "stdout", 'F', &format!("line {n}")).as_bytes(),
-                at(n),
-            )
-            .unwrap();
+            add(&mut log, n);
         }
         log
     }
@@ -462,8 +465,7 @@ mod tests {
             said.push_str(std::str::from_utf8(&piece).unwrap());
             if said == lines(8..next) && next < 30 {
                 for n in next..next + 4 {
-                    let text = line(n.into(), "stdout", 'F', &format!("line {n}"));
-                    log.append(text.as_bytes(), at(n.into())).unwrap();
+                    add(&mut log, n.into());
                 }
                 next += 4;
             }

@@ -2,28 +2,32 @@
 //! their log files.
 //!
 //! It is started by the agent and outlives it. It knows what to do from the containers'
-//! directories ([`super::protocol::LOG_RECORD`]), so it can be killed and started again. One thread, and a
+//! directories ([`super::protocol::LOG_RECORD`]), so it can be killed and started again: what it has taken is
+//! kept by [`super::journal`]. One thread, and a
 //! buffer of [`READ_MAX`] bytes for each stream.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jiff::Timestamp;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::pipe::{OpenOptions, Receiver};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
-use super::file::{Limits, LogFile};
+use super::file::Limits;
 use super::format::{Splitter, Stream};
 use super::protocol::{LOG_RECORD, LogSpec, MESSAGE_MAX, Reply, Request, write_frame};
+use super::sink::Sink;
+use crate::runtime::sys;
 
 /// Bytes read from a fifo at once.
 const READ_MAX: usize = 32 * 1024;
@@ -160,31 +164,27 @@ impl Writer {
         if self.logs.borrow().contains_key(&spec.id) {
             return Ok(());
         }
-        let file = spec
-            .path
-            .as_deref()
-            .map(|path| LogFile::open(path, self.limits))
-            .transpose()?;
-        let file = Rc::new(RefCell::new(file));
-        let (copies, _) = broadcast::channel(ATTACH_BACKLOG);
-        let streams: &[Stream] = if spec.tty {
-            &[Stream::Stdout]
-        } else {
-            &[Stream::Stdout, Stream::Stderr]
+        let (sink, splitters) = match &spec.path {
+            Some(path) => {
+                let (sink, splitters) = Sink::open(path, &spec.dir, self.limits)?;
+                (Some(sink), splitters)
+            }
+            None => (None, [Stream::Stdout, Stream::Stderr].map(Splitter::new)),
         };
+        let sink = Rc::new(RefCell::new(sink));
+        let (copies, _) = broadcast::channel(ATTACH_BACKLOG);
         let mut tasks = JoinSet::new();
         let mut pumps = Vec::new();
-        for &stream in streams {
-            // Open for writing as well: the fifo then has no end until we are told that it is
-            // complete, whoever comes and goes at its other end.
-            let fifo = spec.dir.join(stream.name());
-            let fifo = OpenOptions::new().read_write(true).open_receiver(&fifo)?;
+        for splitter in splitters {
+            if spec.tty && splitter.stream() == Stream::Stderr {
+                continue;
+            }
             let (flush, flushes) = mpsc::channel(1);
             pumps.push(flush);
             let pump = Pump {
-                fifo,
-                stream,
-                file: Rc::clone(&file),
+                fifo: open_fifo(&spec.dir.join(splitter.stream().name()))?,
+                splitter,
+                sink: Rc::clone(&sink),
                 copies: copies.clone(),
             };
             tasks.spawn_local(pump.run(flushes));
@@ -300,70 +300,100 @@ async fn send_copies(
     }
 }
 
+/// Opened for writing as well: the fifo then has no end until we are told that it is complete, whoever comes
+/// and goes at its other end.
+fn open_fifo(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK);
+    sys::wake_on_input(options.open(path)?.into())
+}
+
 /// Moves one stream of one container from its fifo to the log file.
 struct Pump {
-    fifo: Receiver,
-    stream: Stream,
-    file: Rc<RefCell<Option<LogFile>>>,
+    fifo: AsyncFd<OwnedFd>,
+    splitter: Splitter,
+    /// The container's log, if its output is kept.
+    sink: Rc<RefCell<Option<Sink>>>,
     copies: broadcast::Sender<(Stream, Vec<u8>)>,
 }
 
 // === impl Pump ===
 
 impl Pump {
-    async fn run(self, mut flushes: mpsc::Receiver<Flush>) {
-        let mut splitter = Splitter::new(self.stream);
+    async fn run(mut self, mut flushes: mpsc::Receiver<Flush>) {
         let mut buffer = vec![0; READ_MAX];
         loop {
-            tokio::select! {
-                ready = self.fifo.readable() => {
-                    let read = ready.and_then(|()| self.fifo.try_read(&mut buffer));
-                    match read {
-                        Ok(length) => self.accept(&buffer[..length], &mut splitter),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(_) => return,
+            let moved = tokio::select! {
+                ready = self.fifo.readable() => match ready {
+                    Ok(mut ready) => {
+                        // That there is nothing is remembered until something comes.
+                        match ready.try_io(|fifo| take(&self.sink, &self.splitter, fifo, &mut buffer)) {
+                            Ok(Ok(length)) => length,
+                            Ok(Err(_)) => return,
+                            Err(_would_block) => continue,
+                        }
                     }
-                }
+                    Err(_) => return,
+                },
                 Some(flush) = flushes.recv() => {
-                    self.drain(&mut splitter, &mut buffer);
+                    self.drain(&mut buffer);
                     if flush.last {
                         let mut lines = Vec::new();
                         let now = Timestamp::now();
-                        splitter.finish(now, &mut lines);
+                        self.splitter.finish(now, &mut lines);
                         self.write(&lines, now);
                     }
                     let _ = flush.done.send(());
                     if flush.last {
                         return;
                     }
+                    continue;
                 }
-            }
+            };
+            self.accept(&buffer[..moved]);
         }
     }
 
-    /// Reads until the fifo is empty, past the reactor, which may not have heard of the last bytes yet.
-    fn drain(&self, splitter: &mut Splitter, buffer: &mut [u8]) {
-        while let Ok(length @ 1..) = nix::unistd::read(&self.fifo, buffer) {
-            self.accept(&buffer[..length], splitter);
+    /// Takes until the fifo is empty, past the reactor, which may not have heard of the last bytes yet.
+    fn drain(&mut self, buffer: &mut [u8]) {
+        while let Ok(length @ 1..) = take(&self.sink, &self.splitter, &self.fifo, buffer) {
+            self.accept(&buffer[..length]);
         }
     }
 
-    fn accept(&self, bytes: &[u8], splitter: &mut Splitter) {
+    fn accept(&mut self, bytes: &[u8]) {
         let now = Timestamp::now();
         let mut lines = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 64);
-        splitter.push(bytes, now, &mut lines);
+        self.splitter.push(bytes, now, &mut lines);
         self.write(&lines, now);
         if self.copies.receiver_count() > 0 {
-            let _ = self.copies.send((self.stream, bytes.to_vec()));
+            let stream = self.splitter.stream();
+            let _ = self.copies.send((stream, bytes.to_vec()));
         }
     }
 
     /// A full disk costs log lines, not the container.
     fn write(&self, lines: &[u8], now: Timestamp) {
-        if let (Some(file), false) = (self.file.borrow_mut().as_mut(), lines.is_empty())
-            && let Err(error) = file.append(lines, now)
+        if let Some(sink) = self.sink.borrow_mut().as_mut()
+            && let Err(error) = sink.write(&self.splitter, lines, now)
         {
-            eprintln!("{} bytes of log lost: {error}", lines.len());
+            eprintln!("of {} bytes of log some may be lost: {error}", lines.len());
         }
+    }
+}
+
+/// Takes what is in a fifo, on its way to the log if there is one.
+fn take(
+    sink: &RefCell<Option<Sink>>,
+    splitter: &Splitter,
+    fifo: &AsyncFd<OwnedFd>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    match sink.borrow_mut().as_mut() {
+        Some(sink) => sink.take(splitter.stream(), fifo.get_ref().as_fd(), buffer),
+        None => Ok(nix::unistd::read(fifo.get_ref(), buffer)?),
     }
 }

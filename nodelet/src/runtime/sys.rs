@@ -22,6 +22,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, statfs};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, chdir, pivot_root, setsid};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Magic number of the file system behind `/proc/PID/ns/*` (`NSFS_MAGIC`).
@@ -41,6 +42,33 @@ pub fn is_mount_root(path: &Path) -> io::Result<bool> {
     // SAFETY: zeroed, and written by the kernel.
     let found = unsafe { found.assume_init() };
     Ok(found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
+
+/// Moves at most so many bytes from a pipe to a place in a file, without waiting. What has left the pipe
+/// stands in the file, whenever this process is killed.
+pub fn splice(pipe: BorrowedFd<'_>, file: &File, at: u64, most: usize) -> io::Result<usize> {
+    let mut offset = libc::loff_t::try_from(at).map_err(io::Error::other)?;
+    let (from, to) = (pipe.as_raw_fd(), file.as_raw_fd());
+    let none = std::ptr::null_mut();
+    // SAFETY: both descriptors are borrowed for the call, and the kernel writes to the offset only.
+    let moved = unsafe {
+        libc::splice(
+            from,
+            none,
+            to,
+            &raw mut offset,
+            most,
+            libc::SPLICE_F_NONBLOCK,
+        )
+    };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Which start of the machine this is: the first digits of its boot ID.
+pub fn boot() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let first = text.get(..8).unwrap_or_default();
+    u64::from_str_radix(first, 16).map_err(io::Error::other)
 }
 
 /// A namespace to make and where to pin it.
@@ -405,7 +433,7 @@ pub fn await_end(pid: u32) {
 /// Lets the reactor wake its owner when there is something to read.
 pub fn wake_on_input(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays open, and stays the same descriptor, for as long as the `AsyncFd` owns it.
-    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Clock ticks per second, the unit of times in `/proc/PID/stat`.
