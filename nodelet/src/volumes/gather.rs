@@ -1,6 +1,7 @@
 //! Asks the API for what a pod's volumes refer to, and resolves it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -12,13 +13,16 @@ use peapod_api::k8s_openapi;
 
 use super::payload::{self, Choice, Payload};
 use super::token::Tokens;
-use super::{Content, Error, Volume, claim, empty_dir, host_path};
+use super::{Content, Error, Volume, claim, empty_dir, host_path, place};
 use crate::core::spec_of;
 use crate::csi::layout::Layout;
 use crate::csi::spec::Spec;
 use crate::make::fields::Place;
 use crate::objects::References;
 use crate::runtime::FsMount;
+
+/// Volumes of several sources.
+const PROJECTED: &str = "projected";
 
 /// Where answers come from.
 #[derive(Clone, Copy)]
@@ -31,6 +35,8 @@ pub struct Sources<'a> {
     pub tokens: &'a Tokens,
     /// The pod's place.
     pub place: &'a Place,
+    /// Where the pod's files are.
+    pub dir: &'a Path,
     /// Where the node's folder is that stands for the kubelet's.
     pub layout: &'a Layout,
     /// Views of the images that are volumes, by the volume's name.
@@ -80,9 +86,9 @@ async fn resolve(
         return claimed(&name, false, sources).await;
     }
     if let Some(source) = &declared.projected {
-        let payload = projected(pod, source, sources, refresh_at).await?;
+        let payload = projected(pod, &declared.name, source, sources, refresh_at).await?;
         return Ok(Content::Files {
-            kind: "projected",
+            kind: PROJECTED,
             payload,
             in_memory: true,
         });
@@ -159,6 +165,7 @@ async fn claimed(name: &str, read_only: bool, sources: Sources<'_>) -> Result<Co
 
 async fn projected(
     pod: &Pod,
+    volume: &str,
     source: &ProjectedVolumeSource,
     sources: Sources<'_>,
     refresh_at: &mut Option<Timestamp>,
@@ -168,7 +175,8 @@ async fn projected(
         let files = match &part.service_account_token {
             Some(token) => {
                 let mode = source.default_mode;
-                let (files, renew_at) = token_file(pod, token, mode, sources).await?;
+                let dir = place::dir_of(sources.dir, PROJECTED, volume);
+                let (files, renew_at) = token_file(pod, &dir, token, mode, sources).await?;
                 *refresh_at = Some(refresh_at.map_or(renew_at, |at| at.min(renew_at)));
                 files
             }
@@ -179,15 +187,19 @@ async fn projected(
     Ok(all)
 }
 
+/// `dir` is the volume's, in which a token of an earlier run may stand.
 async fn token_file(
     pod: &Pod,
+    dir: &Path,
     projection: &ServiceAccountTokenProjection,
     default_mode: Option<i32>,
     sources: Sources<'_>,
 ) -> Result<(Payload, Timestamp), String> {
     let (token, renew_at) = sources
         .tokens
-        .get(sources.client, pod, projection)
+        .get(sources.client, pod, projection, || {
+            payload::left(dir, &projection.path)
+        })
         .await
         .map_err(|e| format!("failed to fetch token: {e}"))?;
     let user = projection.user.or_else(|| only_user(pod));

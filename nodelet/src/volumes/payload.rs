@@ -25,6 +25,8 @@ pub struct File {
 /// Files by their path below the volume.
 pub type Payload = BTreeMap<String, File>;
 
+/// Longest token that is read back, bytes.
+const TOKEN_MAX: u64 = 64 * 1024;
 /// Modes are this when nothing else is said.
 const DEFAULT_MODE: i32 = 0o644;
 
@@ -167,6 +169,15 @@ pub fn downward(
         payload.insert(checked(&item.path)?, file);
     }
     Ok(payload)
+}
+
+/// A token that stands in a volume already. Blocks, but on memory only.
+pub fn left(dir: &Path, path: &str) -> Option<String> {
+    use std::io::Read;
+    let file = std::fs::File::open(dir.join(checked(path).ok()?)).ok()?;
+    let mut text = String::new();
+    file.take(TOKEN_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// A service account token.

@@ -36,7 +36,7 @@ impl Group {
 }
 
 /// Where a volume of a type stands below a pod's directory.
-fn dir_of(pod_dir: &Path, kind: &str, name: &str) -> PathBuf {
+pub(super) fn dir_of(pod_dir: &Path, kind: &str, name: &str) -> PathBuf {
     pod_dir
         .join("volumes")
         .join(format!("kubernetes.io~{kind}"))

@@ -1,10 +1,11 @@
 //! containerd's events: the one subscription, and what each means for a container.
 //!
 //! A subscription does not answer before its first event, and events before it are lost. So a
-//! marker is published until it comes back; what happened before is found by looking at
-//! every container; from then on nothing is missed until the stream breaks.
+//! marker is published until it comes back; what happened before is found by comparing the
+//! containers with one list of tasks; from then on nothing is missed until the stream breaks. Peapod's shim tells
+//! of its containers itself ([`super::shim_events`]).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use prost_types::Any;
 use tokio::task::JoinSet;
 use tonic::Streaming;
 
-use super::tasks::Tasks;
+use super::tasks::{Task, Tasks};
 use super::{Shared, launch};
 use crate::runtime::{ContainerId, Error, Result, RuntimeEvent};
 
@@ -114,11 +115,9 @@ async fn publish_markers(shared: &Shared) -> Error {
 impl Shared {
     /// Settles what ended while nobody listened.
     async fn look_at_all(self: &Arc<Self>, settling: &mut JoinSet<()>) -> Result<()> {
-        // That containerd answers for tasks, not only for events.
-        self.by_containerd.list().await?;
-        for id in self.states.ids() {
-            self.settle_soon(id, settling);
-        }
+        // Asked in any case: that containerd answers for tasks, not only for events.
+        let tasks = self.by_containerd.list().await?;
+        self.settle_unless_running(&tasks, false, settling)?;
         while settling.join_next().await.is_some() {}
         let shared = Arc::clone(self);
         settling.spawn(async move {
@@ -164,17 +163,29 @@ impl Shared {
 
     /// Settles the containers that the shim should have and does not.
     pub(super) async fn settle_unknown(self: &Arc<Self>, settling: &mut JoinSet<()>) -> Result<()> {
-        let known: HashSet<String> = self
-            .by_shim
-            .list()
-            .await?
-            .into_iter()
-            .map(|task| task.id)
-            .collect();
+        let tasks = self.by_shim.list().await?;
+        self.settle_unless_running(&tasks, true, settling)
+    }
+
+    /// Settles the containers of `shim`, Peapod's or containerd's, but for those that run by `tasks` and
+    /// those that were settled and announced.
+    fn settle_unless_running(
+        self: &Arc<Self>,
+        tasks: &[Task],
+        shim: bool,
+        settling: &mut JoinSet<()>,
+    ) -> Result<()> {
+        let known: HashMap<&str, &Task> = tasks.iter().map(|t| (t.id.as_str(), t)).collect();
         for id in self.states.ids() {
             let state = self.states.of(&id);
-            let shim = state.record()?.is_some_and(|record| record.shim);
-            if shim && !known.contains(&id.0) && state.exit()?.is_none() {
+            if state.record()?.is_none_or(|record| record.shim != shim) {
+                continue;
+            }
+            let over = match known.get(id.0.as_str()) {
+                Some(task) => task.has_ended() || state.exit()?.is_some(),
+                None => state.exit()?.is_none() || self.untold.lock().contains(&id),
+            };
+            if over {
                 self.settle_soon(id, settling);
             }
         }
