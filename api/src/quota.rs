@@ -112,7 +112,8 @@ fn has_ended(pod: &Value) -> bool {
     matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }
 
-fn amounts(container: &Value, part: &str) -> Usage {
+/// What a container declares: `part` is `/resources/requests` or `/resources/limits`.
+pub fn amounts(container: &Value, part: &str) -> Usage {
     let found = container.pointer(part).and_then(Value::as_object);
     let parsed = found.into_iter().flatten().filter_map(|(name, amount)| {
         let amount = amount.as_str()?.parse().ok()?;
@@ -121,9 +122,9 @@ fn amounts(container: &Value, part: &str) -> Usage {
     parsed.collect()
 }
 
-/// What a pod's containers have together: the ordinary ones and the init containers that stay
-/// run at once, another init container runs before them; and the overhead.
-fn of_pod(pod: &Value, part: &str) -> Usage {
+/// What a pod declares as a whole, or its containers have together: the ordinary ones and the init containers
+/// that stay run at once, another init container runs before them.
+pub fn declared(pod: &Value, part: &str) -> Usage {
     let mut together = Usage::new();
     for container in list(pod, "/spec/containers") {
         add(&mut together, &amounts(container, part));
@@ -149,8 +150,14 @@ fn of_pod(pod: &Value, part: &str) -> Usage {
     }
     let whole = amounts(pod, &format!("/spec{part}"));
     together.extend(whole);
-    add(&mut together, &amounts(pod, "/spec/overhead"));
     together
+}
+
+/// The same with the overhead of its runtime.
+fn of_pod(pod: &Value, part: &str) -> Usage {
+    let mut all = declared(pod, part);
+    add(&mut all, &amounts(pod, "/spec/overhead"));
+    all
 }
 
 fn add_compute(pod: &Value, usage: &mut Usage) {

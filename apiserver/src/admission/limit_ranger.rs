@@ -3,7 +3,8 @@
 
 use async_trait::async_trait;
 use peapod_api::quantity::Quantity;
-use serde_json::{Map, Value, json};
+use peapod_api::quota::{self, Usage};
+use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin, in_namespace};
 use crate::api::Api;
@@ -30,16 +31,17 @@ impl Plugin for LimitRanger {
     async fn validate(&self, api: &Api, write: &Attributes<'_>, object: &Value) -> Result<()> {
         let of_claim = write.is_on("", "persistentvolumeclaims");
         let grows = write.operation != Operation::Delete && of_claim;
-        if !grows && !write.creates("", "pods") {
+        if !grows && !write.creates("", "pods") && !resizes(write) {
             return Ok(());
         }
+        let old = write.old.filter(|_| resizes(write));
         let ranges = in_namespace(api, "", "limitranges", write.namespace);
         let broken: Vec<String> = ranges
             .iter()
             .flat_map(|range| value::list(range, "spec.limits"))
             .flat_map(|limit| match of_claim {
                 true => claim_faults(object, limit),
-                false => pod_faults(object, limit),
+                false => pod_faults(object, old, limit),
             })
             .collect();
         match broken.as_slice() {
@@ -48,6 +50,13 @@ impl Plugin for LimitRanger {
             several => Err(write.forbid(format!("[{}]", several.join(", ")))),
         }
     }
+}
+
+/// Whether what a pod asks for is changed in place.
+fn resizes(write: &Attributes<'_>) -> bool {
+    let kind = &write.resource.kind;
+    let pods = kind.group.is_empty() && kind.plural == "pods";
+    pods && write.subresource == "resize" && write.operation == Operation::Update
 }
 
 /// Gives containers the defaults of a range.
@@ -102,142 +111,133 @@ fn fill_container(container: &mut Value, limit: &Value, what: &str) -> Vec<Strin
 
 /// Requests and limits.
 struct Amounts {
-    requests: Map<String, Value>,
-    limits: Map<String, Value>,
+    requests: Usage,
+    limits: Usage,
 }
 
-fn quantity(amounts: &Map<String, Value>, resource: &str) -> Option<Quantity> {
-    amounts.get(resource)?.as_str()?.parse().ok()
-}
+// === impl Amounts ===
 
-fn of_container(container: &Value) -> Amounts {
-    let amounts = |path| value::map(container, path).cloned().unwrap_or_default();
-    Amounts {
-        requests: amounts("resources.requests"),
-        limits: amounts("resources.limits"),
+impl Amounts {
+    fn of_container(container: &Value) -> Self {
+        Self {
+            requests: quota::amounts(container, "/resources/requests"),
+            limits: quota::amounts(container, "/resources/limits"),
+        }
+    }
+
+    /// What the pod declares as a whole goes before what its containers do.
+    fn of_pod(pod: &Value) -> Self {
+        Self {
+            requests: quota::declared(pod, "/resources/requests"),
+            limits: quota::declared(pod, "/resources/limits"),
+        }
+    }
+
+    /// Whether neither the request nor the limit of a resource is another.
+    fn agrees_on(&self, resource: &str, other: &Self) -> bool {
+        self.requests.get(resource) == other.requests.get(resource)
+            && self.limits.get(resource) == other.limits.get(resource)
     }
 }
 
-/// Those of the containers together, or of the greatest init container where it has more.
-fn of_pod(pod: &Value) -> Amounts {
-    let spec = &pod["spec"];
-    let all = |list: &str| {
-        value::list(spec, list)
-            .iter()
-            .map(of_container)
-            .collect::<Vec<_>>()
-    };
-    let (own, init) = (all("containers"), all("initContainers"));
-    let total = |part: fn(&Amounts) -> &Map<String, Value>| {
-        let mut sum: Map<String, Value> = Map::new();
-        for (resource, _) in own.iter().flat_map(part) {
-            let amounts = own.iter().filter_map(|one| quantity(part(one), resource));
-            let together = amounts.fold(Quantity::from_units(0), Quantity::plus);
-            sum.insert(resource.clone(), together.to_string().into());
-        }
-        for (resource, amount) in init.iter().flat_map(part) {
-            let more =
-                quantity(&sum, resource) < amount.as_str().and_then(|text| text.parse().ok());
-            if more {
-                sum.insert(resource.clone(), amount.clone());
-            }
-        }
-        sum
-    };
-    Amounts {
-        requests: total(|one| &one.requests),
-        limits: total(|one| &one.limits),
-    }
-}
-
-fn pod_faults(pod: &Value, limit: &Value) -> Vec<String> {
-    let spec = &pod["spec"];
+/// What of a pod breaks a limit. `old` is the pod before it was resized: what it had it may keep.
+fn pod_faults(pod: &Value, old: Option<&Value>, limit: &Value) -> Vec<String> {
     match value::text(limit, "type") {
-        "Container" => {
-            let own = value::list(spec, "containers").iter();
-            let all = own.chain(value::list(spec, "initContainers"));
-            all.flat_map(|container| faults(&of_container(container), limit))
-                .collect()
+        "Container" => containers(pod)
+            .flat_map(|container| {
+                let name = value::text(container, "name");
+                let before = old.and_then(|old| {
+                    containers(old).find(|before| value::text(before, "name") == name)
+                });
+                let before = before.map(Amounts::of_container);
+                faults(&Amounts::of_container(container), before.as_ref(), limit)
+            })
+            .collect(),
+        "Pod" => {
+            let before = old.map(Amounts::of_pod);
+            faults(&Amounts::of_pod(pod), before.as_ref(), limit)
         }
-        "Pod" => faults(&of_pod(pod), limit),
         _ => Vec::new(),
     }
 }
 
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    let own = value::list(pod, "spec.containers").iter();
+    own.chain(value::list(pod, "spec.initContainers"))
+}
+
 /// What breaks a limit's minimum, maximum or ratio, in upstream's words.
-fn faults(amounts: &Amounts, limit: &Value) -> Vec<String> {
+fn faults(amounts: &Amounts, before: Option<&Amounts>, limit: &Value) -> Vec<String> {
     let kind = value::text(limit, "type");
+    let bounds = |side: &str| {
+        let all = value::map(limit, side).into_iter().flatten();
+        let new = all.filter(|(resource, _)| {
+            before.is_none_or(|before| !amounts.agrees_on(resource, before))
+        });
+        let parsed = new.filter_map(|(resource, bound)| {
+            let text = bound.as_str()?;
+            Some((resource.as_str(), text, text.parse::<Quantity>().ok()?))
+        });
+        parsed.collect::<Vec<_>>()
+    };
     let mut found = Vec::new();
-    for (resource, least) in value::map(limit, "min").into_iter().flatten() {
-        let least = least.as_str().unwrap_or_default();
-        let bound: Option<Quantity> = least.parse().ok();
-        let rule = format!("minimum {resource} usage per {kind} is {least}");
-        let below = |given: &Quantity| bound.is_some_and(|bound| *given < bound);
-        match quantity(&amounts.requests, resource) {
+    for (resource, text, least) in bounds("min") {
+        let rule = format!("minimum {resource} usage per {kind} is {text}");
+        match amounts.requests.get(resource) {
             None => found.push(format!("{rule}.  No request is specified")),
-            Some(given) if below(&given) => found.push(format!("{rule}, but request is {given}")),
+            Some(given) if *given < least => {
+                found.push(format!("{rule}, but request is {given}"));
+            }
             Some(_) => {
-                let given = quantity(&amounts.limits, resource).filter(below);
+                let given = amounts.limits.get(resource).filter(|given| **given < least);
                 found.extend(given.map(|given| format!("{rule}, but limit is {given}")));
             }
         }
     }
-    for (resource, most) in value::map(limit, "max").into_iter().flatten() {
-        let most = most.as_str().unwrap_or_default();
-        let bound: Option<Quantity> = most.parse().ok();
-        let rule = format!("maximum {resource} usage per {kind} is {most}");
-        let above = |given: &Quantity| bound.is_some_and(|bound| *given > bound);
-        match quantity(&amounts.limits, resource) {
+    for (resource, text, most) in bounds("max") {
+        let rule = format!("maximum {resource} usage per {kind} is {text}");
+        match amounts.limits.get(resource) {
             None => found.push(format!("{rule}.  No limit is specified")),
-            Some(given) if above(&given) => found.push(format!("{rule}, but limit is {given}")),
+            Some(given) if *given > most => found.push(format!("{rule}, but limit is {given}")),
             Some(_) => {
-                let given = quantity(&amounts.requests, resource).filter(above);
+                let given = amounts
+                    .requests
+                    .get(resource)
+                    .filter(|given| **given > most);
                 found.extend(given.map(|given| format!("{rule}, but request is {given}")));
             }
         }
     }
-    found.extend(ratio_faults(amounts, limit, kind));
+    for (resource, text, most) in bounds("maxLimitRequestRatio") {
+        let rule = format!("{resource} max limit to request ratio per {kind} is {text}");
+        found.extend(ratio_fault(amounts, resource, most).map(|why| format!("{rule}, but {why}")));
+    }
     found
 }
 
-fn ratio_faults(amounts: &Amounts, limit: &Value, kind: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (resource, most) in value::map(limit, "maxLimitRequestRatio")
-        .into_iter()
-        .flatten()
-    {
-        let most = most.as_str().unwrap_or_default();
-        let rule = format!("{resource} max limit to request ratio per {kind} is {most}");
-        let amount = |of| {
-            quantity(of, resource)
-                .map(Quantity::milli)
-                .filter(|milli| *milli > 0)
-        };
-        let bound = most
-            .parse()
-            .map_or(f64::MAX, |q: Quantity| q.milli() as f64 / 1000.0);
-        match (amount(&amounts.requests), amount(&amounts.limits)) {
-            (None, _) => found.push(format!(
-                "{rule}, but no request is specified or request is 0"
-            )),
-            (_, None) => found.push(format!("{rule}, but no limit is specified or limit is 0")),
-            (Some(request), Some(limit)) => {
-                let ratio = limit as f64 / request as f64;
-                if ratio > bound {
-                    found.push(format!("{rule}, but provided ratio is {ratio:.6}"));
-                }
-            }
+fn ratio_fault(amounts: &Amounts, resource: &str, most: Quantity) -> Option<String> {
+    let amount = |of: &Usage| {
+        of.get(resource)
+            .map(|q| q.milli())
+            .filter(|milli| *milli > 0)
+    };
+    match (amount(&amounts.requests), amount(&amounts.limits)) {
+        (None, _) => Some("no request is specified or request is 0".to_owned()),
+        (_, None) => Some("no limit is specified or limit is 0".to_owned()),
+        (Some(request), Some(limit)) => {
+            let ratio = limit as f64 / request as f64;
+            let beyond = ratio > most.milli() as f64 / 1000.0;
+            beyond.then(|| format!("provided ratio is {ratio:.6}"))
         }
     }
-    found
 }
 
 fn claim_faults(claim: &Value, limit: &Value) -> Vec<String> {
     if value::text(limit, "type") != "PersistentVolumeClaim" {
         return Vec::new();
     }
-    let requests = value::map(claim, "spec.resources.requests").cloned();
-    let Some(given) = quantity(&requests.unwrap_or_default(), "storage") else {
+    let requests = quota::amounts(claim, "/spec/resources/requests");
+    let Some(&given) = requests.get("storage") else {
         return Vec::new();
     };
     let bound = |side: &str| {
@@ -281,7 +281,7 @@ mod tests {
             {"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "2"}}},
             {"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "1"}}},
         ]}});
-        let told = |limit: Value| pod_faults(&pod, &limit);
+        let told = |limit: Value| pod_faults(&pod, None, &limit);
         assert_eq!(
             told(json!({"type": "Container", "max": {"cpu": "1"}})),
             ["maximum cpu usage per Container is 1, but limit is 2"]
@@ -300,6 +300,53 @@ mod tests {
         assert_eq!(
             told(json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "3"}})),
             ["cpu max limit to request ratio per Container is 3, but provided ratio is 4.000000"]
+        );
+    }
+
+    #[test]
+    fn a_pod_as_a_whole_goes_before_its_containers() {
+        let pod = json!({"spec": {
+            "resources": {"requests": {"cpu": "3"}, "limits": {"cpu": "4"}},
+            "overhead": {"cpu": "10"},
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "1Mi"}}}],
+        }});
+        let told = |limit: Value| pod_faults(&pod, None, &limit);
+        assert_eq!(
+            told(json!({"type": "Pod", "max": {"cpu": "2"}})),
+            ["maximum cpu usage per Pod is 2, but limit is 4"]
+        );
+        assert!(told(json!({"type": "Pod", "min": {"cpu": "3", "memory": "1Mi"}})).is_empty());
+        assert!(told(json!({"type": "Container", "min": {"cpu": "1"}})).is_empty());
+    }
+
+    #[test]
+    fn sidecars_run_beside_the_containers() {
+        let cpu = |amount: &str| json!({"requests": {"cpu": amount}});
+        let pod = json!({"spec": {
+            "containers": [{"name": "a", "resources": cpu("1")}],
+            "initContainers": [
+                {"name": "s", "restartPolicy": "Always", "resources": cpu("1")},
+                {"name": "i", "resources": cpu("1500m")}],
+        }});
+        assert_eq!(
+            pod_faults(&pod, None, &json!({"type": "Pod", "min": {"cpu": "3"}})),
+            ["minimum cpu usage per Pod is 3, but request is 2500m"]
+        );
+    }
+
+    #[test]
+    fn what_a_resized_pod_had_it_may_keep() {
+        let pod = |cpu: &str, memory: &str| {
+            let amounts = json!({"cpu": cpu, "memory": memory});
+            json!({"spec": {"containers": [
+                {"name": "a", "resources": {"requests": amounts, "limits": amounts}}]}})
+        };
+        let limit = json!({"type": "Container", "max": {"cpu": "2", "memory": "1Gi"}});
+        let old = pod("4", "1Gi");
+        assert!(pod_faults(&pod("4", "512Mi"), Some(&old), &limit).is_empty());
+        assert_eq!(
+            pod_faults(&pod("3", "512Mi"), Some(&old), &limit),
+            ["maximum cpu usage per Container is 2, but limit is 3"]
         );
     }
 }
