@@ -269,6 +269,10 @@ impl Machine {
             return;
         };
         let changed = state.record(probe, outcome);
+        if let Outcome::Warning(what) = outcome {
+            let text = format!("{kind:?} probe warning: {what}");
+            self.warn("ProbeWarning", text, Some(&name));
+        }
         if let Outcome::Unknown(why) = outcome {
             let text = format!("{kind:?} probe errored and resulted in unknown state: {why}");
             self.warn("Unhealthy", text, Some(&name));

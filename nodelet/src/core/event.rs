@@ -151,6 +151,8 @@ pub enum StartFault {
 pub enum Outcome {
     /// It answered as asked.
     Success,
+    /// It did, and there is something to be told of it.
+    Warning(String),
     /// It did not, and why.
     Failure(String),
     /// It could not be asked, and why. That says nothing about the container.

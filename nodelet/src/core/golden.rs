@@ -8,7 +8,7 @@
 //! image NAME | image NAME REASON TEXT
 //! started NAME ID                    config NAME TEXT | create NAME TEXT | run NAME ID TEXT
 //! exited ID CODE [oom] [MESSAGE]     hook ID post|pre [TEXT of its failure]
-//! probe ID KIND ok|unknown TEXT|TEXT delete SECONDS | gone | change FIELD VALUE | evict TEXT | shutdown SECONDS
+//! probe ID KIND ok|warning TEXT|unknown TEXT|TEXT delete SECONDS | gone | change FIELD VALUE | evict TEXT | shutdown SECONDS
 //! torn | tear failed TEXT            tick (at the time that was asked for, until then)
 //! resize NAME cpu=AMOUNT...          judged fits | judged deferred|infeasible TEXT
 //! resized [ID...] [settled] [but TEXT]    room
@@ -227,6 +227,7 @@ impl Play {
                 };
                 let outcome = match words[3] {
                     "ok" => Outcome::Success,
+                    "warning" => Outcome::Warning(rest(4)),
                     "unknown" => Outcome::Unknown(rest(4)),
                     _ => Outcome::Failure(rest(3)),
                 };

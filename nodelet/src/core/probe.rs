@@ -53,7 +53,7 @@ impl ProbeState {
     pub fn record(&mut self, probe: &Probe, outcome: &Outcome) -> bool {
         self.in_flight = false;
         let success = match outcome {
-            Outcome::Success => true,
+            Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
             // As if it had not been asked.
             Outcome::Unknown(_) => return false,

@@ -48,7 +48,7 @@ impl Counts {
                 ProbeKind::Readiness => "Readiness",
             },
             result: match outcome {
-                Outcome::Success => "successful",
+                Outcome::Success | Outcome::Warning(_) => "successful",
                 Outcome::Failure(_) => "failed",
                 Outcome::Unknown(_) => "unknown",
             },

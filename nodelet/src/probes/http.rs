@@ -1,4 +1,5 @@
-//! HTTP probes: a GET that must be answered with a status from 200 to 399.
+//! HTTP probes: a GET that must be answered with a status from 200 to 399. A redirect to another host is
+//! not followed; it is an answer, but one that the user is warned of.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 pub use reqwest::Client;
 
+/// How much of the body is read to be told of, bytes.
+const BODY_MAX: usize = 10 * 1024;
 /// Redirects within a host that are followed.
 const REDIRECTS_MAX: usize = 10;
 
@@ -81,13 +84,13 @@ fn bad_header(name: &str) -> String {
     format!("header {name:?} cannot be sent")
 }
 
-/// Asks once.
+/// Asks once; gives what there is to be told of a good answer, if anything.
 pub async fn get(
     client: &Client,
     action: &HTTPGetAction,
     url: &str,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let request = client.get(url).headers(headers(action)?).timeout(limit);
     let answer = request.send().await.map_err(|error| {
         let why = if error.is_timeout() {
@@ -97,14 +100,28 @@ pub async fn get(
         };
         format!("Get \"{url}\": {why}")
     })?;
-    let status = answer.status();
-    if (200..400).contains(&status.as_u16()) {
-        return Ok(());
+    match answer.status().as_u16() {
+        200..300 => Ok(None),
+        300..400 => {
+            let body = start_of_body(answer).await;
+            Ok(Some(format!(
+                "Probe terminated redirects, Response body: {body}"
+            )))
+        }
+        status => Err(format!("HTTP probe failed with statuscode: {status}")),
     }
-    Err(format!(
-        "HTTP probe failed with statuscode: {}",
-        status.as_u16()
-    ))
+}
+
+/// As much of a body as there is, within the request's time.
+async fn start_of_body(mut answer: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < BODY_MAX
+        && let Ok(Some(piece)) = answer.chunk().await
+    {
+        body.extend_from_slice(&piece);
+    }
+    body.truncate(BODY_MAX);
+    String::from_utf8_lossy(&body).into_owned()
 }
 
 /// The cause at the bottom, which says what happened.
@@ -159,7 +176,44 @@ impl ServerCertVerifier for AnyCertificate {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::http::header::LOCATION;
+    use axum::response::Redirect;
+    use axum::routing::get as route;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_redirect_elsewhere_is_an_answer_that_is_told_of() {
+        let elsewhere = [(LOCATION, "http://elsewhere.invalid/")];
+        let away = async move || (StatusCode::FOUND, elsewhere, "moved");
+        let near = async || Redirect::to("/there");
+        let router = Router::new()
+            .route("/away", route(away))
+            .route("/near", route(near))
+            .route("/there", route(async || "here"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = client().unwrap();
+        let ask = async |path: &str| {
+            let url = format!("http://{address}{path}");
+            get(
+                &client,
+                &HTTPGetAction::default(),
+                &url,
+                Duration::from_secs(30),
+            )
+            .await
+        };
+        assert_eq!(ask("/near").await, Ok(None));
+        let told = "Probe terminated redirects, Response body: moved".to_owned();
+        assert_eq!(ask("/away").await, Ok(Some(told)));
+        let failed = "HTTP probe failed with statuscode: 404".to_owned();
+        assert_eq!(ask("/none").await, Err(failed));
+        server.abort();
+    }
 
     #[test]
     fn urls() {

@@ -79,7 +79,8 @@ impl Prober {
         };
         let _permit = context.limits.probes.acquire().await;
         let outcome = match self.ask(context, &container, ip, id, probe).await {
-            Ok(()) => Outcome::Success,
+            Ok(None) => Outcome::Success,
+            Ok(Some(message)) => Outcome::Warning(crop(message)),
             Err(Fault::Answer(message)) => Outcome::Failure(crop(message)),
             Err(Fault::NoAnswer(message)) => Outcome::Unknown(crop(message)),
         };
@@ -87,6 +88,7 @@ impl Prober {
         outcome
     }
 
+    /// What there is to be told of the answer, if anything.
     async fn ask(
         &self,
         context: &Context,
@@ -94,17 +96,13 @@ impl Prober {
         ip: Option<IpAddr>,
         id: &str,
         probe: &Probe,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<String>, Fault> {
         let seconds = probe.timeout_seconds.unwrap_or(1).max(1);
         let limit = Duration::from_secs(u64::from(seconds.unsigned_abs()));
         if let Some(exec) = &probe.exec {
-            return exec_probe(
-                context.runtime.as_ref(),
-                id,
-                exec.command.as_deref().unwrap_or_default(),
-                limit,
-            )
-            .await;
+            let command = exec.command.as_deref().unwrap_or_default();
+            exec_probe(context.runtime.as_ref(), id, command, limit).await?;
+            return Ok(None);
         }
         let no_address = || "the pod has no address yet".to_owned();
         if let Some(action) = &probe.http_get {
@@ -114,13 +112,15 @@ impl Prober {
         if let Some(action) = &probe.tcp_socket {
             let port = port(&action.port, container)?;
             let ip = ip.ok_or_else(no_address)?;
-            return Ok(tcp::connect(action.host.as_deref(), ip, port, limit).await?);
+            tcp::connect(action.host.as_deref(), ip, port, limit).await?;
+            return Ok(None);
         }
         if let Some(action) = &probe.grpc {
             let port = u16::try_from(action.port).map_err(|e| e.to_string())?;
             let address = (ip.ok_or_else(no_address)?, port).into();
             let service = action.service.as_deref().unwrap_or_default();
-            return Ok(grpc::check(address, service, limit).await?);
+            grpc::check(address, service, limit).await?;
+            return Ok(None);
         }
         Err("the probe asks nothing".to_owned().into())
     }
@@ -149,7 +149,8 @@ impl Prober {
         }
         if let Some(action) = &handler.http_get {
             let url = http::url(action, container, ip).ok_or("the pod has no address yet")?;
-            return http::get(&self.http, action, &url, HOOK_MAX).await;
+            let answered = http::get(&self.http, action, &url, HOOK_MAX).await;
+            return answered.map(drop);
         }
         if let Some(sleep) = &handler.sleep {
             let seconds = u64::try_from(sleep.seconds).unwrap_or(0);
