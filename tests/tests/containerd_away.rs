@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use peapod_tests::{Cluster, process, wait};
+use peapod_tests::{Cluster, command, process, wait};
 
 /// Counts aloud for ever.
 const TICKER: &str = "
@@ -169,6 +169,54 @@ impl Drop for Foreign {
             eprintln!("containerd could not be stopped: {error:#}");
         }
     }
+}
+
+/// Processes, mounts and addresses of a cluster that are there, as text.
+fn left_on_the_machine(cluster: &Cluster) -> Result<String> {
+    let dir = cluster.data_dir().to_string_lossy().into_owned();
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = table.lines().filter(|line| line.contains(&dir));
+    let mut left: Vec<String> = mounts.map(str::to_owned).collect();
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        // Others' processes come and go.
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&dir) {
+            left.push(line);
+        }
+    }
+    Ok(left.join("\n"))
+}
+
+#[test]
+fn without_containerd_a_purge_removes_what_is_not_containerds_and_says_what_is_left() -> Result<()>
+{
+    let mut containerd = Foreign::start()?;
+    let socket = containerd.socket().to_string_lossy().into_owned();
+    let cluster = ticking(&socket)?;
+    let address = cluster.node_ip()?;
+    let own = || -> Result<bool> {
+        let listed = command::run("ip", ["-o", "address", "show", "dev", "lo"])?.ok()?;
+        Ok(listed.contains(&address))
+    };
+    assert!(own()?, "the node's address is on lo");
+    assert_ne!(left_on_the_machine(&cluster)?, "");
+    containerd.stop()?;
+
+    let refused = format!("{:?}", cluster.purge().unwrap_err());
+    assert!(
+        refused.contains(&format!("cannot reach containerd at {socket}"))
+            && refused.contains("then run this again"),
+        "{refused}"
+    );
+    assert_eq!(left_on_the_machine(&cluster)?, "");
+    assert!(!own()?, "the node's address is still on lo");
+
+    containerd.run()?;
+    cluster.purge()?;
+    assert!(!cluster.data_dir().join("run").exists());
+    drop(cluster);
+    Ok(())
 }
 
 #[test]

@@ -53,9 +53,11 @@ pub fn down(args: &DownArgs) -> Result<()> {
     steps.begin("stopping containers");
     // While the namespaces are there: else plugins leave what they made for them on the node.
     single_threaded()?.block_on(release_by_plugins(&layout))?;
-    single_threaded()?.block_on(stop_containers(&layout, socket, args.purge))?;
+    let stopped = single_threaded()?.block_on(stop_containers(&layout, socket, args.purge));
     steps.begin("restoring the network");
     restore_network(&layout)?;
+    // Last of all: a containerd that is gone keeps nothing of ours on the machine but what is in it.
+    stopped.context("not everything of the containers is gone; then run this again")?;
     if args.purge {
         if uses_default_unit(&layout) {
             unit::disable()?;
@@ -136,18 +138,23 @@ async fn release_by_plugins(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// Ends the containers and lets go of what they use. The first fault is told when the rest is done.
 async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: bool) -> Result<()> {
     let private = launch::private_socket(&layout.containerd());
+    let mut outcome = Ok(());
     if let Some(socket) = socket {
         if socket == private && launch::running_pid(&layout.containerd()).is_none() {
-            containerd::start_private(&layout.containerd()).await?;
+            outcome = containerd::start_private(&layout.containerd())
+                .await
+                .map(drop);
         }
         for node in layout.of_nodes() {
             let config = node.runtime(socket.clone());
-            match everything {
-                true => purge::purge(&config).await?,
-                false => purge::stop(&config).await?,
-            }
+            let ended = match everything {
+                true => purge::purge(&config).await,
+                false => purge::stop(&config).await,
+            };
+            outcome = outcome.and(ended);
         }
     }
     for node in layout.of_nodes() {
@@ -157,7 +164,7 @@ async fn stop_containers(layout: &Layout, socket: Option<PathBuf>, everything: b
         peapod_nodelet::cleanup(&node.node())?;
     }
     launch::stop(&layout.containerd()).await?;
-    Ok(())
+    Ok(outcome?)
 }
 
 fn restore_network(layout: &Layout) -> Result<()> {

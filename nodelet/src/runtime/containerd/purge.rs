@@ -26,30 +26,18 @@ const RUNC_ROOT: &str = "/run/containerd/runc";
 /// Stops and removes all containers of the node, its images, snapshots, blobs and leases, its containerd namespace,
 /// its pinned namespaces and mounts, its cgroups and its log writer. No agent may run on the
 /// node. What is gone already is no error, so a purge that was interrupted can be repeated.
+///
+/// # Errors
+/// When something cannot be removed. Where containerd does not answer, all that is not its own has gone by then;
+/// the node's directory stays, so that the purge can be repeated.
 pub async fn purge(config: &Config) -> Result<()> {
     let client = Client::new(&config.address, &config.namespace)?;
-    remove_shim_tasks(config).await?;
-    remove_tasks(&client).await?;
+    let_go(config, &client).await?;
     remove_containers(&client).await?;
-    LogWriter::new(config.log_config()).shutdown().await?;
-    let sandboxes = config.sandboxes();
-    blocking("unpinning namespaces", move || {
-        sandboxes
-            .list()?
-            .iter()
-            .try_for_each(|sandbox| sandboxes.remove(&sandbox.spec.pod.uid))
-    })
-    .await?;
-    unmount_containers(config).await?;
     remove_images(&client).await?;
     remove_snapshots(&client).await?;
     remove_content(&client).await?;
     remove_namespace(&client).await?;
-    let group = cgroups::node_group(&config.cgroup_parent);
-    blocking("removing cgroups", move || {
-        Cgroups::detect()?.remove(&group)
-    })
-    .await?;
     // The shim's directory for our namespace; others' stay, and ours if something is still in it.
     let _ = std::fs::remove_dir(Path::new(RUNC_ROOT).join(&config.namespace));
     remove_dir(&config.state_dir)
@@ -58,17 +46,33 @@ pub async fn purge(config: &Config) -> Result<()> {
 /// Ends all containers of the node and lets go of its namespaces, mounts and cgroups, as a reboot
 /// would; records, logs and images stay, and a new agent starts the pods again. No agent may run
 /// on the node.
+///
+/// # Errors
+/// As of [`purge`].
 pub async fn stop(config: &Config) -> Result<()> {
-    let client = Client::new(&config.address, &config.namespace)?;
+    let_go(config, &Client::new(&config.address, &config.namespace)?).await
+}
+
+/// Ends what runs, and lets go of what the node holds of the kernel. Of what containerd runs it tells at
+/// the end: nothing else waits for a daemon that may be gone.
+async fn let_go(config: &Config, client: &Client) -> Result<()> {
     remove_shim_tasks(config).await?;
-    remove_tasks(&client).await?;
+    let ended = remove_tasks(client).await;
     LogWriter::new(config.log_config()).shutdown().await?;
-    let sandboxes = config.sandboxes();
     unmount_containers(config).await?;
-    for sandbox in sandboxes.list()? {
-        sandboxes.unpin(&sandbox.spec.pod.uid)?;
-    }
-    Cgroups::detect()?.remove(&cgroups::node_group(&config.cgroup_parent))
+    let (sandboxes, group) = (
+        config.sandboxes(),
+        cgroups::node_group(&config.cgroup_parent),
+    );
+    let released = blocking("unpinning namespaces", move || {
+        let all = sandboxes.list()?;
+        all.iter()
+            .try_for_each(|sandbox| sandboxes.unpin(&sandbox.spec.pod.uid))?;
+        Cgroups::detect()?.remove(&group)
+    })
+    .await;
+    // What containerd still runs holds its cgroup: then that it could not be ended is the fault to tell.
+    ended.and(released)
 }
 
 /// Lets go of the file systems and volumes of containers that no process uses any more.
