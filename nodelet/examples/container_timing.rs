@@ -165,6 +165,7 @@ fn sandbox(uid: &str) -> SandboxSpec {
         },
         hostname: uid.into(),
         network: NamespaceMode::Pod,
+        own_hostname: false,
         ipc: NamespaceMode::Pod,
         pid: NamespaceMode::Container,
         own_users: false,

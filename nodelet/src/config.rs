@@ -21,6 +21,8 @@ pub struct Config {
     /// The node's addresses, the preferred family first; at least one. The first is where the
     /// kubelet API listens.
     pub node_ips: Vec<IpAddr>,
+    /// The node's host name, where it is not the machine's: pods that share its network see it.
+    pub hostname: Option<String>,
     /// Labels of the Node, beside hostname, architecture and operating system.
     pub labels: BTreeMap<String, String>,
     /// Taints that the Node is registered with; later ones are others' affair.
@@ -50,6 +52,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// What `hostname` says on the node.
+    pub fn hostname(&self) -> String {
+        let machine = || nix::unistd::gethostname().unwrap_or_default();
+        let own = self.hostname.clone();
+        own.unwrap_or_else(|| machine().to_string_lossy().into_owned())
+    }
+
     /// Where images are, for what is left of their disk.
     pub async fn image_dir(&self) -> PathBuf {
         let info = self.runtime.info().await;

@@ -159,6 +159,11 @@ fn nodes_come_run_pods_outlive_a_crash_and_leave_nothing() -> Result<()> {
         interfaces.contains("eth0") && !interfaces.contains("br"),
         "{interfaces}"
     );
+    let ask = "hostname; cat /etc/hostname; echo $HOSTNAME";
+    let named = cluster
+        .kubectl_with(&["exec", "on-host", "--", "sh", "-c", ask], None)?
+        .ok()?;
+    assert_eq!(named, "node-2\nnode-2\nnode-2\n");
 
     everyone_reaches_the_server(&cluster)?;
     let containers = cluster.field(

@@ -215,6 +215,8 @@ pub async fn spawn_nodelet(
     let config = peapod_nodelet::Config {
         node_name: node.name.clone(),
         node_ips: node.ips.clone(),
+        // A node in a namespace shares the machine's name with the others.
+        hostname: node.netns.is_some().then(|| node.name.clone()),
         labels: node.labels.clone(),
         taints: node.taints.clone(),
         data_dir: layout.node(),

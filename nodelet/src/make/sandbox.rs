@@ -53,9 +53,27 @@ fn kernel_hostname(pod: &Pod, domain: &str) -> String {
     }
 }
 
+/// What the kernel and `/etc/hostname` call the host that a pod is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// The node's host name.
+    pub name: String,
+    /// The machine has another.
+    pub apart: bool,
+}
+
+/// What `/etc/hostname` says: with the host's network, what the host is called.
+pub fn shown_hostname(pod: &Pod, domain: &str, host: &Host) -> String {
+    match spec_of(pod).host_network {
+        Some(true) => host.name.clone(),
+        _ => hostname(pod, domain).0,
+    }
+}
+
 /// The pod's namespaces and limits.
-pub fn sandbox(pod: &Pod, domain: &str) -> SandboxSpec {
+pub fn sandbox(pod: &Pod, domain: &str, host: &Host) -> SandboxSpec {
     let spec = spec_of(pod);
+    let host_network = spec.host_network == Some(true);
     let shared = |host: Option<bool>| match host {
         Some(true) => NamespaceMode::Host,
         _ => NamespaceMode::Pod,
@@ -71,8 +89,12 @@ pub fn sandbox(pod: &Pod, domain: &str) -> SandboxSpec {
         .unwrap_or_default();
     SandboxSpec {
         pod: pod_ref(pod),
-        hostname: kernel_hostname(pod, domain),
+        hostname: match host_network {
+            true => host.name.clone(),
+            false => kernel_hostname(pod, domain),
+        },
         network: shared(spec.host_network),
+        own_hostname: host_network && host.apart,
         ipc: shared(spec.host_ipc),
         pid,
         own_users: spec.host_users == Some(false),
@@ -147,7 +169,24 @@ mod tests {
             hostname(&named, "cluster.local"),
             ("h".into(), Some(full.into()))
         );
-        assert_eq!(sandbox(&named, "cluster.local").hostname, full);
+        assert_eq!(
+            sandbox(&named, "cluster.local", &node(false)).hostname,
+            full
+        );
+    }
+
+    fn node(apart: bool) -> Host {
+        let name = "n1".to_owned();
+        Host { name, apart }
+    }
+
+    #[test]
+    fn with_the_hosts_network_its_name_shows() {
+        let pod = pod("p", json!({"containers": [], "hostNetwork": true}));
+        assert_eq!(shown_hostname(&pod, "cluster.local", &node(false)), "n1");
+        let shared = sandbox(&pod, "cluster.local", &node(false));
+        assert_eq!((shared.hostname.as_str(), shared.has_uts()), ("n1", false));
+        assert!(sandbox(&pod, "cluster.local", &node(true)).has_uts());
     }
 
     #[test]

@@ -183,7 +183,9 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
     let ips = entry.machine.lock().ips().to_vec();
     let place = context.place(&pod, &ips);
     let views = images::views(context, entry).await?;
+    let dir = context.pod_dir(&entry.uid);
     let sources = Sources {
+        dir: &dir,
         images: &views,
         client: &context.client,
         references: &references,
@@ -194,7 +196,7 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
     let (volumes, refresh_at) = gather::gather(&pod, sources)
         .await
         .map_err(|e| e.to_string())?;
-    let (dir, group) = (context.pod_dir(&entry.uid), Group::of(&pod));
+    let group = Group::of(&pod);
     let (mounted, again_at) = mount_volumes(context, entry, &pod, &volumes).await?;
     let stamp = Timestamp::now().as_nanosecond().to_string();
     let placed =
@@ -240,7 +242,7 @@ async fn mount_volumes(
 
 async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>, bool), String> {
     let pod = entry.pod();
-    let mut spec = sandbox::sandbox(&pod, &context.config.cluster_dns.domain);
+    let mut spec = sandbox::sandbox(&pod, &context.config.cluster_dns.domain, &context.host());
     let before = entry.sandbox.lock().clone();
     let fresh = !before.as_ref().is_some_and(|sandbox| sandbox.alive);
     if before.is_some() && fresh {

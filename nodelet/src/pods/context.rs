@@ -20,6 +20,7 @@ use crate::cpus::Cpus;
 use crate::csi::Csi;
 use crate::devices::Devices;
 use crate::make::fields::Place;
+use crate::make::sandbox::Host;
 use crate::objects::Objects;
 use crate::probes::Prober;
 use crate::runtime::{Images, Runtime};
@@ -92,6 +93,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// What the node is called by those who share its network.
+    pub fn host(&self) -> Host {
+        Host {
+            name: self.config.hostname(),
+            apart: self.config.hostname.is_some(),
+        }
+    }
+
     /// Where a pod's files are.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.config.data_dir.join("pods").join(uid)

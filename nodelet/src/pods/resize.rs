@@ -38,7 +38,8 @@ pub async fn apply(
     settle: bool,
 ) -> Event {
     let pod = entry.pod();
-    let wanted = sandbox::sandbox(&pod, &context.config.cluster_dns.domain).resources;
+    let wanted =
+        sandbox::sandbox(&pod, &context.config.cluster_dns.domain, &context.host()).resources;
     let before = entry
         .sandbox
         .lock()

@@ -146,7 +146,11 @@ async fn prepare(
         pod_dir: context.pod_dir(&entry.uid),
         message: context.message_path(&entry.uid, name, attempt),
         hosts: hosts_file(context, &pod, &place.pod_ips),
-        hostname: sandbox::hostname(&pod, &context.config.cluster_dns.domain).0,
+        hostname: sandbox::shown_hostname(
+            &pod,
+            &context.config.cluster_dns.domain,
+            &context.host(),
+        ),
         resolv_conf: resolv_conf(context, &pod),
     };
     let log_path = context.log_path(&pod, name, attempt);

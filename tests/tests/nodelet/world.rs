@@ -152,6 +152,7 @@ impl World {
         let config = peapod_nodelet::Config {
             node_name: "n1".to_owned(),
             node_ips: vec!["127.0.0.1".parse().unwrap()],
+            hostname: None,
             labels: BTreeMap::new(),
             taints: Vec::new(),
             data_dir: self.node_dir(),

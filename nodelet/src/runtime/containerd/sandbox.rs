@@ -282,15 +282,17 @@ fn check(spec: &SandboxSpec) -> Result<()> {
 }
 
 fn pin(spec: &SandboxSpec, ids: Option<HostIds>, paths: &Paths) -> io::Result<()> {
-    let host_network = spec.network == NamespaceMode::Host;
+    let (own_network, own_uts) = (spec.network != NamespaceMode::Host, spec.has_uts());
     let host_ipc = spec.ipc == NamespaceMode::Host;
     let mut pins = Vec::new();
-    if !host_network {
+    if own_network {
         pins.push(Pin {
             flag: CloneFlags::CLONE_NEWNET,
             name: "net",
             path: paths.net(),
         });
+    }
+    if own_uts {
         pins.push(Pin {
             flag: CloneFlags::CLONE_NEWUTS,
             name: "uts",
@@ -309,8 +311,10 @@ fn pin(spec: &SandboxSpec, ids: Option<HostIds>, paths: &Paths) -> io::Result<()
     }
     let hostname = spec.hostname.clone();
     let name = move || {
-        if !host_network {
+        if own_network {
             sys::loopback_up()?;
+        }
+        if own_uts {
             nix::unistd::sethostname(&hostname)?;
         }
         Ok(())
@@ -351,7 +355,10 @@ fn start_reaper(spec: &SandboxSpec, paths: &Paths) -> io::Result<u32> {
         others: Vec::new(),
     };
     if spec.network != NamespaceMode::Host {
-        inside.others.extend([paths.net(), paths.uts()]);
+        inside.others.push(paths.net());
+    }
+    if spec.has_uts() {
+        inside.others.push(paths.uts());
     }
     if spec.ipc != NamespaceMode::Host {
         inside.others.push(paths.ipc());
@@ -367,12 +374,13 @@ fn is_alive(spec: &SandboxSpec, paths: &Paths) -> bool {
         || paths
             .reaper_pid()
             .is_some_and(|pid| reaper::is_alive(pid, &paths.pid()));
-    let network = spec.network == NamespaceMode::Host
-        || (sys::is_pinned(&paths.net()) && sys::is_pinned(&paths.uts()));
+    let network = spec.network == NamespaceMode::Host || sys::is_pinned(&paths.net());
+    let uts = !spec.has_uts() || sys::is_pinned(&paths.uts());
     let users = !spec.own_users || sys::is_pinned(&paths.user());
     processes
         && users
         && network
+        && uts
         && (spec.ipc == NamespaceMode::Host || sys::is_pinned(&paths.ipc()))
 }
 
@@ -442,6 +450,7 @@ mod tests {
             },
             hostname: "web-0".into(),
             network: NamespaceMode::Pod,
+            own_hostname: false,
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Container,
             own_users: false,
@@ -501,6 +510,28 @@ mod tests {
             !mounts.contains(&*dir.path().to_string_lossy()),
             "a mount stayed behind"
         );
+    }
+
+    #[test]
+    fn with_the_hosts_network_a_pod_may_have_a_hostname_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let sandboxes = sandboxes_in(dir.path());
+        let host = SandboxSpec {
+            network: NamespaceMode::Host,
+            own_hostname: true,
+            sysctls: BTreeMap::new(),
+            ..spec("u1")
+        };
+        let made = sandboxes.create(&host, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(made.alive && made.netns.is_none());
+        let output = Command::new("nsenter")
+            .arg(format!("--uts={}", sandboxes.paths("u1").uts().display()))
+            .arg("hostname")
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"web-0\n");
+        assert_eq!(sandboxes.list().unwrap(), vec![made]);
+        sandboxes.remove("u1").unwrap();
     }
 
     #[test]
