@@ -11,6 +11,9 @@ use crate::cpus::set::CpuSet;
 use crate::eviction::Thresholds;
 use crate::shutdown::plan::{self, Period};
 
+/// `evictionPressureTransitionPeriod`, where it is not said.
+pub const PRESSURE_TRANSITION: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// `KubeletConfiguration`, each field as upstream has it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -48,7 +51,7 @@ pub struct KubeletConfiguration {
     pub eviction_soft: BTreeMap<String, String>,
     /// For how long, by signal.
     pub eviction_soft_grace_period: BTreeMap<String, Duration>,
-    /// How long a condition of pressure stays after it was last so; 0 not at all.
+    /// How long a condition of pressure stays after it was last so; as upstream, 0 is as if it was not said.
     pub eviction_pressure_transition_period: Duration,
     /// The longest time that pods have to end in that go for a soft threshold, seconds; their
     /// own if it is negative.
@@ -105,7 +108,7 @@ impl Default for KubeletConfiguration {
             eviction_hard: None,
             eviction_soft: BTreeMap::new(),
             eviction_soft_grace_period: BTreeMap::new(),
-            eviction_pressure_transition_period: Duration::default(),
+            eviction_pressure_transition_period: Duration(PRESSURE_TRANSITION),
             eviction_max_pod_grace_period: 0,
             eviction_minimum_reclaim: BTreeMap::new(),
             merge_default_eviction_settings: false,

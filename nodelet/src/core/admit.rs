@@ -11,6 +11,9 @@ use peapod_api::sysctl;
 use super::resize::Judgement;
 use super::{qos, spec};
 
+/// From this priority on a pod is the system's.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 /// Why a pod is refused; the pod fails with these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -40,6 +43,49 @@ pub fn staying(going: bool) -> Result<(), Refusal> {
             message: "Pod was rejected as the node is shutting down.".to_owned(),
         }),
     }
+}
+
+/// What only pods that need no memory of their own are kept from.
+const MEMORY_PRESSURE: &str = "MemoryPressure";
+/// The other conditions of a node that is short of something.
+const OTHER_PRESSURE: [&str; 2] = ["DiskPressure", "PIDPressure"];
+/// The taint of a node that is short of memory.
+const MEMORY_TAINT: &str = "node.kubernetes.io/memory-pressure";
+
+/// Refuses a pod on a node that is short of something, as upstream's eviction manager: it would be among the
+/// first to go. Short of memory, the node still takes what has asked for some, or tolerates it.
+pub fn pressure(pod: &Pod, node: &Node) -> Result<(), Refusal> {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    let short: Vec<&str> = conditions
+        .unwrap_or_default()
+        .iter()
+        .filter(|condition| condition.status == "True")
+        .map(|condition| condition.type_.as_str())
+        .filter(|kind| *kind == MEMORY_PRESSURE || OTHER_PRESSURE.contains(kind))
+        .collect();
+    let spec = spec::of(pod);
+    let critical = spec.priority >= Some(CRITICAL_PRIORITY);
+    let fits_memory = || qos::class(spec) != "BestEffort" || tolerates_memory_pressure(pod);
+    let taken = critical || short.is_empty() || (short == [MEMORY_PRESSURE] && fits_memory());
+    if taken {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: super::end::EVICTED.to_owned(),
+        message: format!("The node had condition: [{}]. ", short.join(" ")),
+    })
+}
+
+fn tolerates_memory_pressure(pod: &Pod) -> bool {
+    let mut all = spec::of(pod).tolerations.iter().flatten();
+    all.any(|toleration| {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (key, effect) = (text(&toleration.key), text(&toleration.effect));
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let named = key == MEMORY_TAINT && (exists || text(&toleration.value).is_empty());
+        (named || (exists && key.is_empty())) && (effect.is_empty() || effect == "NoSchedule")
+    })
 }
 
 /// Refuses a pod that wants AppArmor on a host that has none: it would run unconfined.
@@ -296,6 +342,37 @@ mod tests {
         assert_eq!(apparmor(&with("RuntimeDefault"), true), Ok(()));
         let refusal = apparmor(&with("RuntimeDefault"), false).unwrap_err();
         assert_eq!(refusal.reason, "AppArmor");
+    }
+
+    #[test]
+    fn who_comes_to_a_node_that_is_short_of_something() {
+        let node = |short: &[&str]| -> Node {
+            let conditions: Vec<_> = short
+                .iter()
+                .chain(&["Ready"])
+                .map(|kind| json!({"type": kind, "status": "True"}))
+                .collect();
+            serde_json::from_value(json!({"status": {"conditions": conditions}})).unwrap()
+        };
+        let takes = |spec: &serde_json::Value, short: &[&str]| {
+            pressure(&pod(spec.clone()), &node(short)).map_err(|refusal| refusal.message)
+        };
+        let plain = json!({"containers": [{"name": "a"}]});
+        let asking = json!({"containers": [{"name": "a",
+            "resources": {"requests": {"memory": "1Mi"}}}]});
+        let tolerant = json!({"containers": [{"name": "a"}], "tolerations": [
+            {"key": MEMORY_TAINT, "operator": "Exists", "effect": "NoSchedule"}]});
+        let critical = json!({"containers": [{"name": "a"}], "priority": 2_000_000_000});
+        let all = ["MemoryPressure", "DiskPressure"];
+        assert_eq!(takes(&plain, &[]), Ok(()));
+        let said = "The node had condition: [MemoryPressure]. ";
+        assert_eq!(takes(&plain, &all[..1]), Err(said.to_owned()));
+        assert_eq!(takes(&asking, &all[..1]), Ok(()));
+        assert_eq!(takes(&tolerant, &all[..1]), Ok(()));
+        let said = "The node had condition: [MemoryPressure DiskPressure]. ";
+        assert_eq!(takes(&asking, &all), Err(said.to_owned()));
+        assert!(takes(&tolerant, &["PIDPressure"]).is_err());
+        assert_eq!(takes(&critical, &all), Ok(()));
     }
 
     #[test]

@@ -10,22 +10,25 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use peapod_api::k8s_openapi;
 use peapod_api::quantity::Quantity;
 
+use crate::runtime::DiskUsage;
+
 /// The resource's name.
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 
-/// What a pod has on the node's disk, bytes.
+/// What a pod has on the node's disk.
 #[derive(Clone, Debug, Default)]
 pub struct LocalUsage {
     /// By volume: the `emptyDir`s that are on the disk.
-    pub volumes: BTreeMap<String, u64>,
+    pub volumes: BTreeMap<String, DiskUsage>,
     /// By container: its writable layer and its logs.
-    pub containers: BTreeMap<String, u64>,
+    pub containers: BTreeMap<String, DiskUsage>,
 }
 
 impl LocalUsage {
     /// All of it.
-    pub fn total(&self) -> u64 {
-        self.volumes.values().chain(self.containers.values()).sum()
+    pub fn total(&self) -> DiskUsage {
+        let all = self.volumes.values().chain(self.containers.values());
+        all.copied().sum()
     }
 }
 
@@ -86,7 +89,7 @@ fn exceeds(used: u64, limit: Quantity) -> bool {
 
 /// The sentence on the first limit that is exceeded, in upstream's words.
 pub fn violation(spec: &PodSpec, usage: &LocalUsage) -> Option<String> {
-    let used = |of: &BTreeMap<String, u64>, name: &str| of.get(name).copied().unwrap_or(0);
+    let used = |of: &BTreeMap<String, DiskUsage>, name: &str| of.get(name).map_or(0, |u| u.bytes);
     for (name, dir) in on_disk(spec) {
         let Some(text) = &dir.size_limit else {
             continue;
@@ -98,7 +101,7 @@ pub fn violation(spec: &PodSpec, usage: &LocalUsage) -> Option<String> {
             ));
         }
     }
-    if let Some(limit) = of_pod(spec).filter(|&limit| exceeds(usage.total(), limit)) {
+    if let Some(limit) = of_pod(spec).filter(|&limit| exceeds(usage.total().bytes, limit)) {
         return Some(format!(
             "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
             limit.to_text().0
@@ -137,7 +140,10 @@ mod tests {
 
     fn usage(a: u64, b: u64, v: u64) -> LocalUsage {
         let map = |pairs: &[(&str, u64)]| {
-            let owned = pairs.iter().map(|&(name, bytes)| (name.to_owned(), bytes));
+            let usage = |bytes| DiskUsage { bytes, inodes: 1 };
+            let owned = pairs
+                .iter()
+                .map(|&(name, bytes)| (name.to_owned(), usage(bytes)));
             owned.collect()
         };
         LocalUsage {

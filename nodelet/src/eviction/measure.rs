@@ -1,23 +1,25 @@
-//! How much of the disk a directory takes. Blocking.
+//! What a directory takes of the disk. Blocking.
 
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::runtime::DiskUsage;
+
 /// Most entries that one look counts; a directory of more is counted that far.
 const ENTRIES_MAX: usize = 1_000_000;
 /// `st_blocks` counts in these, whatever the file system's own blocks are.
 const BLOCK_BYTES: u64 = 512;
 
-/// Bytes on disk of all that is below a directory, itself included: a file with several names
+/// What all that is below a directory takes, itself included: a file with several names
 /// once, and nothing of other file systems that are mounted below. What disappears meanwhile, or
 /// cannot be read, counts as nothing.
-pub fn bytes_below(dir: &Path) -> u64 {
+pub fn below(dir: &Path) -> DiskUsage {
     let Ok(root) = fs::symlink_metadata(dir) else {
-        return 0;
+        return DiskUsage::default();
     };
-    let mut total = root.blocks() * BLOCK_BYTES;
+    let mut total = of(&root);
     let mut linked = HashSet::new();
     let mut left = ENTRIES_MAX;
     let mut waiting = vec![dir.to_owned()];
@@ -36,13 +38,20 @@ pub fn bytes_below(dir: &Path) -> u64 {
             if meta.dev() != root.dev() || again {
                 continue;
             }
-            total += meta.blocks() * BLOCK_BYTES;
+            total = total + of(&meta);
             if meta.is_dir() {
                 waiting.push(entry.path());
             }
         }
     }
     total
+}
+
+fn of(meta: &fs::Metadata) -> DiskUsage {
+    DiskUsage {
+        bytes: meta.blocks() * BLOCK_BYTES,
+        inodes: 1,
+    }
 }
 
 #[cfg(test)]
@@ -54,18 +63,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("big"), vec![1; 1 << 20]).unwrap();
-        let empty = bytes_below(dir.path());
+        let empty = below(dir.path()).bytes;
         let file = dir.path().join("a/b/file");
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, vec![1; 256 << 10]).unwrap();
         fs::hard_link(&file, dir.path().join("again")).unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.path().join("out")).unwrap();
-        let used = bytes_below(dir.path()) - empty;
+        let all = below(dir.path());
+        let used = all.bytes - empty;
         assert!((256 << 10..512 << 10).contains(&used), "{used}");
+        assert_eq!(
+            all.inodes, 5,
+            "itself, a, a/b, the file with two names, the link"
+        );
         // A hole takes no room.
         let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
         sparse.set_len(1 << 30).unwrap();
-        assert!(bytes_below(dir.path()) - empty < 512 << 10);
-        assert_eq!(bytes_below(&dir.path().join("nothing")), 0);
+        assert!(below(dir.path()).bytes - empty < 512 << 10);
+        assert_eq!(below(&dir.path().join("nothing")), DiskUsage::default());
     }
 }

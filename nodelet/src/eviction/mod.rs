@@ -2,7 +2,8 @@
 //!
 //! Two reasons: a pod is over a limit of its own on local storage ([`limits`]), or the node runs
 //! short of memory, disk or process ids ([`thresholds`]) and somebody has to go ([`pressure`]). The
-//! decisions are pure; [`measure`] looks at the disk. Memory limits of containers are the kernel's affair.
+//! decisions are pure; [`measure`] looks at the disk. Limits of memory and of processes are the kernel's affair;
+//! that a pod has reached the latter is told ([`forks`]).
 //!
 //! Files can only be counted by looking at them, so that this loop is the one of the node agent
 //! that looks again and again: every [`LOOK_EVERY`], at the pods that declare a limit, and at
@@ -10,12 +11,13 @@
 //!
 //! It must not know how a pod is ended: it tells the pod's worker.
 
+mod forks;
 mod limits;
 mod measure;
 mod pressure;
 mod thresholds;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +26,18 @@ use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::limits::LocalUsage;
-pub use self::measure::bytes_below;
+pub use self::measure::below;
 pub use self::pressure::Shortage;
 pub use self::thresholds::{Pressure, Thresholds, Watch};
 
 use self::pressure::Candidate;
 use self::thresholds::Pace;
-use crate::core::{Eviction, Kind, spec_of, view};
+use crate::core::{Eviction, Kind, Note, Severity, spec_of, view};
 use crate::images::collect::{Collector, Disk};
 use crate::node::facts;
 use crate::pods::worker::Message;
 use crate::pods::{Context, Entry, Table};
-use crate::runtime::ContainerId;
+use crate::runtime::{ContainerId, DiskUsage};
 
 /// Between two looks, as the kubelet's housekeeping.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -52,6 +54,7 @@ pub async fn run(context: Arc<Context>, table: Table) {
     let mut watch = Watch::new(config.kubelet.thresholds());
     let image_dir = config.image_dir().await;
     let mut images = Collector::default();
+    let mut refused = forks::Refused::default();
     for count in 0_u64.. {
         look.tick().await;
         // Not at the first look: the node's pods may not be known yet.
@@ -63,6 +66,7 @@ pub async fn run(context: Arc<Context>, table: Table) {
                 evict(&entry, Eviction::at_once(message)).await;
             }
         }
+        tell_refused(&context, &table, &mut refused).await;
         let left = facts::left(&config.data_dir, &image_dir);
         match watch.look(&left, Timestamp::now()).short {
             Some((Shortage::Disk { .. } | Shortage::Inodes { .. }, _)) if !reclaimed => {
@@ -73,6 +77,29 @@ pub async fn run(context: Arc<Context>, table: Table) {
             Some((shortage, pace)) => relieve(&context, &table, shortage, pace).await,
             None => reclaimed = false,
         }
+    }
+}
+
+/// Tells of pods that have reached their limit of processes.
+async fn tell_refused(context: &Context, table: &Table, refused: &mut forks::Refused) {
+    let mut counts = HashMap::new();
+    for entry in table.all() {
+        if let Ok(count) = context.runtime.refused_forks(&entry.uid).await {
+            counts.insert(entry.uid.clone(), count);
+        }
+    }
+    let limit = context.config.kubelet.pids_of_pod(facts::pids_max());
+    for uid in refused.look(counts) {
+        let Some(entry) = table.get(&uid) else {
+            continue;
+        };
+        let note = Note {
+            severity: Severity::Warning,
+            reason: "PIDLimitReached".into(),
+            message: forks::message(limit),
+            container: None,
+        };
+        context.notes.about_pod(&entry.pod(), note);
     }
 }
 
@@ -161,7 +188,7 @@ async fn local_usage(context: &Arc<Context>, entry: &Entry) -> LocalUsage {
             .container_id(name, false)
             .map(str::to_owned);
         let Some(id) = id else { continue };
-        let layer = context.runtime.writable_bytes(&ContainerId(id)).await;
+        let layer = context.runtime.writable_usage(&ContainerId(id)).await;
         usage
             .containers
             .insert(name.clone(), layer.unwrap_or_default());
@@ -169,18 +196,19 @@ async fn local_usage(context: &Arc<Context>, entry: &Entry) -> LocalUsage {
     let measured = tokio::task::spawn_blocking(move || {
         let volumes: Vec<_> = volumes
             .into_iter()
-            .map(|(name, path)| (name, measure::bytes_below(&path)))
+            .map(|(name, path)| (name, measure::below(&path)))
             .collect();
         let logs: Vec<_> = names
             .into_iter()
-            .map(|name| (measure::bytes_below(&logs.join(&name)), name))
+            .map(|name| (measure::below(&logs.join(&name)), name))
             .collect();
         (volumes, logs)
     });
     if let Ok((volumes, logs)) = measured.await {
         usage.volumes.extend(volumes);
-        for (bytes, name) in logs {
-            *usage.containers.entry(name).or_default() += bytes;
+        for (logs, name) in logs {
+            let whole = usage.containers.entry(name).or_default();
+            *whole = *whole + logs;
         }
     }
     usage
@@ -212,13 +240,13 @@ async fn relieve(context: &Arc<Context>, table: &Table, shortage: Shortage, pace
             Shortage::Disk { .. } | Shortage::Inodes { .. } => {
                 local_usage(context, &entry).await.total()
             }
-            _ => 0,
+            _ => DiskUsage::default(),
         };
         candidates.push((
             Candidate {
                 pod: entry.pod(),
                 memory_bytes: stats.memory_working_set_bytes,
-                disk_bytes: disk,
+                disk,
                 pids: stats.pids,
             },
             entry,

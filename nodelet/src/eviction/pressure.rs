@@ -12,6 +12,7 @@ use peapod_api::k8s_openapi;
 use peapod_api::quantity::Quantity;
 
 use crate::core::{qos, spec_of};
+use crate::runtime::DiskUsage;
 
 /// From this priority on a pod belongs to the system and is never evicted.
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
@@ -57,7 +58,7 @@ pub struct Candidate {
     /// Memory that cannot be taken back easily.
     pub memory_bytes: u64,
     /// What it has on the disk.
-    pub disk_bytes: u64,
+    pub disk: DiskUsage,
     /// Processes and threads.
     pub pids: u64,
 }
@@ -81,8 +82,8 @@ impl Shortage {
     fn used(self, by: &Candidate) -> u64 {
         match self {
             Self::Memory { .. } => by.memory_bytes,
-            // Who has most on the disk has most files, as a rule.
-            Self::Disk { .. } | Self::Inodes { .. } => by.disk_bytes,
+            Self::Disk { .. } => by.disk.bytes,
+            Self::Inodes { .. } => by.disk.inodes,
             Self::Pids { .. } => by.pids,
         }
     }
@@ -170,7 +171,7 @@ mod tests {
         Candidate {
             pod: Arc::new(serde_json::from_value(pod).unwrap()),
             memory_bytes: used,
-            disk_bytes: 0,
+            disk: DiskUsage::default(),
             pids: used / MI,
         }
     }
@@ -210,6 +211,20 @@ mod tests {
              Pod greedy was using 300Mi, request is 100Mi, has larger consumption of memory. "
         );
         assert!(message(memory, &pods()[1]).ends_with("available: 50Mi. "));
+    }
+
+    #[test]
+    fn who_has_most_files_goes_for_inodes() {
+        let inodes = Shortage::Inodes {
+            least: 1000,
+            left: 10,
+        };
+        let with = |name: &str, bytes, inodes| Candidate {
+            disk: DiskUsage { bytes, inodes },
+            ..candidate(name, 0, 0, 0)
+        };
+        let pods = vec![with("large", 900 * MI, 3), with("many", MI, 90_000)];
+        assert_eq!(order(inodes, pods), ["many", "large"]);
     }
 
     #[test]

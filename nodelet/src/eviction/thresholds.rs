@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use peapod_api::quantity::Quantity;
 
 use super::pressure::Shortage;
-use crate::kubelet_config::KubeletConfiguration;
+use crate::kubelet_config::{KubeletConfiguration, PRESSURE_TRANSITION};
 use crate::node::facts::{Left, Room};
 
 const DISK_LOW_BYTES: u64 = 1 << 30;
@@ -229,7 +229,10 @@ impl Thresholds {
         all.sort_by_key(|threshold| (threshold.signal, threshold.grace.is_some()));
         Ok(Self {
             all,
-            hold: config.eviction_pressure_transition_period.0,
+            hold: match config.eviction_pressure_transition_period.0 {
+                Duration::ZERO => PRESSURE_TRANSITION,
+                hold => hold,
+            },
             soft_grace_s: match config.eviction_max_pod_grace_period {
                 // As long as the pod itself says.
                 ..0 => i64::MAX,
@@ -359,8 +362,10 @@ mod tests {
         };
         assert_eq!(watch.look(&Left::plenty(), at(0)), Found::default());
         assert!(watch.look(&disk(100, 9), at(0)).pressure.disk);
-        assert!(!watch.look(&disk(100 << 30, 2 << 30), at(0)).pressure.disk);
-        let short = watch.look(&disk(100 << 30, 1 << 29), at(0)).short;
+        let room = disk(100 << 30, 2 << 30);
+        assert!(watch.look(&room, at(299)).pressure.disk, "it was just so");
+        assert!(!watch.look(&room, at(300)).pressure.disk);
+        let short = watch.look(&disk(100 << 30, 1 << 29), at(301)).short;
         let (least, left) = (1 << 30, 1 << 29);
         assert_eq!(short, Some((Shortage::Disk { least, left }, Pace::AtOnce)));
     }

@@ -241,7 +241,13 @@ impl Manager {
         let node = self.context.node.borrow().clone();
         let allowed = &self.context.config.kubelet.allowed_unsafe_sysctls;
         let going = *self.context.going.borrow();
+        // A static pod is the node's own, and comes whatever the node is short of.
+        let pressed = match manifest::is_static(pod) {
+            true => Ok(()),
+            false => admit::pressure(pod, &node),
+        };
         let admitted = admit::staying(going)
+            .and(pressed)
             .and_then(|()| admit::admit(pod, &node, occupants.iter().map(Arc::as_ref)))
             .and_then(|()| admit::sysctls(pod, allowed))
             .and_then(|()| admit::apparmor(pod, facts::apparmor()));

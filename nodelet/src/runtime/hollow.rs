@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    Container, ContainerId, ContainerSpec, ContainerState, Error, ExecOutput, ExecSpec, Exit,
-    ExitReason, FsMount, Image, ImageError, ImageUsage, Images, NamespaceMode, Progress,
+    Container, ContainerId, ContainerSpec, ContainerState, DiskUsage, Error, ExecOutput, ExecSpec,
+    Exit, ExitReason, FsMount, Image, ImageError, ImageUsage, Images, NamespaceMode, Progress,
     ProgressEvent, PullRequest, Resources, Result, Runtime, RuntimeEvent, RuntimeInfo, Sandbox,
     SandboxSpec, Stats, Streams,
 };
@@ -329,8 +329,12 @@ impl Runtime for Hollow {
         Ok(Stats::default())
     }
 
-    async fn writable_bytes(&self, _id: &ContainerId) -> Result<u64> {
+    async fn refused_forks(&self, _pod_uid: &str) -> Result<u64> {
         Ok(0)
+    }
+
+    async fn writable_usage(&self, _id: &ContainerId) -> Result<DiskUsage> {
+        Ok(DiskUsage::default())
     }
 
     async fn flush_log(&self, _id: &ContainerId) -> Result<()> {
@@ -433,6 +437,7 @@ mod tests {
             },
             hostname: "web".into(),
             network: NamespaceMode::Pod,
+            own_hostname: false,
             ipc: NamespaceMode::Pod,
             pid: NamespaceMode::Container,
             own_users: false,

@@ -236,8 +236,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// What a whole pod uses, by its cgroup.
     async fn sandbox_stats(&self, pod_uid: &str) -> Result<Stats>;
 
-    /// Bytes on disk of what the container changed in its root file system.
-    async fn writable_bytes(&self, id: &ContainerId) -> Result<u64>;
+    /// How often the kernel has refused a pod a process, because it has as many as it may.
+    async fn refused_forks(&self, pod_uid: &str) -> Result<u64>;
+
+    /// What the container's changes of its root file system take.
+    async fn writable_usage(&self, id: &ContainerId) -> Result<DiskUsage>;
 
     /// Waits until everything that the container wrote until now is in its log file.
     async fn flush_log(&self, id: &ContainerId) -> Result<()>;

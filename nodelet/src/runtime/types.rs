@@ -1,6 +1,8 @@
 //! What is said to a runtime and what it says: plain values, everything resolved.
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
+use std::ops::Add;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -54,11 +56,14 @@ pub enum QosClass {
 pub struct SandboxSpec {
     /// The pod.
     pub pod: PodRef,
-    /// What `hostname` says inside; at most 64 bytes. Ignored with the host's network, where
-    /// the host's name shows.
+    /// What `hostname` says inside; at most 64 bytes.
     pub hostname: String,
-    /// [`NamespaceMode::Host`] for `hostNetwork` (also shares the host's UTS namespace).
+    /// [`NamespaceMode::Host`] for `hostNetwork`, which shares the host's UTS namespace, too.
     pub network: NamespaceMode,
+    /// With the host's network, the pod has a UTS namespace of its own all the same: its node's name is not
+    /// the machine's.
+    #[serde(default)]
+    pub own_hostname: bool,
     /// [`NamespaceMode::Host`] for `hostIPC`.
     pub ipc: NamespaceMode,
     /// `hostPID`: Host; `shareProcessNamespace`: Pod; otherwise Container.
@@ -77,6 +82,15 @@ pub struct SandboxSpec {
     pub runtime_handler: Option<String>,
     /// Kept with the sandbox for the caller.
     pub labels: BTreeMap<String, String>,
+}
+
+// === impl SandboxSpec ===
+
+impl SandboxSpec {
+    /// Whether the pod has a UTS namespace of its own.
+    pub fn has_uts(&self) -> bool {
+        self.network != NamespaceMode::Host || self.own_hostname
+    }
 }
 
 /// A sandbox that exists.
@@ -463,6 +477,32 @@ pub struct Stats {
     pub major_page_faults: u64,
     /// Processes and threads.
     pub pids: u64,
+}
+
+/// What something takes of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of the blocks that it has.
+    pub bytes: u64,
+    /// Files, directories, links ...
+    pub inodes: u64,
+}
+
+impl Add for DiskUsage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+impl Sum for DiskUsage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
 }
 
 /// Names and versions of a runtime.

@@ -16,9 +16,9 @@ use super::net_dev::{self, Interface};
 use super::{Shared, cadvisor};
 use crate::core::spec_of;
 use crate::csi::stats as volumes;
-use crate::eviction::bytes_below;
+use crate::eviction::below;
 use crate::node::facts::{self, Room};
-use crate::runtime::{Container, ContainerId, ContainerState, Stats};
+use crate::runtime::{Container, ContainerId, ContainerState, DiskUsage, Stats};
 
 /// What one pod uses.
 #[derive(Clone, Debug, Default)]
@@ -189,31 +189,36 @@ fn network(now: Timestamp, interfaces: &[Interface]) -> Value {
 }
 
 /// What a file system has, and how much of it something takes.
-fn file_system(now: Timestamp, bytes: Room, inodes: Room, used_bytes: u64) -> Value {
+fn file_system(now: Timestamp, bytes: Room, inodes: Room, taken: DiskUsage) -> Value {
     json!({"time": now.to_string(), "capacityBytes": bytes.size, "availableBytes": bytes.free,
-        "usedBytes": used_bytes, "inodes": inodes.size, "inodesFree": inodes.free})
+        "usedBytes": taken.bytes,
+        "inodes": inodes.size, "inodesFree": inodes.free, "inodesUsed": taken.inodes})
 }
 
-fn used(room: Room) -> u64 {
-    room.size.saturating_sub(room.free)
+/// What is taken of a whole file system.
+fn used(bytes: Room, inodes: Room) -> DiskUsage {
+    DiskUsage {
+        bytes: bytes.size.saturating_sub(bytes.free),
+        inodes: inodes.size.saturating_sub(inodes.free),
+    }
 }
 
 /// What the containers of a pod take on disk: of their own layers, and of their logs.
-async fn on_disk(shared: &Shared, usage: &PodUsage) -> Vec<(u64, u64)> {
+async fn on_disk(shared: &Shared, usage: &PodUsage) -> Vec<(DiskUsage, DiskUsage)> {
     let config = &shared.context.config;
     let folder = format!("{}_{}_{}", usage.namespace, usage.name, usage.uid);
     let logs = config.log_dir.join(folder);
     let names = usage.containers.iter().map(|one| logs.join(&one.name));
     let dirs: Vec<PathBuf> = names.collect();
     let measured = tokio::task::spawn_blocking(move || {
-        let sizes = dirs.iter().map(|dir| bytes_below(dir));
-        sizes.collect::<Vec<u64>>()
+        let sizes = dirs.iter().map(|dir| below(dir));
+        sizes.collect::<Vec<DiskUsage>>()
     });
     let logs = measured.await.unwrap_or_default();
     let mut all = Vec::new();
     for (container, logs) in usage.containers.iter().zip(logs) {
         let id = ContainerId(container.id.clone());
-        let layer = shared.context.runtime.writable_bytes(&id).await;
+        let layer = shared.context.runtime.writable_usage(&id).await;
         all.push((layer.unwrap_or_default(), logs));
     }
     all
@@ -235,7 +240,7 @@ pub async fn summary(State(shared): State<Shared>) -> Response {
                 "rootfs": file_system(now, left.image_disk, left.image_inodes, *layer),
                 "logs": file_system(now, left.disk, left.inodes, *logs)})
         });
-        let whole: u64 = disk.iter().map(|(layer, logs)| layer + logs).sum();
+        let whole: DiskUsage = disk.iter().map(|(layer, logs)| *layer + *logs).sum();
         pods.push(json!({
             "podRef": {"name": usage.name, "namespace": usage.namespace, "uid": usage.uid},
             "startTime": usage.started_at.to_string(),
@@ -252,12 +257,12 @@ pub async fn summary(State(shared): State<Shared>) -> Response {
         now,
         left.image_disk,
         left.image_inodes,
-        used(left.image_disk),
+        used(left.image_disk, left.image_inodes),
     );
     let node = json!({
         "nodeName": config.node_name,
         "cpu": cpu(now, &node), "memory": memory(now, &node),
-        "fs": file_system(now, left.disk, left.inodes, used(left.disk)),
+        "fs": file_system(now, left.disk, left.inodes, used(left.disk, left.inodes)),
         "runtime": {"imageFs": images.clone(), "containerFs": images},
     });
     axum::Json(json!({"node": node, "pods": pods})).into_response()

@@ -61,11 +61,15 @@ fn a_pod_that_harms_is_contained() -> Result<()> {
             "livenessProbe: {exec: {command: [sleep, '4321']}, timeoutSeconds: 1, periodSeconds: 1, failureThreshold: 1000}")))?;
     ready(&cluster, "neighbour")?;
 
-    // A fork bomb has so many processes and no more.
+    // A fork bomb has so many processes and no more, and is told of.
     let uid = cluster.field("pod/bomb", "{.metadata.uid}")?;
     let count = || crate::resize::number(&format!("pod{uid}"), "pids", "pids.current");
     wait::until("the bomb", || Ok(count()? >= 60))?;
     assert!(count()? <= 64, "{}", count()?);
+    wait::until("the event", || {
+        let said = events(&cluster, "bomb")?;
+        Ok(said.contains("PIDLimitReached") && said.contains("limit of 64 processes"))
+    })?;
 
     // What is written without end is cut; the rest of the log is there.
     let logs = cluster.data_dir().join("logs");

@@ -145,6 +145,21 @@ impl Cgroups {
             Self::V2(root) => v2::oom_kills(root, group),
         }
     }
+
+    /// How often a process could not be made, because a group has as many as it may; 0 when the group
+    /// is gone.
+    pub fn refused_forks(&self, group: &Path) -> u64 {
+        let group = relative(group);
+        let dir = match self {
+            Self::V1(controllers) => match controllers.get("pids") {
+                Some(root) => root.join(group),
+                None => return 0,
+            },
+            Self::V2(root) => root.join(group),
+        };
+        let events = numbers(&dir.join("pids.events"));
+        events.get("max").copied().unwrap_or(0)
+    }
 }
 
 /// The group of a node's pods.

@@ -114,6 +114,7 @@ fn v1_usage_is_read_from_each_controller() {
             ),
             ("cpuacct/p/cpuacct.usage", "123456789\n"),
             ("pids/p/pids.current", "4\n"),
+            ("pids/p/pids.events", "max 5\n"),
         ],
     );
     let controllers = ["cpuacct", "memory", "pids"].map(|name| (name.to_owned(), root.join(name)));
@@ -130,6 +131,8 @@ fn v1_usage_is_read_from_each_controller() {
     assert_eq!(cgroups.stats(Path::new("/p")).unwrap(), expected);
     assert_eq!(cgroups.oom_kills(Path::new("/p")), 3);
     assert_eq!(cgroups.oom_kills(Path::new("/gone")), 0);
+    assert_eq!(cgroups.refused_forks(Path::new("/p")), 5);
+    assert_eq!(cgroups.refused_forks(Path::new("/gone")), 0);
     assert!(matches!(
         cgroups.stats(Path::new("/gone")),
         Err(Error::NotFound { .. })
@@ -187,6 +190,7 @@ fn v2_usage_is_read_from_one_group() {
                 "usage_usec 123456\nuser_usec 100000\nsystem_usec 23456\n",
             ),
             ("p/pids.current", "6\n"),
+            ("p/pids.events", "max 7\n"),
         ],
     );
     let cgroups = Cgroups::V2(root.to_path_buf());
@@ -197,6 +201,7 @@ fn v2_usage_is_read_from_one_group() {
     );
     assert_eq!((stats.memory_rss_bytes, stats.pids), (600_000, 6));
     assert_eq!(cgroups.oom_kills(Path::new("/p")), 1);
+    assert_eq!(cgroups.refused_forks(Path::new("/p")), 7);
 }
 
 #[test]

@@ -20,8 +20,8 @@ use crate::images::{Resolved, SNAPSHOT_IMAGE};
 use crate::runtime::spec::{self, Surroundings, user};
 use crate::runtime::users::{HostIds, shifted};
 use crate::runtime::{
-    Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, ExitReason, NamespaceMode,
-    Result, Sandbox, Seccomp, sys,
+    Container, ContainerId, ContainerSpec, ContainerState, DiskUsage, Error, Exit, ExitReason,
+    NamespaceMode, Result, Sandbox, Seccomp, sys,
 };
 
 /// Keeps a snapshot that nothing refers to yet.
@@ -196,7 +196,7 @@ impl Shared {
         };
         Ok(Surroundings {
             netns: own(pod.network, paths.net()).or_else(|| self.config.host_netns.clone()),
-            utsns: own(pod.network, paths.uts()),
+            utsns: pod.has_uts().then(|| paths.uts()),
             ipcns: own(pod.ipc, paths.ipc()),
             shm: own(pod.ipc, paths.shm()),
             users: sandbox.ids.map(|ids| (paths.user(), ids)),
@@ -272,8 +272,8 @@ impl Shared {
             .await
     }
 
-    /// Bytes on disk of the container's own layer.
-    pub(super) async fn writable_bytes(&self, id: &ContainerId) -> Result<u64> {
+    /// What the container's own layer takes.
+    pub(super) async fn writable_usage(&self, id: &ContainerId) -> Result<DiskUsage> {
         let what = format!("measuring the file system of container {id}");
         let request = UsageRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
@@ -281,7 +281,11 @@ impl Shared {
         };
         let mut snapshots = self.client.snapshots();
         let usage = self.client.call(&what, snapshots.usage(request)).await?;
-        Ok(u64::try_from(usage.size).unwrap_or(0))
+        let amount = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(DiskUsage {
+            bytes: amount(usage.size),
+            inodes: amount(usage.inodes),
+        })
     }
 }
 

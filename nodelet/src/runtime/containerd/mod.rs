@@ -69,8 +69,8 @@ use super::cgroups::{self, Cgroups};
 use super::spec::Host;
 use super::users::{self, Ranges};
 use super::{
-    Container, ContainerId, ContainerSpec, Error, ExecOutput, ExecSpec, Images, Resources, Result,
-    Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec, Stats, Streams,
+    Container, ContainerId, ContainerSpec, DiskUsage, Error, ExecOutput, ExecSpec, Images,
+    Resources, Result, Runtime, RuntimeEvent, RuntimeInfo, Sandbox, SandboxSpec, Stats, Streams,
 };
 use crate::images::ContainerdImages;
 use crate::images::registry::RegistryConfig;
@@ -511,8 +511,14 @@ impl Runtime for Containerd {
             .stats(&self.shared.pod_group(&sandbox.spec))
     }
 
-    async fn writable_bytes(&self, id: &ContainerId) -> Result<u64> {
-        self.shared.writable_bytes(id).await
+    async fn refused_forks(&self, pod_uid: &str) -> Result<u64> {
+        let sandbox = self.shared.sandbox(pod_uid)?;
+        let group = self.shared.pod_group(&sandbox.spec);
+        Ok(self.shared.cgroups.refused_forks(&group))
+    }
+
+    async fn writable_usage(&self, id: &ContainerId) -> Result<DiskUsage> {
+        self.shared.writable_usage(id).await
     }
 
     async fn flush_log(&self, id: &ContainerId) -> Result<()> {
