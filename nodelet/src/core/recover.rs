@@ -54,6 +54,8 @@ impl Machine {
                 container
             })
             .collect();
+        // As they were told, with the times since when they hold: those of a new pod are none of this one's.
+        machine.conditions = status.conditions.clone().unwrap_or_default();
         let over = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
         if over && status.reason.is_some() {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -157,6 +159,7 @@ fn adopt(container: &mut Container, view: &View, told: Option<&ContainerStatus>,
         ObservedState::Created => {}
         ObservedState::Exited(exit) => container.state = State::Exited(exit.clone()),
         ObservedState::Running(since) => {
+            let since = &started_as_told(told, &seen.id).unwrap_or(*since);
             container.state = State::Running(Run {
                 id: seen.id.clone(),
                 started_at: *since,
@@ -175,6 +178,16 @@ fn adopt(container: &mut Container, view: &View, told: Option<&ContainerStatus>,
     if last_is_current {
         container.last = None;
     }
+}
+
+/// When the API was told that a container that runs was started: the runtime's own time may be a moment
+/// earlier.
+fn started_as_told(told: Option<&ContainerStatus>, id: &str) -> Option<Timestamp> {
+    let told = told?;
+    let same = told.container_id.as_deref().map(bare_id) == Some(id);
+    let running = told.state.as_ref()?.running.as_ref();
+    let Time(at) = running.filter(|_| same)?.started_at.clone()?;
+    Some(at)
 }
 
 /// What the probes had found holds until they find otherwise.
@@ -229,4 +242,76 @@ fn exit_of(terminated: &ContainerStateTerminated) -> Option<Exit> {
         started_at: terminated.started_at.as_ref().map(|Time(at)| *at),
         finished_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::event::Outcome;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn who_comes_back_to_what_runs_has_nothing_to_tell() {
+        let pod = json!({
+            "metadata": {"name": "a", "uid": "u", "generation": 1},
+            "spec": {"containers": [
+                {"name": "c", "image": "i", "readinessProbe": {"tcpSocket": {"port": 80}}}]},
+        });
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let image = ImageRef {
+            name: "i".to_owned(),
+            id: "i@sha256:1".to_owned(),
+        };
+        let mut machine = Machine::new(Arc::new(pod.clone()), at(0));
+        let (container, ips) = ("c".to_owned(), vec!["10.0.0.1".parse().unwrap()]);
+        for event in [
+            Event::Desired(Arc::new(pod.clone())),
+            Event::VolumesReady { refresh_at: None },
+            Event::SandboxReady { ips, fresh: true },
+            Event::ImageReady {
+                container: container.clone(),
+                image: image.clone(),
+                pulled: None,
+            },
+            Event::Started {
+                container,
+                id: "c1".to_owned(),
+                at: at(2),
+            },
+            Event::Probed {
+                id: "c1".to_owned(),
+                kind: ProbeKind::Readiness,
+                outcome: Outcome::Success,
+            },
+        ] {
+            machine.handle(event, at(3));
+        }
+        let told = machine.status(&[]);
+        let ready = told
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == "Ready");
+        assert_eq!(ready.unwrap().status, "True");
+
+        let observed = Observed {
+            container: "c".to_owned(),
+            id: "c1".to_owned(),
+            attempt: 0,
+            spec_image: "i".to_owned(),
+            image,
+            state: ObservedState::Running(at(1)),
+        };
+        let before = Pod {
+            status: Some(told.clone()),
+            ..pod
+        };
+        let (machine, _) = Machine::recover(Arc::new(before), &[observed], at(100));
+        assert_eq!(machine.status(&[]), told);
+    }
 }

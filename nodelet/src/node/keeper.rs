@@ -36,6 +36,8 @@ const RUNTIME_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for the API to answer. Then the connection is taken for dead, as it is when the
 /// network was away for a while, and the next request goes by another one.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long the first status waits for the network to be known.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// After a failed registration.
 const REGISTER_AGAIN: Duration = Duration::from_secs(1);
 
@@ -122,7 +124,13 @@ impl Keeper {
         let mut events = runtime.events();
         let (tell, mut network) = watch::channel(self.network_fault.clone());
         let mut watching = std::pin::pin!(network_ready(self.network.clone(), tell));
-        let mut network_known = false;
+        // A node that comes back to a network that works is not to say first that it has none.
+        let known = tokio::time::timeout(FIRST_LOOK, &mut watching).await;
+        let mut network_known = known.is_ok();
+        self.network_fault = match network_known {
+            true => None,
+            false => network.borrow_and_update().clone(),
+        };
         let mut watched = self.watch();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
