@@ -159,12 +159,13 @@ impl Parts {
             first = (plan.nodes[0].name.clone(), plan.nodes[0].ips[0]);
         } else {
             let node = own_node(&settings, layout, advertise)?;
-            netd = Some(node::start_in(&server, &node, layout, socket.clone(), &mut tasks).await?);
+            let network =
+                node::start_in(&server, &node, layout, socket.clone(), &mut tasks).await?;
+            netd = Some(network.clone());
             reporter.step("waiting for the node to be ready");
             let dns = SocketAddr::new(node.cluster.dns, 53);
-            tasks
-                .while_starting(ready::wait(admin, &settings, dns))
-                .await?;
+            let ready = ready::wait(admin, network.as_ref(), &settings, dns);
+            tasks.while_starting(ready).await?;
         }
 
         let admin = server.client("kubernetes-admin", &["system:masters"]);

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
+use peapod_api::attach::PodNetwork;
 use tokio::net::UdpSocket;
 
 use super::settings::Settings;
@@ -16,16 +17,24 @@ use super::settings::Settings;
 /// How long a start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A question that is lost (the maps were being written) is asked again after this time.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Waits for the node and for DNS.
-pub async fn wait(client: Client, settings: &Settings, dns: SocketAddr) -> Result<()> {
-    let both = async {
+/// Waits for the node, for its network and for DNS.
+pub async fn wait(
+    client: Client,
+    network: &dyn PodNetwork,
+    settings: &Settings,
+    dns: SocketAddr,
+) -> Result<()> {
+    let all = async {
         node(client, &settings.node).await?;
+        // What DNS answers from is known when the network is ready: it need not be asked in vain.
+        let ready = network.ready().await;
+        ready.map_err(|error| anyhow!("the network of node {}: {error}", settings.node))?;
         let name = format!("kubernetes.default.svc.{}.", settings.cluster_domain);
         resolves(dns, &name).await
     };
-    match tokio::time::timeout(PATIENCE, both).await {
+    match tokio::time::timeout(PATIENCE, all).await {
         Ok(outcome) => outcome,
         Err(_) => bail!("node {} was not ready after {PATIENCE:?}", settings.node),
     }

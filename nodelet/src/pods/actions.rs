@@ -199,6 +199,7 @@ async fn sync_volumes(context: &Context, entry: &Entry) -> Result<Option<Timesta
     let group = Group::of(&pod);
     let (mounted, again_at) = mount_volumes(context, entry, &pod, &volumes).await?;
     let stamp = Timestamp::now().as_nanosecond().to_string();
+    let _permit = context.limits.places.acquire().await;
     let placed =
         tokio::task::spawn_blocking(move || place::place(&dir, &volumes, group, &stamp)).await;
     let located = placed
@@ -253,8 +254,10 @@ async fn sandbox_ready(context: &Context, entry: &Entry) -> Result<(Vec<IpAddr>,
     if fresh {
         spec.runtime_handler = runtime_handler(context, &pod).await?;
     }
+    let permit = context.limits.places.acquire().await;
     let making = context.runtime.create_sandbox(&spec);
     let made = entry.timing.of("namespaces", "", making).await;
+    drop(permit);
     let made = made.map_err(|e| e.to_string())?;
     *entry.sandbox.lock() = Some(made.clone());
     let Some(netns) = made.netns else {

@@ -32,6 +32,8 @@ pub struct Limits {
     pub starts: Semaphore,
     /// Images being pulled.
     pub pulls: Semaphore,
+    /// Volumes and namespaces being put in place: after a restart, those of all pods at once.
+    pub places: Semaphore,
     /// Probes in flight.
     pub probes: Semaphore,
     /// Requests to the API about pods' states.
@@ -43,6 +45,7 @@ impl Default for Limits {
         Self {
             starts: Semaphore::new(16),
             pulls: Semaphore::new(5),
+            places: Semaphore::new(16),
             probes: Semaphore::new(64),
             reports: Semaphore::new(16),
         }

@@ -1,6 +1,6 @@
 //! Watches the API and the runtime, and hands what concerns a pod to its worker.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
+use peapod_api::attach::PodRef;
 use peapod_api::k8s_openapi;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +33,18 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 struct Found {
     containers: HashMap<String, Vec<Observed>>,
     sandboxes: HashMap<String, Sandbox>,
+}
+
+// === impl Found ===
+
+impl Found {
+    /// The pods, with their names as far as those are known.
+    fn pods(self) -> BTreeMap<String, Option<PodRef>> {
+        let containers = self.containers.into_keys().map(|uid| (uid, None));
+        let sandboxes = self.sandboxes.into_iter();
+        let sandboxes = sandboxes.map(|(uid, sandbox)| (uid, Some(sandbox.spec.pod)));
+        containers.chain(sandboxes).collect()
+    }
 }
 
 /// The node's pods.
@@ -175,12 +188,12 @@ impl Manager {
         if !self.swept {
             self.swept = true;
             let known: HashSet<String> = self.table.all().iter().map(|e| e.uid.clone()).collect();
-            orphans::sweep(&self.context, &known).await;
+            let found = std::mem::take(&mut self.found).pods();
+            orphans::sweep(&self.context, &known, found).await;
             self.context.devices.retain(&known).await;
             let runtime = self.context.runtime.as_ref();
             self.context.cpus.retain(runtime, &known).await;
             self.context.csi.listed();
-            self.found = Found::default();
         }
     }
 

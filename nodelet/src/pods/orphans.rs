@@ -11,8 +11,15 @@ use crate::csi::unmount;
 use crate::volumes::place;
 
 /// Removes everything of pods that are not known.
-pub async fn sweep(context: &Context, known: &HashSet<String>) {
-    for (uid, pod) in find(context, known).await {
+///
+/// `found` are the pods of which the runtime had containers or sandboxes when the agent came, with their names as far
+/// as those are known.
+pub async fn sweep(
+    context: &Context,
+    known: &HashSet<String>,
+    found: BTreeMap<String, Option<PodRef>>,
+) {
+    for (uid, pod) in find(context, known, found).await {
         tracing::info!(%uid, "removing what is left of a pod that is gone");
         if let Err(error) = remove(context, &uid, pod).await {
             tracing::warn!(%uid, %error, "cannot remove what is left of a pod; next start tries again");
@@ -22,21 +29,14 @@ pub async fn sweep(context: &Context, known: &HashSet<String>) {
 }
 
 /// The pods that have left something, by UID, with their names where those are known.
-async fn find(context: &Context, known: &HashSet<String>) -> BTreeMap<String, Option<PodRef>> {
-    let mut orphans = BTreeMap::new();
+async fn find(
+    context: &Context,
+    known: &HashSet<String>,
+    found: BTreeMap<String, Option<PodRef>>,
+) -> BTreeMap<String, Option<PodRef>> {
     let uids = names_in(context.config.data_dir.join("pods")).await;
-    orphans.extend(uids.into_iter().map(|uid| (uid, None)));
-    if let Ok(containers) = context.runtime.containers().await {
-        orphans.extend(
-            containers
-                .into_iter()
-                .map(|container| (container.pod_uid, None)),
-        );
-    }
-    if let Ok(sandboxes) = context.runtime.sandboxes().await {
-        let named = sandboxes.into_iter().map(|sandbox| sandbox.spec.pod);
-        orphans.extend(named.map(|pod| (pod.uid.clone(), Some(pod))));
-    }
+    let mut orphans: BTreeMap<_, _> = uids.into_iter().map(|uid| (uid, None)).collect();
+    orphans.extend(found);
     if let Ok(attached) = context.network.attached().await {
         orphans.extend(attached.into_iter().map(|pod| (pod.uid.clone(), Some(pod))));
     }

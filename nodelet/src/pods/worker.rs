@@ -303,11 +303,9 @@ impl Worker {
         };
         let (context, pod) = (self.context.clone(), self.entry.pod());
         let entry = self.entry.clone();
-        if self
-            .written
-            .as_ref()
-            .is_none_or(|written| !same(written, &status))
-        {
+        let known = self.written.as_ref();
+        let news = known.is_none_or(|written| !same(written, &status));
+        if news {
             let until = held.unwrap_or_else(|| Instant::now() + HOLD);
             if starting && Instant::now() < until {
                 self.hold_until = Some(until);

@@ -124,3 +124,40 @@ fn outlive(shim: &str, rounds: usize) -> Result<()> {
     }
     Ok(())
 }
+
+/// So many requests of this sort the API has served since it started.
+fn requests(cluster: &Cluster, sort: &str) -> Result<u64> {
+    let metrics = cluster.kubectl("get --raw /metrics")?.ok()?;
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with("apiserver_request_total{") && line.contains(sort));
+    let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+#[test]
+fn an_agent_that_comes_back_asks_for_nothing_that_it_has() -> Result<()> {
+    const TOKENS: &str = "resource=\"serviceaccounts\",subresource=\"token\"";
+    let cluster = Cluster::up()?;
+    cluster.load_busybox()?;
+    cluster.apply(PODS)?;
+    ready(&cluster, "ticker")?;
+    assert_eq!(requests(&cluster, TOKENS)?, 1);
+    let token = || {
+        let path = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+        let read = format!("exec ticker -c c -- cat {path}");
+        cluster.kubectl(&read)?.ok()
+    };
+    let version = || cluster.field("pod/ticker", "{.metadata.resourceVersion}");
+    let before = (token()?, version()?);
+    cluster.crash()?;
+    cluster.start()?;
+    // When another pod runs, the agent has done what it does first of all.
+    let next = PODS.replace("name: ticker", "name: next");
+    cluster.apply(&next)?;
+    ready(&cluster, "next")?;
+    wait::until("exec to work again", || Ok(token()? == before.0))?;
+    assert_eq!(version()?, before.1, "its status was written again");
+    assert_eq!(requests(&cluster, TOKENS)?, 1, "only the new pod needs one");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use containerd_client::services::v1::DeleteContainerRequest;
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
@@ -76,13 +77,13 @@ impl Shared {
         let process = oci.process().clone().unwrap_or_default();
         let now = Timestamp::now();
         let oci_runtime = spec.runtime_handler.as_deref();
-        let record = Record {
+        let record = Arc::new(Record {
             oci_runtime: oci_runtime.unwrap_or(&self.config.oci_runtime).to_owned(),
             shim: self.config.shim.is_some(),
             ids: sandbox.ids,
             shares_pids: around.pid == NamespaceMode::Host || around.pidns.is_some(),
             ..Record::new(spec, &image.image, around.cgroup, rootfs, process, now)
-        };
+        });
         state.create(&record)?;
         let made = Made {
             state,
@@ -221,7 +222,7 @@ impl Shared {
             }
         }
         let mut tasks: HashMap<String, Task> = HashMap::new();
-        for tasks_of in self.tasks_in_use(records.iter().map(|(_, record)| record)) {
+        for tasks_of in self.tasks_in_use(records.iter().map(|(_, record)| record.as_ref())) {
             let listed = tasks_of.list().await?;
             tasks.extend(listed.into_iter().map(|task| (task.id.clone(), task)));
         }
@@ -229,7 +230,7 @@ impl Shared {
         for (id, record) in records {
             let state = self.states.of(&id);
             let standing = standing(&state, tasks.get(&id.0))?;
-            containers.push(state.container(record, standing));
+            containers.push(state.container(&record, standing));
         }
         Ok(containers)
     }
@@ -240,11 +241,11 @@ impl Shared {
         let task = self.tasks_of(&record).find(id).await?;
         let state = self.states.of(id);
         let standing = standing(&state, task.as_ref())?;
-        Ok(state.container(record, standing))
+        Ok(state.container(&record, standing))
     }
 
     /// What does not change of a container.
-    pub(super) fn record(&self, id: &ContainerId) -> Result<Record> {
+    pub(super) fn record(&self, id: &ContainerId) -> Result<Arc<Record>> {
         let missing = || Error::NotFound {
             kind: "container",
             id: id.to_string(),

@@ -197,7 +197,7 @@ impl Shared {
             self.oom.lock().insert(id.clone());
             self.announce(RuntimeEvent::Oom {
                 id,
-                pod_uid: record.spec.pod_uid,
+                pod_uid: record.spec.pod_uid.clone(),
             });
         }
     }

@@ -12,12 +12,15 @@
 //! They are not synced: after a power cut no container runs anyway, and a container that was started and
 //! of whose end nothing is known has ended in the power cut.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use nix::sys::stat::Mode;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -72,13 +75,19 @@ pub struct RootfsMount {
 #[derive(Clone, Debug)]
 pub struct States {
     dir: PathBuf,
+    records: Records,
 }
+
+/// Records that were read or written before: they do not change, and are looked at for each thing that is done
+/// with a container.
+type Records = Arc<Mutex<HashMap<ContainerId, Arc<Record>>>>;
 
 /// One container's directory.
 #[derive(Clone, Debug)]
 pub struct State {
     id: ContainerId,
     dir: PathBuf,
+    records: Records,
 }
 
 // === impl States ===
@@ -86,7 +95,10 @@ pub struct State {
 impl States {
     /// The directories below `dir`.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            records: Records::default(),
+        }
     }
 
     /// A container's directory.
@@ -94,6 +106,7 @@ impl States {
         State {
             id: id.clone(),
             dir: self.dir.join(&id.0),
+            records: self.records.clone(),
         }
     }
 
@@ -116,20 +129,29 @@ impl State {
     }
 
     /// Makes the directory with its fifos. What an earlier attempt left is overwritten.
-    pub fn create(&self, record: &Record) -> Result<()> {
+    pub fn create(&self, record: &Arc<Record>) -> Result<()> {
         let make = || -> io::Result<()> {
             fs::create_dir_all(&self.dir)?;
             for name in ["stdin", "stdout", "stderr"] {
                 make_fifo(&self.dir.join(name))?;
             }
-            write_json(&self.dir.join("record.json"), record)
+            write_json(&self.dir.join("record.json"), record.as_ref())
         };
-        make().map_err(|error| self.failed(&error))
+        make().map_err(|error| self.failed(&error))?;
+        self.records.lock().insert(self.id.clone(), record.clone());
+        Ok(())
     }
 
     /// What does not change.
-    pub fn record(&self) -> Result<Option<Record>> {
-        self.read("record.json")
+    pub fn record(&self) -> Result<Option<Arc<Record>>> {
+        if let Some(known) = self.records.lock().get(&self.id) {
+            return Ok(Some(known.clone()));
+        }
+        let record = self.read::<Record>("record.json")?.map(Arc::new);
+        if let Some(record) = &record {
+            self.records.lock().insert(self.id.clone(), record.clone());
+        }
+        Ok(record)
     }
 
     /// Notes that it has started.
@@ -173,6 +195,7 @@ impl State {
 
     /// Forgets the container.
     pub fn remove(&self) -> Result<()> {
+        self.records.lock().remove(&self.id);
         self.unmount()?;
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(&error)),
@@ -196,25 +219,19 @@ impl State {
     }
 
     /// The container as the pod lifecycle sees it.
-    pub fn container(&self, record: Record, state: ContainerState) -> Container {
-        let Record {
-            spec,
-            image_id,
-            image_ref,
-            created_at,
-            ..
-        } = record;
+    pub fn container(&self, record: &Record, state: ContainerState) -> Container {
+        let spec = &record.spec;
         Container {
             id: self.id.clone(),
-            pod_uid: spec.pod_uid,
-            name: spec.name,
+            pod_uid: spec.pod_uid.clone(),
+            name: spec.name.clone(),
             attempt: spec.attempt,
-            image: spec.image_name,
-            image_id,
-            image_ref,
-            created_at,
-            log_path: spec.log_path,
-            labels: spec.labels,
+            image: spec.image_name.clone(),
+            image_id: record.image_id.clone(),
+            image_ref: record.image_ref.clone(),
+            created_at: record.created_at,
+            log_path: spec.log_path.clone(),
+            labels: spec.labels.clone(),
             state,
         }
     }

@@ -42,7 +42,7 @@ impl Shared {
         };
         state.set_started(started)?;
         drop(lock);
-        let pod_uid = record.spec.pod_uid;
+        let pod_uid = record.spec.pod_uid.clone();
         self.announce(RuntimeEvent::Started {
             id: id.clone(),
             pod_uid,
@@ -125,7 +125,7 @@ impl Shared {
         }
         self.oom.lock().remove(id);
         if self.untold.lock().remove(id) {
-            let pod_uid = record.spec.pod_uid;
+            let pod_uid = record.spec.pod_uid.clone();
             self.announce(RuntimeEvent::Exited {
                 id: id.clone(),
                 pod_uid,
@@ -153,13 +153,13 @@ impl Shared {
         let lock = self.lock(id).await;
         // Without a record it may be either's.
         let record = self.record(id).ok();
-        for tasks in self.tasks_of_any(record.as_ref()) {
+        for tasks in self.tasks_of_any(record.as_deref()) {
             if tasks.find(id).await?.is_some_and(|task| !task.has_ended()) {
                 kill_and_wait(tasks, id).await?;
             }
         }
         self.settle_locked(id).await?;
-        for tasks in self.tasks_of_any(record.as_ref()) {
+        for tasks in self.tasks_of_any(record.as_deref()) {
             tasks.delete(id).await?;
         }
         self.delete_container(id).await?;
