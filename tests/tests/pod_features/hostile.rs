@@ -54,7 +54,7 @@ fn a_pod_that_harms_is_contained() -> Result<()> {
     cluster.start()?;
     let node = cluster.field("node", "{.items[0].metadata.name}")?;
     cluster.apply(&(pod("neighbour", "sleep 10000", "")
-        + &pod("bomb", "bomb() { bomb | bomb & }; while true; do bomb; done", "")
+        + &pod("bomb", "(while true; do sleep 4320 & done); exec sleep 10000", "")
         + &pod("flood", "dd if=/dev/zero bs=64k count=4096; sleep 10000", "")
         + &pod("deaf", "trap \"\" TERM INT; while true; do sleep 1; done", "")
         + &pod("hung", "sleep 10000",

@@ -149,6 +149,11 @@ fn an_agent_that_comes_back_asks_for_nothing_that_it_has() -> Result<()> {
         cluster.kubectl(&read)?.ok()
     };
     let version = || cluster.field("pod/ticker", "{.metadata.resourceVersion}");
+    // What is still to be written of its start has been.
+    wait::until("its last status", || {
+        let before = version()?;
+        Ok(token().is_ok() && version()? == before)
+    })?;
     let before = (token()?, version()?);
     cluster.crash()?;
     cluster.start()?;

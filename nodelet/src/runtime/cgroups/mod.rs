@@ -146,8 +146,9 @@ impl Cgroups {
         }
     }
 
-    /// How often a process could not be made, because a group has as many as it may; 0 when the group
-    /// is gone.
+    /// How often a process of a group could not be made, because it has as many as it may; 0 when the group is
+    /// gone. Kernels before 6.11, and of the first generation all, count where the process was to be made, not where
+    /// the limit is: the groups of containers count, too.
     pub fn refused_forks(&self, group: &Path) -> u64 {
         let group = relative(group);
         let dir = match self {
@@ -157,8 +158,11 @@ impl Cgroups {
             },
             Self::V2(root) => root.join(group),
         };
-        let events = numbers(&dir.join("pids.events"));
-        events.get("max").copied().unwrap_or(0)
+        let below = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let below = below.map(|entry| entry.path());
+        let all = [dir].into_iter().chain(below.filter(|path| path.is_dir()));
+        let refused = |dir: PathBuf| numbers(&dir.join("pids.events")).get("max").copied();
+        all.filter_map(refused).sum()
     }
 }
 

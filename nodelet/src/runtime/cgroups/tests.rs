@@ -114,7 +114,9 @@ fn v1_usage_is_read_from_each_controller() {
             ),
             ("cpuacct/p/cpuacct.usage", "123456789\n"),
             ("pids/p/pids.current", "4\n"),
-            ("pids/p/pids.events", "max 5\n"),
+            ("pids/p/pids.events", "max 0\n"),
+            ("pids/p/c1/pids.events", "max 4\n"),
+            ("pids/p/c2/pids.events", "max 1\n"),
         ],
     );
     let controllers = ["cpuacct", "memory", "pids"].map(|name| (name.to_owned(), root.join(name)));
