@@ -1,8 +1,10 @@
 //! HorizontalPodAutoscalers, as far as they need no load.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde_json::json;
 
-use super::*;
+use super::frame::{Cluster, create, deployment, eventually, patch, rolled_out};
 
 /// Status and reason of a condition of the autoscaler `web`.
 async fn condition(cluster: &Cluster, kind: &str) -> Option<(String, String)> {

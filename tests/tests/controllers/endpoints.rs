@@ -1,6 +1,11 @@
 //! Endpoints that somebody writes by hand, for a service without a selector.
 
-use super::*;
+use k8s_openapi::api::core::v1::{Endpoints, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use super::frame::{Cluster, create, eventually, patch};
 
 const MIRROR: &str =
     "endpointslice.kubernetes.io/managed-by=endpointslicemirroring-controller.k8s.io";

@@ -8,7 +8,7 @@ use peapod_api::net::{
 };
 use serde_json::{Value, json};
 
-use super::{Cluster, count, create, eventually, patch};
+use super::frame::{Cluster, count, create, eventually, patch};
 
 /// The addresses that a service shows.
 async fn shown(services: &Api<Service>, name: &str) -> Vec<String> {

@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
-use super::{Cluster, create, eventually, patch};
+use super::frame::{Cluster, create, eventually, patch};
 
 async fn used(quotas: &Api<ResourceQuota>, name: &str) -> Option<String> {
     let status = quotas.get("q").await.unwrap().status?;

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Cluster, count, create, eventually, patch};
+use super::frame::{Cluster, count, create, eventually, patch};
 
 fn template(labels: Value, image: &str) -> Value {
     json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": image}]}})

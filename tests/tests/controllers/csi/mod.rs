@@ -2,17 +2,24 @@
 
 mod driver;
 
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, VolumeAttachment, VolumeAttributesClass,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use peapod_controllers::csi::snapshot::kinds::{
     VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
 };
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use self::driver::Fake;
-use super::*;
+use super::frame::{Cluster, count, create, eventually, patch};
+use super::volumes::phase;
 
 const DRIVER: &str = "fake.example.com";
 
