@@ -133,3 +133,41 @@ async fn each_address_has_its_ip_address() {
     let taken = refused(make(&server, "b", json!({"clusterIP": address})).await);
     assert!(taken.message.contains("already allocated"), "{taken:?}");
 }
+
+#[tokio::test]
+async fn an_address_may_not_change() {
+    let (server, _dir) = common::server().await;
+    let (one, none) = (
+        json!({"clusterIP": "10.96.3.1"}),
+        json!({"clusterIP": "None"}),
+    );
+    make(&server, "one", one.clone()).await.unwrap();
+    make(&server, "none", none.clone()).await.unwrap();
+    let other = json!({"clusterIP": "10.96.3.3"});
+    for (name, spec) in [
+        ("one", &other),
+        ("one", &none),
+        ("none", &one),
+        ("none", &other),
+    ] {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        let patched = services(&server).patch(name, &PatchParams::default(), &patch);
+        let told = refused(patched.await).message;
+        assert!(
+            told.contains("may not change once set"),
+            "{name} {spec}: {told}"
+        );
+    }
+    // Another type has none, and back it gets another.
+    for (kind, has) in [("ExternalName", false), ("ClusterIP", true)] {
+        let spec = json!({"type": kind, "externalName": (!has).then_some("example.com"), "clusterIP": null});
+        let patch = Patch::Merge(json!({"spec": spec}));
+        let patched = services(&server).patch("one", &PatchParams::default(), &patch);
+        let spec = patched.await.unwrap().spec.unwrap();
+        assert_eq!(
+            spec.cluster_ip.is_some_and(|ip| !ip.is_empty()),
+            has,
+            "{kind}"
+        );
+    }
+}

@@ -23,15 +23,18 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Checks a pod against the node and the pods that occupy it.
+/// Checks a pod against the node and the pods that occupy it. `known` are those of them that the
+/// API still has: what others hold for the moment that their end takes, the scheduler has given
+/// away already, as kube-scheduler does; but a port cannot be had twice.
 pub fn admit<'a>(
     pod: &Pod,
     node: &Node,
-    others: impl Iterator<Item = &'a Pod> + Clone,
+    known: impl Iterator<Item = &'a Pod> + Clone,
+    all: impl Iterator<Item = &'a Pod>,
 ) -> Result<(), Refusal> {
-    fits(pod, node, others.clone())?;
+    fits(pod, node, known)?;
     selected(pod, node)?;
-    ports_free(pod, others)
+    ports_free(pod, all)
 }
 
 /// Refuses any pod on a machine that is about to go down.
@@ -326,10 +329,27 @@ mod tests {
     }
 
     fn reason(pod: &Pod, others: &[Pod]) -> String {
-        match admit(pod, &node(), others.iter()) {
+        match admit(pod, &node(), others.iter(), others.iter()) {
             Ok(()) => "admitted".to_owned(),
             Err(refusal) => format!("{}: {}", refusal.reason, refusal.message),
         }
+    }
+
+    #[test]
+    fn what_the_api_has_no_more_holds_its_ports_only() {
+        let large = pod(json!({"containers": [{"name": "a",
+            "ports": [{"containerPort": 80, "hostPort": 80}],
+            "resources": {"requests": {"cpu": "600m"}}}]}));
+        let mut elsewhere = large.clone();
+        let containers = &mut elsewhere.spec.as_mut().unwrap().containers;
+        containers[0].ports = None;
+        let ending = [large.clone()];
+        let beside = |pod: &Pod| admit(pod, &node(), [].iter(), ending.iter());
+        assert_eq!(beside(&elsewhere), Ok(()));
+        let refusal = beside(&large).unwrap_err();
+        assert_eq!(refusal.reason, "NodePorts");
+        let known = admit(&elsewhere, &node(), ending.iter(), ending.iter());
+        assert_eq!(known.unwrap_err().reason, "OutOfcpu");
     }
 
     #[test]

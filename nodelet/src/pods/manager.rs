@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -145,6 +146,7 @@ impl Manager {
                 Some(uid) => self.send(uid, Message::MirrorGone).await,
                 None => {
                     let uid = pod.uid().unwrap_or_default();
+                    self.table.note_deleted(&uid);
                     self.send(&uid, Message::Gone).await;
                 }
             },
@@ -171,6 +173,11 @@ impl Manager {
             .iter()
             .filter_map(|pod| manifest::mirrored(pod).map(str::to_owned))
             .collect();
+        for entry in self.table.all() {
+            if !uids.contains(&entry.uid) && !manifest::is_static(&entry.pod()) {
+                self.table.note_deleted(&entry.uid);
+            }
+        }
         for pod in pods {
             self.desired(pod).await;
         }
@@ -231,6 +238,7 @@ impl Manager {
             timing: Timing::default(),
             stepped: watch::Sender::new(()),
             inbox,
+            deleted: AtomicBool::new(false),
         });
         self.table.insert(entry.clone());
         let worker = Worker::new(self.context.clone(), entry, messages);
@@ -250,7 +258,7 @@ impl Manager {
         if started || !observed.is_empty() {
             return Machine::recover(pod.clone(), observed, now);
         }
-        let occupants = self.table.occupants();
+        let (all, known) = self.table.occupants();
         let node = self.context.node.borrow().clone();
         let allowed = &self.context.config.kubelet.allowed_unsafe_sysctls;
         let going = *self.context.going.borrow();
@@ -261,7 +269,10 @@ impl Manager {
         };
         let admitted = admit::staying(going)
             .and(pressed)
-            .and_then(|()| admit::admit(pod, &node, occupants.iter().map(Arc::as_ref)))
+            .and_then(|()| {
+                let (known, all) = (known.iter().map(Arc::as_ref), all.iter().map(Arc::as_ref));
+                admit::admit(pod, &node, known, all)
+            })
             .and_then(|()| admit::sysctls(pod, allowed))
             .and_then(|()| admit::apparmor(pod, facts::apparmor()));
         let mut machine = match admitted {

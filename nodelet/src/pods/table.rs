@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +38,8 @@ pub struct Entry {
     pub stepped: watch::Sender<()>,
     /// The way to its worker.
     pub inbox: mpsc::Sender<Message>,
+    /// Whether the API has it no more: it ends, whatever its worker has come to.
+    pub deleted: AtomicBool,
 }
 
 impl Entry {
@@ -123,9 +126,24 @@ impl Table {
         self.0.write().remove(uid);
     }
 
-    /// The pods that hold resources of the node, with what is allocated to them.
-    pub fn occupants(&self) -> Vec<Arc<Pod>> {
-        self.occupants_but("")
+    /// The pods that hold resources of the node, with what is allocated to them; and those of them
+    /// that the API still has.
+    pub fn occupants(&self) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
+        let entries = self.all().into_iter();
+        let holding = entries.filter(|entry| entry.machine.lock().occupies());
+        let holding: Vec<Arc<Entry>> = holding.collect();
+        let known = holding
+            .iter()
+            .filter(|entry| !entry.deleted.load(Ordering::Acquire));
+        let known = known.map(|entry| entry.pod()).collect();
+        (holding.iter().map(|entry| entry.pod()).collect(), known)
+    }
+
+    /// Notes that the API has a pod no more.
+    pub fn note_deleted(&self, uid: &str) {
+        if let Some(entry) = self.get(uid) {
+            entry.deleted.store(true, Ordering::Release);
+        }
     }
 
     /// Those but for the one of a UID.

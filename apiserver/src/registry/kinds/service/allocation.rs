@@ -130,6 +130,8 @@ pub(super) fn addresses(
             .filter(|text| !text.is_empty())
         {
             Some(text) if held.iter().any(|one| one == text) => {}
+            // It may not change, which validation tells.
+            Some(_) if held.get(index).is_some() => {}
             Some(text) => check_wanted(text, &given, pools, errors),
             None => match pools.pick_address(*family) {
                 Some(address) if index < given.len() => given[index] = address.to_string().into(),
@@ -155,8 +157,15 @@ pub(super) fn addresses(
 fn sync_first_address(spec: &mut Value, old: Option<&Value>) {
     let one = value::text(spec, "clusterIP").to_owned();
     let many = value::list(spec, "clusterIPs");
+    let before = |field: &str| old.and_then(|old| old.get(field));
+    let changed = !one.is_empty()
+        && before("clusterIP").is_some_and(|before| *before != one)
+        && before("clusterIPs") == spec.get("clusterIPs");
     if many.is_empty() && !one.is_empty() {
         spec["clusterIPs"] = json!([one]);
+    } else if changed {
+        // Who only knows of the one changed it.
+        spec["clusterIPs"][0] = one.into();
     } else if one.is_empty() && old.is_none() && !many.is_empty() {
         spec["clusterIP"] = many[0].clone();
     }
