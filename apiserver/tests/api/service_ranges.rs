@@ -137,6 +137,7 @@ async fn each_address_has_its_ip_address() {
 #[tokio::test]
 async fn an_address_may_not_change() {
     let (server, _dir) = common::server().await;
+    let (services, params) = (services(&server), PatchParams::default());
     let (one, none) = (
         json!({"clusterIP": "10.96.3.1"}),
         json!({"clusterIP": "None"}),
@@ -151,7 +152,7 @@ async fn an_address_may_not_change() {
         ("none", &other),
     ] {
         let patch = Patch::Merge(json!({"spec": spec}));
-        let patched = services(&server).patch(name, &PatchParams::default(), &patch);
+        let patched = services.patch(name, &params, &patch);
         let told = refused(patched.await).message;
         assert!(
             told.contains("may not change once set"),
@@ -162,7 +163,7 @@ async fn an_address_may_not_change() {
     for (kind, has) in [("ExternalName", false), ("ClusterIP", true)] {
         let spec = json!({"type": kind, "externalName": (!has).then_some("example.com"), "clusterIP": null});
         let patch = Patch::Merge(json!({"spec": spec}));
-        let patched = services(&server).patch("one", &PatchParams::default(), &patch);
+        let patched = services.patch("one", &params, &patch);
         let spec = patched.await.unwrap().spec.unwrap();
         assert_eq!(
             spec.cluster_ip.is_some_and(|ip| !ip.is_empty()),
