@@ -10,6 +10,8 @@
 //! The channel of events is bounded: while the router is busy, readers wait, and so do the
 //! neighbours, by TCP. What a writer has to send is bounded by the speaker's window.
 
+mod dial;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -28,9 +30,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::dial::dial;
 use crate::Error;
 use crate::gtsm::{self, Rule};
-use crate::kernel::neighbors;
 use crate::sys::{self, Filter};
 
 /// What a connection brings.
@@ -92,12 +94,6 @@ pub(crate) struct Ttl {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the first calls of a neighbour on a link wait for an answer.
-const PATIENCE: [Duration; 3] = [
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-];
 /// What a connection that is being closed may still take to send what was written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
@@ -332,50 +328,6 @@ async fn accept(listener: Arc<TcpListener>, events: Sender<Event>) {
             }
         }
     }
-}
-
-/// Connects, and does not leave it to TCP to find out that nothing was heard: it would ask again
-/// after a second, and so would who asks for the neighbour's link-layer address. That is long
-/// beside what everything else takes that must happen when a link is back, whose ends are seldom
-/// ready at the same moment. Each further call is a new connection, and asks for the address anew.
-async fn dial(call: &Call) -> io::Result<TcpStream> {
-    let Some(link) = call.on_link else {
-        return connect(call).await;
-    };
-    for patience in PATIENCE {
-        let until = tokio::time::Instant::now() + patience;
-        match tokio::time::timeout_at(until, connect(call)).await {
-            Ok(Err(error)) if is_early(&error) => tokio::time::sleep_until(until).await,
-            Ok(other) => return other,
-            Err(_) => {}
-        }
-        if let Err(error) = neighbors::forget(link, call.to.ip()) {
-            tracing::debug!(to = %call.to, %error, "cannot have a neighbour asked for");
-        }
-    }
-    connect(call).await
-}
-
-/// Whether a call failed because the link is not ready yet, or our address on it is not there yet.
-fn is_early(error: &io::Error) -> bool {
-    let kinds = [
-        io::ErrorKind::HostUnreachable,
-        io::ErrorKind::NetworkUnreachable,
-        io::ErrorKind::AddrNotAvailable,
-    ];
-    kinds.contains(&error.kind())
-}
-
-async fn connect(call: &Call) -> io::Result<TcpStream> {
-    let socket = socket_for(call.to)?;
-    if let Some(key) = &call.password {
-        sys::set_md5(&socket, IpNet::from(call.to.ip()), key)?;
-    }
-    call.ttl.apply(&socket, call.to.is_ipv6())?;
-    if let Some(source) = call.source {
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    socket.connect(call.to).await
 }
 
 async fn read(id: ConnectionId, mut socket: OwnedReadHalf, events: Sender<Event>) {

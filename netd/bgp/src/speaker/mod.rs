@@ -16,6 +16,7 @@
 
 mod advertise;
 mod codec;
+mod configure;
 mod lifecycle;
 mod message;
 mod operate;
