@@ -154,7 +154,14 @@ fn restore(
 /// Takes over a container that the runtime has.
 fn adopt(container: &mut Container, view: &View, told: Option<&ContainerStatus>, seen: &Observed) {
     container.restarts = container.restarts.max(seen.attempt);
-    container.image = Some(seen.image.clone());
+    // The runtime knows the image by the pod's word for it, the API by its whole name.
+    let same = told
+        .and_then(|told| told.container_id.as_deref())
+        .map(bare_id)
+        == Some(seen.id.as_str());
+    if !same || container.image.is_none() {
+        container.image = Some(seen.image.clone());
+    }
     match &seen.state {
         ObservedState::Created => {}
         ObservedState::Exited(exit) => container.state = State::Exited(exit.clone()),
@@ -299,6 +306,10 @@ mod tests {
             .find(|c| c.type_ == "Ready");
         assert_eq!(ready.unwrap().status, "True");
 
+        let image = ImageRef {
+            name: "another word for i".to_owned(),
+            ..image
+        };
         let observed = Observed {
             container: "c".to_owned(),
             id: "c1".to_owned(),
