@@ -1,5 +1,5 @@
-//! When a fabric works: all its sessions are up, and every node's kernel has a way to the pods of
-//! every other node.
+//! When a fabric works: all its sessions are up, every node's kernel has a way to the pods of every
+//! other node, and the API tells of it.
 //!
 //! What is asked is the routers and the nodes' speakers themselves: what the API says of them may
 //! be of an earlier start.
@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use peapod_api::net::BgpNode;
 use peapod_router::control;
 
 use crate::net::local;
@@ -54,6 +55,8 @@ enum Lack {
     Route { at: String, to: IpNet },
     /// Routes that a kernel should have.
     Kernel { at: String, routes: usize },
+    /// The API's word for a node's sessions.
+    Told { of: String },
 }
 
 impl fmt::Display for Lack {
@@ -66,6 +69,7 @@ impl fmt::Display for Lack {
             Lack::Kernel { at, routes } => {
                 write!(f, "the kernel of {at} lacks {routes} of its routes")
             }
+            Lack::Told { of } => write!(f, "the API does not tell of the sessions of {of} yet"),
         }
     }
 }
@@ -82,7 +86,11 @@ pub async fn wait(
     loop {
         let asked;
         (speakers, asked) = ask(speakers).await?;
-        let Some(lack) = lack(&asked, &blocks(client).await?) else {
+        let lack = match lack(&asked, &blocks(client).await?) {
+            Some(lack) => Some(lack),
+            None => untold(&asked, &told_up(client).await?),
+        };
+        let Some(lack) = lack else {
             return Ok(None);
         };
         let lack = lack.to_string();
@@ -166,6 +174,29 @@ async fn blocks(client: &Client) -> Result<Vec<(String, IpNet)>> {
         blocks.extend(cidrs.filter_map(|text| Some((name.clone(), text.parse().ok()?))));
     }
     Ok(blocks)
+}
+
+/// The nodes all of whose sessions are up, by the API, which hears of them a little later.
+async fn told_up(client: &Client) -> Result<BTreeSet<String>> {
+    let nodes: Api<BgpNode> = Api::all(client.clone());
+    let all = nodes.list(&ListParams::default()).await;
+    let mut up = BTreeSet::new();
+    for node in all.context("cannot list the speakers of nodes")? {
+        let sessions = node.status.map_or_else(Vec::new, |status| status.sessions);
+        if !sessions.is_empty() && sessions.iter().all(|session| is_up(&session.state)) {
+            up.extend(node.metadata.name);
+        }
+    }
+    Ok(up)
+}
+
+/// A node of whose sessions the API says something else.
+fn untold(seen: &[Seen], told_up: &BTreeSet<String>) -> Option<Lack> {
+    let mut nodes = seen.iter().filter(|one| one.node);
+    let first = nodes.find(|one| !told_up.contains(&one.name))?;
+    Some(Lack::Told {
+        of: first.name.clone(),
+    })
 }
 
 // === impl Seen ===
@@ -265,6 +296,15 @@ mod tests {
             "the kernel of node-2 lacks 1 of its routes"
         );
         two.not_in_kernel = 0;
-        assert_eq!(told(&[leaf("Established"), one, two]), None);
+        let all = [leaf("Established"), one, two];
+        assert_eq!(told(&all), None);
+
+        let heard = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let lack = untold(&all, &heard(&["node-1"]));
+        assert_eq!(
+            lack.unwrap().to_string(),
+            "the API does not tell of the sessions of node-2 yet"
+        );
+        assert_eq!(untold(&all, &heard(&["node-1", "node-2"])), None);
     }
 }

@@ -157,8 +157,11 @@ impl Links {
         let Some(index) = self.index(name).await? else {
             return Ok(());
         };
-        let deleted = self.handle.link().del(index).execute().await;
-        deleted.with_context(|| self.about("delete link", name))
+        match self.handle.link().del(index).execute().await {
+            // Its other end went meanwhile, with the namespace that held it.
+            Err(Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(()),
+            deleted => deleted.with_context(|| self.about("delete link", name)),
+        }
     }
 
     /// The highest number of a link.
