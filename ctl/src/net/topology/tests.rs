@@ -1,3 +1,5 @@
+//! What is drawn of a topology, and what it is made from.
+
 use super::*;
 use crate::net::peers::Session;
 use peapod_api::net::BgpSession;

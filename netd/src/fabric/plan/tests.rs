@@ -1,3 +1,5 @@
+//! What a node's router is told, by the objects that select the node.
+
 use peapod_api::labels::RACK;
 use peapod_api::net::DEFAULT_ASN;
 use peapod_bgp::config::RemoteAs;

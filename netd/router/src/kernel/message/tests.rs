@@ -1,3 +1,5 @@
+//! Messages of rtnetlink as the kernel gets and sends them.
+
 use ipnet::IpNet;
 
 use super::*;
