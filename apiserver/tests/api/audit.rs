@@ -4,9 +4,10 @@ use kube::api::{Api, ListParams, PostParams};
 use peapod_apiserver::audit::AuditConfig;
 use peapod_apiserver::audit::log::LogConfig;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::authz::{create, of, refused};
-use crate::common::{self, admin};
+use crate::common::{self, Listening, admin};
 use crate::kubectl::kubectl;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
@@ -25,14 +26,32 @@ rules:
 - level: None
 "#;
 
+/// A server that records by a policy, and the directory of its log.
+async fn audited(policy: &str) -> (TempDir, Listening) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    std::fs::write(&file, policy).unwrap();
+    let audit = AuditConfig {
+        policy: file,
+        log: LogConfig::new(dir.path().join("audit.log")),
+    };
+    let to = common::listening_with(|config| config.audit = Some(audit)).await;
+    (dir, to)
+}
+
+/// What a server has recorded at its end: as it is, and event by event.
+async fn recorded(dir: TempDir, to: Listening) -> (String, Vec<Value>) {
+    to.stop.cancel();
+    to.served.await.unwrap();
+    let text = std::fs::read_to_string(dir.path().join("audit.log")).unwrap();
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let events = events.collect();
+    (text, events)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_policy_wants_is_recorded() {
-    let dir = tempfile::tempdir().unwrap();
-    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
-    std::fs::write(&policy, POLICY).unwrap();
-    let log = LogConfig::new(&path);
-    let to =
-        common::listening_with(|config| config.audit = Some(AuditConfig { policy, log })).await;
+    let (dir, to) = audited(POLICY).await;
     let maps: Api<ConfigMap> = Api::namespaced(admin(&to.server), "default");
     create(maps, json!({"metadata": {"name": "m"}, "data": {"a": "b"}})).await;
     let secrets: Api<Secret> = Api::namespaced(admin(&to.server), "default");
@@ -57,17 +76,11 @@ async fn what_the_policy_wants_is_recorded() {
     )
     .await
     .unwrap();
-    to.stop.cancel();
-    to.served.await.unwrap();
-    let text = std::fs::read_to_string(&path).unwrap();
+    let (text, events) = recorded(dir, to).await;
     assert!(
         !text.contains("hidden") && !text.contains("managedFields"),
         "{text}"
     );
-    let events: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
     let told: Vec<String> = events
         .iter()
         .map(|event| {
@@ -145,12 +158,7 @@ rules:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_admission_finds_is_recorded() {
-    let dir = tempfile::tempdir().unwrap();
-    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
-    std::fs::write(&policy, ALL).unwrap();
-    let log = LogConfig::new(&path);
-    let to =
-        common::listening_with(|config| config.audit = Some(AuditConfig { policy, log })).await;
+    let (dir, to) = audited(ALL).await;
     kubectl(&to, "create -f -", ADMISSION).await.unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(admin(&to.server), "default");
     let large = json!({"metadata": {"name": "large"}, "data": {"a": "", "b": ""}});
@@ -166,14 +174,9 @@ async fn what_admission_finds_is_recorded() {
         .await;
     refused(refusal);
     create(pods, pod(json!({}))).await;
-    to.stop.cancel();
-    to.served.await.unwrap();
-    let text = std::fs::read_to_string(&path).unwrap();
-    let annotations: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["annotations"].clone())
-        .collect();
-    let [large, refused, audited] = annotations.as_slice() else {
+    let (text, events) = recorded(dir, to).await;
+    let annotations = events.iter().map(|event| &event["annotations"]);
+    let [large, refused, audited] = annotations.collect::<Vec<_>>()[..] else {
         panic!("{text}");
     };
     assert_eq!(large["short/size"], "2");

@@ -1,0 +1,76 @@
+//! The words that mean something by themselves: functions of dotted names, named formats, and what
+//! no variable may be called.
+
+/// Functions that are called by a name with a dot: what stands before it is no variable.
+pub const QUALIFIED: &[&str] = &[
+    "base64.decode",
+    "base64.encode",
+    "cel.bind",
+    "format.named",
+    "ip.isCanonical",
+    "math.abs",
+    "math.bitAnd",
+    "math.bitNot",
+    "math.bitOr",
+    "math.bitShiftLeft",
+    "math.bitShiftRight",
+    "math.bitXor",
+    "math.ceil",
+    "math.floor",
+    "math.greatest",
+    "math.isFinite",
+    "math.isInf",
+    "math.isNaN",
+    "math.least",
+    "math.round",
+    "math.sign",
+    "math.sqrt",
+    "math.trunc",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "sets.contains",
+    "sets.equivalent",
+    "sets.intersects",
+    "strings.quote",
+    "jsonpatch.escapeKey",
+];
+
+/// Named formats, which are functions without arguments.
+pub const FORMATS: &[&str] = &[
+    "dns1123Label",
+    "dns1123Subdomain",
+    "dns1035Label",
+    "qualifiedName",
+    "dns1123LabelPrefix",
+    "dns1123SubdomainPrefix",
+    "dns1035LabelPrefix",
+    "labelValue",
+    "uri",
+    "uuid",
+    "byte",
+    "date",
+    "datetime",
+];
+
+/// What no variable may be called.
+pub const RESERVED: &[&str] = &[
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
