@@ -55,6 +55,7 @@ pub fn stamp_new(kind: &Kind, object: &mut Value, uid: &str, now: Timestamp) {
     ] {
         value::remove(meta, field);
     }
+    without_namespace(kind, meta);
     meta["uid"] = uid.into();
     meta["creationTimestamp"] = time(now).into();
     if kind.generation {
@@ -70,12 +71,12 @@ pub fn stamp_update(kind: &Kind, new: &mut Value, old: &Value) {
         *meta = json!({});
     }
     value::remove(meta, "selfLink");
-    for field in ["uid", "creationTimestamp"] {
-        if value::text(meta, field).is_empty() {
-            value::set_or_remove(meta, field, old_meta.get(field).cloned());
-        }
+    without_namespace(kind, meta);
+    if value::text(meta, "uid").is_empty() {
+        value::set_or_remove(meta, "uid", old_meta.get("uid").cloned());
     }
     for field in [
+        "creationTimestamp",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "generation",
@@ -87,6 +88,32 @@ pub fn stamp_update(kind: &Kind, new: &mut Value, old: &Value) {
         let generation = value::integer(old, "metadata.generation").unwrap_or(0) + 1;
         new["metadata"]["generation"] = generation.into();
     }
+}
+
+/// A namespace that objects outside of namespaces are sent with, as charts do, is passed over.
+fn without_namespace(kind: &Kind, meta: &mut Value) {
+    if !kind.is_namespaced() {
+        value::remove(meta, "namespace");
+    }
+}
+
+/// Takes away owner references that stand there twice; their UIDs.
+pub fn dedup_owners(object: &mut Value) -> Vec<String> {
+    let mut gone = Vec::new();
+    let meta = object.get_mut("metadata");
+    let owners = meta.and_then(|meta| meta.get_mut("ownerReferences"));
+    let Some(owners) = owners.and_then(Value::as_array_mut) else {
+        return gone;
+    };
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    for owner in std::mem::take(owners) {
+        match kept.contains(&owner) {
+            true => gone.push(value::text(&owner, "uid").to_owned()),
+            false => kept.push(owner),
+        }
+    }
+    *owners = kept;
+    gone
 }
 
 /// Whether anything but metadata (and the status, unless it counts too) differs.
@@ -268,6 +295,28 @@ mod tests {
         let now = Timestamp::new(1_700_000_000, 123_456_789).unwrap();
         assert_eq!(time(now), "2023-11-14T22:13:20Z");
         assert_eq!(micro_time(now), "2023-11-14T22:13:20.123456Z");
+    }
+
+    #[test]
+    fn what_the_server_keeps_is_not_the_clients_to_change() {
+        let kind = Kind::cluster("", "v1", "Node", "nodes");
+        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "2023-11-14T22:13:20Z"}});
+        let mut new =
+            json!({"metadata": {"namespace": "x", "creationTimestamp": "2000-01-01T00:00:00Z"}});
+        stamp_update(&kind, &mut new, &old);
+        assert_eq!(new, old);
+        let mut new = json!({"metadata": {"name": "a", "namespace": "x"}});
+        stamp_new(&kind, &mut new, "u", Timestamp::UNIX_EPOCH);
+        assert!(new["metadata"].get("namespace").is_none());
+    }
+
+    #[test]
+    fn an_owner_counts_once() {
+        let (a, b) = (json!({"uid": "a"}), json!({"uid": "b"}));
+        let mut object = json!({"metadata": {"ownerReferences": [a, b, a]}});
+        assert_eq!(dedup_owners(&mut object), ["a"]);
+        assert_eq!(object["metadata"]["ownerReferences"], json!([a, b]));
+        assert!(dedup_owners(&mut json!({})).is_empty());
     }
 
     #[test]

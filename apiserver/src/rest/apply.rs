@@ -23,11 +23,6 @@ pub async fn apply(
     encoding: Encoding,
     mode: FieldValidation,
 ) -> Result<(StatusCode, Written, Vec<String>)> {
-    if write.options.field_manager.is_empty() {
-        return Err(Status::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
-    }
     let decoded = body_object::decode(&call.body, encoding, &call.resource.schema)?;
     let (mut config, duplicates, unknown) = body_object::apart(decoded, (&*call.resource).into())?;
     // Whatever the mode: who applies owns fields, and an unknown one cannot be owned.

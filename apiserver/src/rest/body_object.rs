@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::call::Call;
 use super::negotiate::Encoding;
+use super::write;
 use crate::registry::{Resource, value};
 use crate::status::{Result, Status};
 
@@ -56,7 +57,8 @@ pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>
     }
     let decoded = decode(&call.body, encoding, expected.schema)?;
     let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
-    let (object, duplicates, unknown) = apart(decoded, expected)?;
+    let (mut object, duplicates, unknown) = apart(decoded, expected)?;
+    write::dedup_owners(&mut object, "");
     let faults = match (encoding, mode) {
         (Encoding::Json, _) => decode::in_order(&call.body, [duplicates, unknown].concat()),
         (Encoding::Yaml, FieldValidation::Strict) => {

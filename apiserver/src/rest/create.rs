@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::body_object;
 use super::call::{Call, Reply};
-use super::respond;
 use super::write::{ATTEMPTS, Write, Written, commit_failed};
+use super::{options, respond};
 use crate::admission::{Operation, quota};
 use crate::api::Api;
 use crate::random;
@@ -19,7 +19,7 @@ const NAMES_MAX: usize = 8;
 
 /// Answers a POST to a collection.
 pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
-    let options = call.query.write_options()?;
+    let options = options::of(call)?;
     let (mut object, mut warnings) = body_object::object(call, (&*call.resource).into())?;
     body_object::place(call, &mut object)?;
     let manager = super::fields::manager(&options, call);

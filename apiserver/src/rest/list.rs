@@ -12,7 +12,7 @@ use super::call::{Call, Reply};
 use super::listing::{Items, Listing};
 use super::query::ListOptions;
 use super::selection::Selection;
-use super::table;
+use super::{options, table};
 use crate::api::Api;
 use crate::status::{Result, Status};
 use crate::storage::{self, Entry, Snapshot};
@@ -81,7 +81,7 @@ pub async fn reply(api: &Api, call: &Call, page: Page) -> Result<Reply> {
 
 /// The page that a request asks for.
 pub async fn page(api: &Api, call: &Call, options: &ListOptions) -> Result<Page> {
-    check_options(options)?;
+    options::check_list(options)?;
     let selection = Selection::of(&call.resource, options, "")?;
     let (snapshot, resumed) = snapshot(api, call, options).await?;
     let since = resumed.as_ref().map(|resumed| resumed.since);
@@ -96,38 +96,6 @@ pub async fn page(api: &Api, call: &Call, options: &ListOptions) -> Result<Page>
         next.since = since.unwrap_or_else(|| api.now().as_second());
     }
     Ok(page)
-}
-
-fn check_options(options: &ListOptions) -> Result<()> {
-    let forbidden = |why: &str| Err(Status::bad_request(why));
-    match options.resource_version_match.as_str() {
-        "" => {}
-        _ if options.resource_version.is_empty() => {
-            return forbidden(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        }
-        _ if !options.continue_token.is_empty() => {
-            return forbidden(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
-            );
-        }
-        "Exact" if options.resource_version == "0" => {
-            return forbidden(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-        "Exact" | "NotOlderThan" => {}
-        other => {
-            return Err(Status::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-            )));
-        }
-    }
-    if options.send_initial_events.is_some() {
-        return forbidden("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list");
-    }
-    Ok(())
 }
 
 /// Reads a resourceVersion; none and 0 are `None`.

@@ -15,6 +15,7 @@ pub mod get;
 pub mod list;
 pub mod listing;
 pub mod negotiate;
+pub mod options;
 pub mod patch;
 mod pretty;
 pub mod query;

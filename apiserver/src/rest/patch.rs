@@ -9,14 +9,14 @@ use super::body_object::{self, Expected};
 use super::call::{Call, Reply};
 use super::negotiate::{Encoding, PatchType};
 use super::write::{Write, Written};
-use super::{fields, respond, update};
+use super::{fields, options, respond, update};
 use crate::api::Api;
 use crate::registry::Resource;
 use crate::status::{Result, Status};
 
 /// Answers a PATCH of an object or of a subresource that is written as the whole object.
 pub async fn patch(api: &Api, call: &Call) -> Result<Reply> {
-    let options = call.query.write_options()?;
+    let options = options::of(call)?;
     let form = PatchType::of(&call.headers)?;
     if form == PatchType::Strategic && call.kind().custom {
         return Err(Status::unsupported_media_type(

@@ -85,6 +85,11 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Whether a key is there, whatever its value.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(name, _)| name == key)
+    }
+
     fn maybe_flag(&self, key: &str) -> Result<Option<bool>> {
         let Some((_, value)) = self.0.iter().find(|(name, _)| name == key) else {
             return Ok(None);
@@ -124,16 +129,6 @@ impl Query {
             timeout_seconds: timeout.and_then(|seconds| u64::try_from(seconds).ok()),
         })
     }
-
-    /// The options of a write.
-    pub fn write_options(&self) -> Result<WriteOptions> {
-        Ok(WriteOptions {
-            dry_run: dry_run(self.all("dryRun"))?,
-            field_manager: checked_manager(self.get("fieldManager"))?.to_owned(),
-            field_validation: checked_validation(self.get("fieldValidation"))?.to_owned(),
-            force: self.flag("force")?,
-        })
-    }
 }
 
 fn decoded(text: &str) -> String {
@@ -142,47 +137,6 @@ fn decoded(text: &str) -> String {
         false => text.into(),
     };
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-}
-
-/// Whether `dryRun` asks for a dry run.
-pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
-    let mut asked = false;
-    for value in values {
-        match value {
-            "" => {}
-            "All" => asked = true,
-            other => {
-                return Err(Status::bad_request(format!(
-                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                )));
-            }
-        }
-    }
-    Ok(asked)
-}
-
-fn checked_manager(name: &str) -> Result<&str> {
-    const LONGEST: usize = 128;
-    if name.len() > LONGEST {
-        return Err(Status::bad_request(format!(
-            "fieldManager: Too long: may not be more than {LONGEST} bytes"
-        )));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(Status::bad_request(format!(
-            "fieldManager: Invalid value: {name:?}: should only contain printable characters"
-        )));
-    }
-    Ok(name)
-}
-
-fn checked_validation(mode: &str) -> Result<&str> {
-    match mode {
-        "" | "Strict" | "Warn" | "Ignore" => Ok(mode),
-        other => Err(Status::bad_request(format!(
-            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-        ))),
-    }
 }
 
 #[cfg(test)]
@@ -208,16 +162,13 @@ mod tests {
         for bad in ["limit=x", "timeoutSeconds=1s"] {
             assert!(Query::of(Some(bad)).list_options().is_err(), "{bad}");
         }
-        for bad in ["dryRun=Some", "fieldValidation=strict", "fieldManager=%07"] {
-            assert!(Query::of(Some(bad)).write_options().is_err(), "{bad}");
-        }
     }
 
     proptest! {
         #[test]
         fn never_panics(raw in "\\PC{0,40}") {
             let query = Query::of(Some(&raw));
-            let _ = (query.list_options(), query.write_options());
+            let _ = query.list_options();
         }
     }
 }

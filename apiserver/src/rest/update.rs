@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::body_object;
 use super::call::{Call, Reply};
 use super::write::{ATTEMPTS, Write, Written, commit_failed};
-use super::{create, delete, fields, respond, table};
+use super::{create, delete, fields, options, respond, table};
 use crate::admission::Operation;
 use crate::api::Api;
 use crate::registry::{FieldError, FieldErrors, StatusRule, Subresource, object_meta, value};
@@ -17,7 +17,7 @@ use crate::storage::Entry;
 
 /// Answers a PUT of an object, its status, or what else is written as a whole.
 pub async fn update(api: &Api, call: &Call) -> Result<Reply> {
-    let options = call.query.write_options()?;
+    let options = options::of(call)?;
     let (mut object, warnings) = body_object::object(call, (&*call.resource).into())?;
     body_object::place(call, &mut object)?;
     body_object::name(call, &mut object)?;

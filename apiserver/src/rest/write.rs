@@ -17,6 +17,7 @@ use crate::auth::user::{MASTERS, User};
 use crate::pools::addresses;
 use crate::registry::claims::{CLUSTER_IP, Claim};
 use crate::registry::{FieldErrors, Resource, object_meta, value};
+use crate::remarks;
 use crate::status::{Result, Status};
 use crate::storage::{self, Meta};
 
@@ -136,10 +137,10 @@ impl Write<'_> {
         old: Option<&Value>,
     ) -> Result<()> {
         let attributes = self.attributes(operation, old);
-        self.api
-            .admission
-            .mutate(self.api, &attributes, object)
-            .await
+        let admission = &self.api.admission;
+        admission.mutate(self.api, &attributes, object).await?;
+        dedup_owners(object, " after mutating admission happens");
+        Ok(())
     }
 
     /// Runs validating admission.
@@ -266,6 +267,17 @@ impl Write<'_> {
             "uid": value::text(object, "metadata.uid"),
         })
         .to_string()
+    }
+}
+
+/// Takes away owner references that stand there twice, with a warning that says when.
+pub fn dedup_owners(object: &mut Value, when: &str) {
+    let gone = object_meta::dedup_owners(object);
+    if !gone.is_empty() {
+        remarks::warn(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            gone.join(", ")
+        ));
     }
 }
 

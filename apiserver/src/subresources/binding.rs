@@ -8,7 +8,7 @@ use crate::admission::topology_labels;
 use crate::api::Api;
 use crate::registry::{Resource, Subresource, object_meta, value};
 use crate::rest::call::{Call, Reply};
-use crate::rest::{respond, update, write::Write};
+use crate::rest::{options, respond, update, write::Write};
 use crate::status::{Result, Status};
 
 /// Answers a POST of a Binding below its pod.
@@ -33,7 +33,7 @@ async fn bind(
     name: &str,
     binding: Value,
 ) -> Result<Reply> {
-    let options = call.query.write_options()?;
+    let options = options::of(call)?;
     let node = value::text(&binding, "target.name").to_owned();
     let kind = value::text(&binding, "target.kind");
     if node.is_empty() || !matches!(kind, "" | "Node") {

@@ -17,13 +17,13 @@ use crate::registry::{Resource, object_meta, value};
 use crate::rest::call::{Call, Reply};
 use crate::rest::delete::{self, DeleteOptions};
 use crate::rest::query::{Query, WriteOptions};
-use crate::rest::{get, respond, table, update, write::Write};
+use crate::rest::{get, options, respond, table, update, write::Write};
 use crate::status::{Result, Status};
 use crate::storage::{self, Entry};
 
 /// Answers a POST of an Eviction.
 pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
-    let mut options = call.query.write_options()?;
+    let mut options = options::of(call)?;
     let eviction = super::body(api, call)?;
     let query = Query::default();
     let deletion = delete::parse_options(&query, eviction.get("deleteOptions"))?;

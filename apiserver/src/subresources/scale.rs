@@ -8,7 +8,7 @@ use crate::registry::{FieldError, FieldErrors, ScalePaths, value};
 use crate::rest::call::{Call, Reply};
 use crate::rest::negotiate::PatchType;
 use crate::rest::target::Verb;
-use crate::rest::{fields, get, patch, respond, table, update, write::Write};
+use crate::rest::{fields, get, options, patch, respond, table, update, write::Write};
 use crate::status::{Result, Status};
 
 /// Answers a request on `/scale`.
@@ -18,7 +18,7 @@ pub async fn serve(api: &Api, call: &Call, paths: &ScalePaths) -> Result<Reply> 
         let object = table::decode(&call.resource, &entry.value)?;
         return respond::value(api, call, StatusCode::OK, of(&object, paths));
     }
-    let options = call.query.write_options()?;
+    let options = options::of(call)?;
     let manager = fields::manager(&options, call);
     let write = Write::asked(api, call, &options, &manager);
     let change = change(api, call)?;

@@ -9,7 +9,7 @@ use crate::auth::tokens::{self, Bound, Private};
 use crate::random;
 use crate::registry::{FieldError, FieldErrors, object_meta, value};
 use crate::rest::call::{Call, Reply};
-use crate::rest::{get, respond, table};
+use crate::rest::{get, options, respond, table};
 use crate::status::{Result, Status};
 use crate::storage;
 
@@ -34,7 +34,7 @@ pub async fn create(api: &Api, call: &Call) -> Result<Reply> {
         subresource: "token",
         user: &call.user,
         old: None,
-        dry_run: call.query.write_options()?.dry_run,
+        dry_run: options::of(call)?.dry_run,
     };
     api.admission.validate(api, &attributes, &request).await?;
     let private = private(api, call, &account, &request)?;
