@@ -1,6 +1,8 @@
 //! What is sent back: replies, refusals and warnings as HTTP has them.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING,
+};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -43,6 +45,17 @@ pub fn reply_response(reply: Reply) -> Response<Body> {
     }
     warn(&mut response, reply.warnings);
     response
+}
+
+/// The answer to a HEAD: as that to a GET, without its body (RFC 9110, 9.3.2). In HTTP/2 nobody
+/// else takes the body away, and clients break off the stream for it.
+pub fn head_only(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(size) = body.size().filter(|size| *size > 0) {
+        let size = HeaderValue::from(size);
+        head.headers.entry(CONTENT_LENGTH).or_insert(size);
+    }
+    Response::from_parts(head, Body::empty())
 }
 
 /// Adds warnings that are not there yet.

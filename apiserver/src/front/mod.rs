@@ -16,11 +16,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body as HttpBody;
 
 use crate::aggregation;
-use crate::answer::{Answer, reply_response, status_response, warn};
+use crate::answer::{Answer, head_only, reply_response, status_response, warn};
 use crate::api::Api;
 use crate::auth::action::{Access, Action};
 use crate::auth::user::User;
@@ -103,6 +103,7 @@ impl Front {
         let accept = Accept::of(request.headers(), Offer::Plain).unwrap_or_default();
         let gzip = !local && takes_gzip(request.headers());
         let id = trail::id(request.headers());
+        let is_head = request.method() == Method::HEAD;
         let mut beside = Beside::default();
         let worked = AssertUnwindSafe(self.answer(request, &id, &mut beside))
             .catch_unwind()
@@ -121,7 +122,10 @@ impl Front {
             response.headers_mut().insert(FLOW_SCHEMA, schema);
             response.headers_mut().insert(PRIORITY_LEVEL, level);
         }
-        response
+        match is_head {
+            true => head_only(response),
+            false => response,
+        }
     }
 
     async fn answer<B>(&self, request: Request<B>, id: &str, beside: &mut Beside) -> Result<Answer>
