@@ -60,7 +60,7 @@ pub struct Api {
     /// The objects' protobuf forms.
     pub messages: crate::storage::Messages,
     /// Objects of watch events, in forms that several watches show.
-    pub watched: Arc<crate::rest::shared::Shared>,
+    pub watched: Arc<crate::rest::watch::shared::Shared>,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches and streams end.

@@ -1,12 +1,13 @@
 //! Connections: accepted, their bounds, TLS and HTTP on them, and how they end.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::x509;
 use crate::front::{Front, Peer};
 use crate::linger::Lingering;
+use crate::seldom::Seldom;
 
 /// How long a client may take to finish its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -30,7 +32,8 @@ const CONNECTIONS_MAX: usize = 20_000;
 
 /// The connections that are open.
 pub struct Connections {
-    graceful: parking_lot::Mutex<Option<GracefulShutdown>>,
+    /// Cancelled when they are to finish.
+    stopping: CancellationToken,
     tasks: parking_lot::Mutex<JoinSet<()>>,
     places: Arc<tokio::sync::Semaphore>,
 }
@@ -41,7 +44,7 @@ impl Connections {
     /// None yet.
     pub fn new() -> Self {
         Self {
-            graceful: parking_lot::Mutex::new(Some(GracefulShutdown::new())),
+            stopping: CancellationToken::new(),
             tasks: parking_lot::Mutex::new(JoinSet::new()),
             places: Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX)),
         }
@@ -55,15 +58,17 @@ impl Connections {
 
     /// Tells every connection to finish, waits for them, and ends what is left.
     pub async fn drain(&self, limit: Duration) {
-        let graceful = self.graceful.lock().take();
-        if let Some(graceful) = graceful
-            && tokio::time::timeout(limit, graceful.shutdown())
-                .await
-                .is_err()
-        {
-            tracing::warn!(?limit, "connections were cut that did not finish in time");
-        }
+        self.stopping.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        let finishing = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, finishing).await.is_err() {
+            let count = tasks.len();
+            tracing::warn!(
+                count,
+                ?limit,
+                "connections were cut that did not finish in time"
+            );
+        }
         tasks.shutdown().await;
     }
 }
@@ -114,13 +119,15 @@ async fn serve_one(
         peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
     // A failure shows again at the first read.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(fault)) => {
+    let stopping = &connections.stopping;
+    let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+    let stream = match stopping.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => stream,
+        Some(Ok(Err(fault))) => {
             tracing::debug!(%peer, %fault, "a TLS handshake failed");
             return;
         }
-        Err(_) => return,
+        Some(Err(_)) | None => return,
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|chain| x509::user(chain.first()?));
@@ -145,14 +152,19 @@ async fn serve_one(
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(20));
     let io = TokioIo::new(Lingering::new(stream));
-    let connection = builder
-        .serve_connection_with_upgrades(io, service)
-        .into_owned();
-    let watched = match connections.graceful.lock().as_ref() {
-        Some(graceful) => graceful.watch(connection),
-        None => return,
-    };
-    if let Err(fault) = watched.await {
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
+    // It is woken for each event of each watch: the end that all connections have in common is
+    // asked about only when it has come.
+    let mut stop = Seldom::new(Box::pin(stopping.cancelled()));
+    let mut is_told = false;
+    let served = poll_fn(|context| {
+        if !is_told && Pin::new(&mut stop).poll(context).is_ready() {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    });
+    if let Err(fault) = served.await {
         tracing::debug!(%peer, %fault, "a connection ended");
     }
 }

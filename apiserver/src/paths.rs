@@ -56,19 +56,24 @@ pub async fn serve(api: &Api, parts: &Parts, path: &str, query: &Query) -> Resul
             &api.aggregation.all(),
             document,
             &parts.headers,
+            (query.get("hash"), api.now()),
         )
         .await;
     }
-    let mut accept = Accept::of(&parts.headers, Offer::Discovery)?;
+    let offer = match trimmed {
+        "/api" | "/apis" => Offer::Discovery,
+        _ => Offer::Plain,
+    };
+    let mut accept = Accept::of(&parts.headers, offer)?;
     accept.pretty |= is_for_people(query.get("pretty"), &parts.headers);
-    discovery::serve(
-        &api.registry,
-        &api.aggregation.all(),
-        &api.config,
-        accept,
-        path,
-    )
-    .unwrap_or_else(|| Err(Status::no_such_path()))
+    let served = discovery::Served {
+        registry: &api.registry,
+        remotes: &api.aggregation.all(),
+        config: &api.config,
+    };
+    served
+        .answer(trimmed, accept, &parts.headers)
+        .unwrap_or_else(|| Err(Status::no_such_path()))
 }
 
 fn json_reply(document: &Value) -> Reply {

@@ -5,14 +5,16 @@ mod descriptions;
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, HeaderName, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use peapod_schema::openapi::{self, Gvk};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::aggregation::Remote;
 use crate::body::Body;
+use crate::etag::Tag;
 use crate::paths::git_version;
 use crate::registry::{Kind, Registry, Resource, Subresource};
 use crate::rest::call::Reply;
@@ -20,18 +22,20 @@ use crate::rest::target::Verb;
 use crate::status::{Result, Status};
 use descriptions::Described;
 
-/// Answers a path below `/openapi/`.
+/// Answers a path below `/openapi/`. `hash` is the query's: a document by its hash never changes,
+/// and who asks with one that is out of date is led to the present one.
 pub async fn serve(
     registry: &Arc<Registry>,
     remotes: &[Remote],
     path: &str,
     headers: &HeaderMap,
+    (hash, now): (&str, Timestamp),
 ) -> Result<Reply> {
     match path {
         "v2" => {
             let protobuf = accepts_protobuf(headers);
             let registry = registry.clone();
-            let tag = hash(&registry.all());
+            let tag = tag(&registry.all());
             let build = move || v2(&registry, protobuf);
             let kind = if protobuf {
                 openapi::PROTOBUF_REPLY
@@ -50,10 +54,17 @@ pub async fn serve(
             if found.is_empty() {
                 return Err(Status::no_such_path());
             }
-            let tag = hash(&found);
+            let tag = tag(&found);
+            if !hash.is_empty() && hash != tag.as_str() {
+                return Ok(moved(path, &tag));
+            }
             let registry = registry.clone();
             let build = move || v3(&registry, &found);
-            document(headers, &tag, "application/json", build).await
+            let mut reply = document(headers, &tag, "application/json", build).await?;
+            if !hash.is_empty() {
+                reply.headers.extend(for_ever(now));
+            }
+            Ok(reply)
         }
     }
 }
@@ -78,36 +89,50 @@ fn accepts_protobuf(headers: &HeaderMap) -> bool {
 /// A document with its tag; 304 where the client has it already.
 async fn document(
     headers: &HeaderMap,
-    tag: &str,
+    tag: &Tag,
     content_type: &str,
     build: impl FnOnce() -> Vec<u8> + Send + 'static,
 ) -> Result<Reply> {
-    let quoted = format!("\"{tag}\"");
-    let known = headers
-        .get(IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
-    let mut reply = match known.is_some_and(|known| known == quoted) {
-        true => Reply::of(StatusCode::NOT_MODIFIED, content_type, Body::empty()),
-        false => {
-            // Building takes tens of milliseconds: not on a thread that serves.
-            let built = tokio::task::spawn_blocking(build).await;
-            Reply::of(
-                StatusCode::OK,
-                content_type,
-                built.map_err(Status::internal)?,
-            )
-        }
-    };
-    if let Ok(value) = HeaderValue::from_str(&quoted) {
-        reply.headers.push((ETAG, value));
+    if tag.is_known_to(headers) {
+        return Ok(tag.unchanged(content_type));
     }
-    let public = HeaderValue::from_static("public");
-    reply.headers.push((CACHE_CONTROL, public));
-    Ok(reply)
+    // Building takes tens of milliseconds: not on a thread that serves.
+    let built = tokio::task::spawn_blocking(build).await;
+    let built = built.map_err(Status::internal)?;
+    Ok(tag.put_on(Reply::of(StatusCode::OK, content_type, built)))
+}
+
+/// Where a document is now.
+fn moved(path: &str, tag: &Tag) -> Reply {
+    let code = StatusCode::MOVED_PERMANENTLY;
+    let mut reply = Reply::of(code, "text/plain; charset=utf-8", Body::empty());
+    if let Ok(place) = HeaderValue::from_str(&url(path, tag)) {
+        reply.headers.push((LOCATION, place));
+    }
+    reply
+}
+
+/// Says that a document may be kept: for a year, the longest that HTTP knows.
+fn for_ever(now: Timestamp) -> Vec<(HeaderName, HeaderValue)> {
+    let year = SignedDuration::from_hours(365 * 24);
+    let expires = now.saturating_add(year).unwrap_or(now);
+    let expires = expires.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let expires = HeaderValue::from_str(&expires).map(|value| (EXPIRES, value));
+    let kept = HeaderValue::from_static("public, immutable");
+    let vary = HeaderValue::from_static("Accept");
+    [(CACHE_CONTROL, kept), (VARY, vary)]
+        .into_iter()
+        .chain(expires.ok())
+        .collect()
+}
+
+/// The address of a v3 document.
+fn url(path: &str, tag: &Tag) -> String {
+    format!("/openapi/{path}?hash={}", tag.as_str())
 }
 
 /// What a document is known by: it changes with the version and with what is served.
-fn hash(resources: &[Arc<Resource>]) -> String {
+fn tag(resources: &[Arc<Resource>]) -> Tag {
     let mut hasher = Sha256::new();
     hasher.update(git_version());
     for resource in resources {
@@ -115,8 +140,7 @@ fn hash(resources: &[Arc<Resource>]) -> String {
         hasher.update(&resource.kind.kind);
         hasher.update(&resource.edition);
     }
-    let digest = hasher.finalize();
-    digest.iter().map(|byte| format!("{byte:02X}")).collect()
+    Tag::of(&hasher.finalize())
 }
 
 fn index(registry: &Registry, remotes: &[Remote]) -> Value {
@@ -126,8 +150,8 @@ fn index(registry: &Registry, remotes: &[Remote]) -> Value {
             "" => format!("api/{version}"),
             group => format!("apis/{group}/{version}"),
         };
-        let hash = hash(&registry.of_version(&group, &version));
-        let url = format!("/openapi/v3/{path}?hash={hash}");
+        let tag = tag(&registry.of_version(&group, &version));
+        let url = url(&format!("v3/{path}"), &tag);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
     for remote in remotes.iter().filter(|remote| remote.resources.is_some()) {

@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +16,8 @@ use super::segment::Line;
 use super::serve::{Question, object, with_log};
 use crate::api::Api;
 use crate::body::Body;
-use crate::registry::Resource;
 use crate::rest::call::{Call, Reply};
-use crate::rest::negotiate::Form;
-use crate::rest::table::{self, IncludeObject};
+use crate::rest::watch::lines::Lines;
 use crate::status::{Result, Status};
 
 /// A watch without a timeout ends after this long.
@@ -66,18 +63,18 @@ pub fn watch(api: &Api, placements: &Placements, call: &Call) -> Result<Reply> {
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         deadline: Instant::now() + lifetime,
         draining: api.draining.clone(),
-        lines: Lines {
-            resource: call.resource.clone(),
-            form: call.accept.form,
-            include: IncludeObject::parse(call.query.get("includeObject"))?,
-            has_columns: false,
-        },
+        lines: Lines::of(call)?,
     };
     let pieces = futures::stream::unfold(stream, |mut stream| async move {
         let piece = stream.next().await?;
         Some((piece, stream))
     });
-    Ok(Reply::json(StatusCode::OK, Body::stream(pieces)))
+    let content_type = call.accept.encoding.stream_type();
+    Ok(Reply::of(
+        StatusCode::OK,
+        content_type,
+        Body::stream(pieces),
+    ))
 }
 
 struct Stream {
@@ -106,7 +103,7 @@ impl Stream {
                 self.seen = newest;
             }
             if std::mem::take(&mut self.marks_end) {
-                self.lines.bookmark(&mut out, self.seen, true);
+                self.bookmark(&mut out, true);
             }
             if !out.is_empty() {
                 return Some(out.freeze());
@@ -115,12 +112,17 @@ impl Stream {
                 changed = self.changes.changed() => changed.ok()?,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                    self.lines.bookmark(&mut out, self.seen, false);
+                    self.bookmark(&mut out, false);
                 }
                 () = tokio::time::sleep_until(self.deadline) => return None,
                 () = self.draining.cancelled() => return None,
             }
         }
+    }
+
+    fn bookmark(&self, out: &mut BytesMut, ends_initial: bool) {
+        self.lines
+            .bookmark(out, &self.seen.to_string(), ends_initial);
     }
 
     async fn tell(&mut self, out: &mut BytesMut) {
@@ -142,73 +144,10 @@ impl Stream {
                     } else {
                         "MODIFIED"
                     };
-                    self.lines.event(out, kind, object(&line));
+                    self.lines.object(out, kind, object(&line));
                 }
             }
-            Err(fault) => write(out, "ERROR", &fault.to_value()),
+            Err(fault) => self.lines.document(out, "ERROR", &fault.to_value()),
         }
     }
-}
-
-struct Lines {
-    resource: std::sync::Arc<Resource>,
-    form: Form,
-    include: IncludeObject,
-    has_columns: bool,
-}
-
-// === impl Lines ===
-
-impl Lines {
-    fn event(&mut self, out: &mut BytesMut, kind: &str, object: Value) {
-        let shown = match self.form {
-            Form::Table => self.row(object),
-            Form::Metadata => table::partial(object),
-            _ => object,
-        };
-        write(out, kind, &shown);
-    }
-
-    fn row(&mut self, object: Value) -> Value {
-        let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-        let first = !std::mem::replace(&mut self.has_columns, true);
-        let kind = &self.resource.kind;
-        let mut out = table::table(kind, meta, first);
-        out["rows"] = json!([table::row(
-            kind,
-            object,
-            self.include,
-            jiff::Timestamp::now()
-        )]);
-        out
-    }
-
-    fn bookmark(&mut self, out: &mut BytesMut, seq: u32, ends_initial: bool) {
-        let mut meta = json!({"resourceVersion": seq.to_string(), "creationTimestamp": null});
-        if ends_initial {
-            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        let object = json!({
-            "kind": self.resource.kind.kind,
-            "apiVersion": self.resource.api_version,
-            "metadata": meta,
-        });
-        let shown = match self.form {
-            Form::Table => {
-                let meta = json!({"resourceVersion": seq.to_string()});
-                let mut table = table::table(&self.resource.kind, meta, false);
-                table["rows"] = json!([{"cells": [], "object": table::partial(object)}]);
-                table
-            }
-            Form::Metadata => table::partial(object),
-            _ => object,
-        };
-        write(out, "BOOKMARK", &shown);
-    }
-}
-
-fn write(out: &mut BytesMut, kind: &str, object: &Value) {
-    let event = json!({"type": kind, "object": object}).to_string();
-    out.put_slice(event.as_bytes());
-    out.put_slice(b"\n");
 }

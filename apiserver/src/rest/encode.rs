@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::negotiate::{Accept, Encoding, Form};
+use super::negotiate::{Accept, Encoding, Form, MetaVersion};
 use super::{pretty, table};
 use crate::registry::{Resource, builtin_schema};
 use crate::status::{Result, Status};
@@ -32,7 +32,7 @@ pub fn object(resource: &Resource, accept: Accept, bytes: &Bytes) -> Result<Byte
         return Ok(body.into());
     }
     let json = match accept.form {
-        Form::Metadata => partial(&json)?,
+        Form::Metadata => partial(&json, accept.meta)?,
         _ => json,
     };
     from_json(json, accept)
@@ -69,7 +69,7 @@ pub fn shown(form: Form) -> Shown {
 }
 
 /// `PartialObjectMetadata` of an object, from JSON to JSON.
-pub fn partial(json: &[u8]) -> Result<Bytes> {
+pub fn partial(json: &[u8], version: MetaVersion) -> Result<Bytes> {
     #[derive(Deserialize)]
     struct Object<'a> {
         #[serde(borrow)]
@@ -77,9 +77,11 @@ pub fn partial(json: &[u8]) -> Result<Bytes> {
     }
     let object: Object<'_> = serde_json::from_slice(json).map_err(Status::internal)?;
     let metadata = object.metadata.map_or("{}", RawValue::get);
-    let head =
-        "{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":";
-    Ok([head, metadata, "}"].concat().into())
+    let version = version.api_version();
+    let shown = format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":{metadata}}}"
+    );
+    Ok(shown.into())
 }
 
 /// Any document: an object that is not stored, a table, a refusal.

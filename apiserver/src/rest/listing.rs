@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Call, Reply};
 use super::negotiate::{Accept, Encoding, Form};
-use super::table::{self, IncludeObject};
+use super::table::{self, Style};
 use super::{encode, pretty};
 use crate::api::Api;
 use crate::body::{Body, Cut};
@@ -39,7 +39,7 @@ pub enum Items {
 pub struct Listing {
     resource: Arc<Resource>,
     accept: Accept,
-    include: IncludeObject,
+    style: Style,
     now: Timestamp,
     /// `metadata` of the list.
     meta: Value,
@@ -63,14 +63,10 @@ impl Items {
 impl Listing {
     /// The list that a call is answered with.
     pub fn of(api: &Api, call: &Call, meta: Value, items: Items) -> Result<Self> {
-        let include = match call.accept.form {
-            Form::Table => IncludeObject::parse(call.query.get("includeObject"))?,
-            _ => IncludeObject::default(),
-        };
         Ok(Self {
             resource: call.resource.clone(),
             accept: call.accept,
-            include,
+            style: Style::of(call)?,
             now: api.now(),
             meta,
             messages: api.messages.clone(),
@@ -106,10 +102,10 @@ impl Listing {
     fn shown(&self, at: usize) -> Result<Bytes> {
         let object = self.json(at)?;
         match self.accept.form {
-            Form::Metadata => encode::partial(&object),
+            Form::Metadata => encode::partial(&object, self.style.version),
             Form::Table => {
                 let object = serde_json::from_slice(&object).map_err(Status::internal)?;
-                let row = table::row(&self.resource.kind, object, self.include, self.now);
+                let row = table::row(&self.resource.kind, object, self.style, self.now);
                 encode::json(&row).map(Bytes::from)
             }
             _ => Ok(object),
@@ -119,7 +115,10 @@ impl Listing {
     /// Kind and version of the list.
     fn of_type(&self) -> (&str, &str) {
         match self.accept.form {
-            Form::Metadata => ("meta.k8s.io/v1", "PartialObjectMetadataList"),
+            Form::Metadata => (
+                self.style.version.api_version(),
+                "PartialObjectMetadataList",
+            ),
             _ => (&self.resource.api_version, &self.resource.kind.list_kind),
         }
     }
@@ -128,7 +127,12 @@ impl Listing {
     fn fields(&self) -> (Map<String, Value>, &'static str) {
         let (mut list, items) = match self.accept.form {
             Form::Table => (
-                table::table(&self.resource.kind, self.meta.clone(), true),
+                table::table(
+                    &self.resource.kind,
+                    self.style.version,
+                    self.meta.clone(),
+                    true,
+                ),
                 "rows",
             ),
             _ => {
@@ -336,7 +340,7 @@ mod tests {
                 form,
                 ..Accept::default()
             },
-            include: IncludeObject::default(),
+            style: Style::default(),
             now: Timestamp::UNIX_EPOCH,
             meta: json!({"resourceVersion": "1"}),
             messages: Messages::default(),

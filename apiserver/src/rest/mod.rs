@@ -21,7 +21,6 @@ mod pretty;
 pub mod query;
 pub mod respond;
 pub mod selection;
-pub mod shared;
 pub mod table;
 pub mod target;
 pub mod update;

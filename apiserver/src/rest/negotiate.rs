@@ -30,12 +30,22 @@ pub enum Form {
     /// The objects themselves.
     #[default]
     Object,
-    /// `meta.k8s.io/v1 Table`, what `kubectl get` prints.
+    /// `meta.k8s.io Table`, what `kubectl get` prints.
     Table,
-    /// `meta.k8s.io/v1 PartialObjectMetadata` (and its list).
+    /// `meta.k8s.io PartialObjectMetadata` (and its list).
     Metadata,
     /// `apidiscovery.k8s.io/v2 APIGroupDiscoveryList`
     Discovery,
+}
+
+/// The version of `meta.k8s.io` that tables and metadata are of; they differ in its name only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MetaVersion {
+    /// `v1`
+    #[default]
+    V1,
+    /// `v1beta1`, which kube-apiserver still serves. Not in protobuf, where it differs in more.
+    V1Beta1,
 }
 
 /// What the client takes.
@@ -45,10 +55,23 @@ pub struct Accept {
     pub encoding: Encoding,
     /// Form of the objects.
     pub form: Form,
+    /// The version of that form, where it is one of `meta.k8s.io`.
+    pub meta: MetaVersion,
     /// Whether a large body may be gzip-compressed.
     pub gzip: bool,
     /// Whether JSON is laid out for people.
     pub pretty: bool,
+}
+
+/// In which form and encoding objects are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// Encoding of the bytes.
+    pub encoding: Encoding,
+    /// What they show.
+    pub form: Form,
+    /// In which version, where that is one of `meta.k8s.io`.
+    pub meta: MetaVersion,
 }
 
 /// In which forms and encodings an endpoint can answer.
@@ -61,7 +84,7 @@ pub enum Offer {
         /// Whether it has tables: what is answered and not kept has none.
         table: bool,
     },
-    /// Discovery, in both forms.
+    /// What is served in all: aggregated where the client takes that, else as it is.
     Discovery,
     /// One document as it is: an error.
     Plain,
@@ -93,24 +116,30 @@ impl Offer {
         }
     }
 
-    fn has(self, encoding: Encoding, form: Form) -> bool {
+    fn has(self, encoding: Encoding, (form, meta): (Form, MetaVersion)) -> bool {
+        let is_protobuf = encoding == Encoding::Protobuf;
         match (form, self) {
-            (Form::Object, Self::Objects { protobuf, .. }) => {
-                protobuf || encoding != Encoding::Protobuf
-            }
-            (Form::Object, _) | (Form::Metadata, Self::Objects { .. }) => true,
-            (Form::Table, Self::Objects { table, .. }) => table && encoding != Encoding::Protobuf,
-            (Form::Discovery, Self::Discovery) => encoding != Encoding::Protobuf,
+            (Form::Object, Self::Objects { protobuf, .. }) => protobuf || !is_protobuf,
+            (Form::Object, Self::Plain) | (Form::Discovery, Self::Discovery) => true,
+            (Form::Metadata, Self::Objects { .. }) => meta == MetaVersion::V1 || !is_protobuf,
+            (Form::Table, Self::Objects { table, .. }) => table && !is_protobuf,
             _ => false,
         }
     }
 
+    /// What is offered where the client does not take this.
+    fn otherwise(self) -> Option<Self> {
+        (self == Self::Discovery).then_some(Self::Plain)
+    }
+
     fn encodings(self) -> &'static str {
-        match self.has(Encoding::Protobuf, Form::Object) {
-            true => {
+        match self {
+            Self::Objects {
+                protobuf: false, ..
+            } => "application/json, application/yaml, application/cbor",
+            _ => {
                 "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
             }
-            false => "application/json, application/yaml, application/cbor",
         }
     }
 }
@@ -136,12 +165,34 @@ impl Accept {
             });
         }
         clauses.sort_by_key(|clause| (Reverse(clause.quality), clause.is_wild));
-        let found = clauses
-            .iter()
-            .filter(|clause| clause.quality > 0)
-            .find_map(|clause| clause.answered_by(offer));
+        let answered = |offer| {
+            let mut wanted = clauses.iter().filter(|clause| clause.quality > 0);
+            wanted.find_map(|clause| clause.answered_by(offer))
+        };
+        let found = answered(offer).or_else(|| answered(offer.otherwise()?));
         let accept = found.ok_or_else(|| Status::not_acceptable(offer.encodings()))?;
         Ok(Self { gzip, ..accept })
+    }
+
+    /// How objects are shown to the client.
+    pub fn look(&self) -> Look {
+        Look {
+            encoding: self.encoding,
+            form: self.form,
+            meta: self.meta,
+        }
+    }
+}
+
+// === impl Look ===
+
+impl Look {
+    /// How many places [`Self::index`] names.
+    pub const COUNT: usize = 8;
+
+    /// A place for the whole and for the rest, in each encoding. Looks that few ask for share one.
+    pub fn index(self) -> usize {
+        self.encoding as usize * 2 + usize::from(self.form != Form::Object)
     }
 }
 
@@ -173,7 +224,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 /// One of the alternatives of an `Accept` header.
 struct Clause {
     encoding: Option<Encoding>,
-    form: Option<Form>,
+    form: Option<(Form, MetaVersion)>,
     pretty: bool,
     is_wild: bool,
     /// In thousandths (RFC 9110, 12.4.2); 0 refuses.
@@ -210,10 +261,11 @@ impl Clause {
     }
 
     fn answered_by(&self, offer: Offer) -> Option<Accept> {
-        let (encoding, form) = (self.encoding?, self.form?);
-        offer.has(encoding, form).then_some(Accept {
+        let (encoding, (form, meta)) = (self.encoding?, self.form?);
+        offer.has(encoding, (form, meta)).then_some(Accept {
             encoding,
             form,
+            meta,
             pretty: self.pretty,
             gzip: false,
         })
@@ -238,16 +290,35 @@ fn encoding(media: &str) -> Option<Encoding> {
     })
 }
 
-fn form(kind: &str, group: &str, version: &str) -> Option<Form> {
-    Some(match (kind, group, version) {
+fn form(kind: &str, group: &str, version: &str) -> Option<(Form, MetaVersion)> {
+    let meta = match version {
+        "v1beta1" => MetaVersion::V1Beta1,
+        _ => MetaVersion::V1,
+    };
+    let form = match (kind, group, version) {
         ("", ..) => Form::Object,
-        ("Table", "meta.k8s.io", "v1") => Form::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-            Form::Metadata
-        }
+        ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table,
+        (
+            "PartialObjectMetadata" | "PartialObjectMetadataList",
+            "meta.k8s.io",
+            "v1" | "v1beta1",
+        ) => Form::Metadata,
         ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery,
         _ => return None,
-    })
+    };
+    Some((form, meta))
+}
+
+// === impl MetaVersion ===
+
+impl MetaVersion {
+    /// As `apiVersion` has it.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 // === impl Encoding ===
@@ -348,7 +419,15 @@ mod tests {
                 (Encoding::Json, Form::Table),
             ),
             (
-                "application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/yaml",
+                "application/json;as=Table;v=v1alpha1;g=meta.k8s.io, application/yaml",
+                (Encoding::Yaml, Form::Object),
+            ),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io, application/json",
+                (Encoding::Json, Form::Table),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1beta1;g=meta.k8s.io, application/yaml",
                 (Encoding::Yaml, Form::Object),
             ),
             (
@@ -381,8 +460,13 @@ mod tests {
             (custom.encoding, custom.form),
             (Encoding::Json, Form::Object)
         );
+        // The whole in one answer is what a client means that takes it at all.
         let discovery = read(Offer::Discovery);
-        assert_eq!(discovery.encoding, Encoding::Protobuf);
+        assert_eq!(
+            (discovery.encoding, discovery.form),
+            (Encoding::Json, Form::Discovery)
+        );
+        assert_eq!(read(Offer::Plain).encoding, Encoding::Protobuf);
         let text =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
         headers.insert(ACCEPT, text.parse().unwrap());

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::call::{Call, Reply};
 use super::encode;
 use super::negotiate::Form;
-use super::table::{self, IncludeObject};
+use super::table::{self, Style};
 use crate::api::Api;
 use crate::registry::value;
 use crate::status::Result;
@@ -37,7 +37,7 @@ pub fn entry(api: &Api, call: &Call, entry: &Entry) -> Result<Reply> {
 pub fn value(api: &Api, call: &Call, code: StatusCode, object: Value) -> Result<Reply> {
     let shown = match call.accept.form {
         Form::Table if object["kind"] != "Status" => one_row(api, call, object)?,
-        Form::Metadata if object["kind"] != "Status" => table::partial(object),
+        Form::Metadata if object["kind"] != "Status" => table::partial(object, call.accept.meta),
         _ => object,
     };
     let body = encode::value(&shown, call.accept)?;
@@ -45,11 +45,11 @@ pub fn value(api: &Api, call: &Call, code: StatusCode, object: Value) -> Result<
 }
 
 fn one_row(api: &Api, call: &Call, object: Value) -> Result<Value> {
-    let include = IncludeObject::parse(call.query.get("includeObject"))?;
+    let style = Style::of(call)?;
     let meta = serde_json::json!({
         "resourceVersion": value::text(&object, "metadata.resourceVersion"),
     });
-    let mut out = table::table(call.kind(), meta, true);
-    out["rows"] = vec![table::row(call.kind(), object, include, api.now())].into();
+    let mut out = table::table(call.kind(), style.version, meta, true);
+    out["rows"] = vec![table::row(call.kind(), object, style, api.now())].into();
     Ok(out)
 }

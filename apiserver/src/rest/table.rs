@@ -4,6 +4,8 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::call::Call;
+use super::negotiate::{Form, MetaVersion};
 use crate::registry::{Kind, Resource};
 use crate::status::{Result, Status};
 
@@ -19,11 +21,39 @@ pub enum IncludeObject {
     Object,
 }
 
+/// How tables and metadata are made for one client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// How much of each object rows carry.
+    pub include: IncludeObject,
+    /// Which version of `meta.k8s.io` the client asked for.
+    pub version: MetaVersion,
+}
+
+// === impl Style ===
+
+impl Style {
+    /// What a call asks for. `includeObject` is looked at for tables only.
+    ///
+    /// # Errors
+    /// 400 for an `includeObject` that is none.
+    pub fn of(call: &Call) -> Result<Self> {
+        let include = match call.accept.form {
+            Form::Table => IncludeObject::parse(call.query.get("includeObject"))?,
+            _ => IncludeObject::default(),
+        };
+        Ok(Self {
+            include,
+            version: call.accept.meta,
+        })
+    }
+}
+
 // === impl IncludeObject ===
 
 impl IncludeObject {
     /// Reads `includeObject`.
-    pub fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str) -> Result<Self> {
         match text {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::None),
@@ -36,7 +66,7 @@ impl IncludeObject {
 }
 
 /// A table without rows.
-pub fn table(kind: &Kind, list_meta: Value, with_columns: bool) -> Value {
+pub fn table(kind: &Kind, version: MetaVersion, list_meta: Value, with_columns: bool) -> Value {
     let columns: Vec<Value> = match with_columns {
         false => Vec::new(),
         true => kind
@@ -55,7 +85,7 @@ pub fn table(kind: &Kind, list_meta: Value, with_columns: bool) -> Value {
     };
     json!({
         "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": version.api_version(),
         "metadata": list_meta,
         "columnDefinitions": columns,
         "rows": [],
@@ -63,29 +93,29 @@ pub fn table(kind: &Kind, list_meta: Value, with_columns: bool) -> Value {
 }
 
 /// The row of an object.
-pub fn row(kind: &Kind, object: Value, include: IncludeObject, now: Timestamp) -> Value {
+pub fn row(kind: &Kind, object: Value, style: Style, now: Timestamp) -> Value {
     let cells: Vec<Value> = kind
         .columns
         .iter()
         .map(|column| column.cell(&object, now))
         .collect();
-    let shown = match include {
+    let shown = match style.include {
         IncludeObject::None => Value::Null,
-        IncludeObject::Metadata => partial(object),
+        IncludeObject::Metadata => partial(object, style.version),
         IncludeObject::Object => object,
     };
     json!({"cells": cells, "object": shown})
 }
 
 /// `PartialObjectMetadata` of an object.
-pub fn partial(mut object: Value) -> Value {
+pub fn partial(mut object: Value, version: MetaVersion) -> Value {
     let metadata = match object.get_mut("metadata") {
         Some(metadata) => metadata.take(),
         None => json!({}),
     };
     json!({
         "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
+        "apiVersion": version.api_version(),
         "metadata": metadata,
     })
 }

@@ -24,6 +24,8 @@ use crate::status::{Result, Status};
 pub type Store = peapod_store::Store<Meta>;
 /// An object in the store.
 pub type Entry = Arc<peapod_store::Entry<Meta>>;
+/// What happened to an object.
+pub type Event = peapod_store::Event<Meta>;
 /// A kind's objects at one revision.
 pub type Snapshot = peapod_store::Snapshot<Meta>;
 

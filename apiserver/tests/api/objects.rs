@@ -189,6 +189,81 @@ async fn a_watch_follows_a_selection() {
     assert_eq!(seen, ["ADDED", "DELETED", "ADDED", "DELETED"]);
 }
 
+/// One event at a time: what is told of it to some must not be told to others to whom it is
+/// something else, or who see the object as another kind.
+#[tokio::test]
+async fn watches_of_one_event_each_see_what_is_theirs() {
+    let (server, _dir) = common::server().await;
+    let client = common::admin(&server);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let from = maps.list(&ListParams::default()).await.unwrap();
+    let version = from.metadata.resource_version.unwrap();
+    let every = WatchParams::default();
+    let all = || maps.watch(&every, &version);
+    let (first, second) = (all().await.unwrap(), all().await.unwrap());
+    let some = WatchParams::default().labels("on=yes");
+    let selected = maps.watch(&some, &version).await.unwrap();
+    let metadata = maps.watch_metadata(&every, &version);
+    let mut metadata = metadata.await.unwrap().boxed();
+    let mut watches = [first.boxed(), second.boxed(), selected.boxed()];
+    let map = config_map("a", "k", "1");
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    for watch in &mut watches[..2] {
+        let event = watch.try_next().await.unwrap().unwrap();
+        assert!(matches!(event, WatchEvent::Added(_)), "{event:?}");
+    }
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"on": "yes"}}}));
+    maps.patch("a", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    for watch in &mut watches {
+        seen.push(match watch.try_next().await.unwrap().unwrap() {
+            WatchEvent::Added(_) => "ADDED",
+            WatchEvent::Modified(_) => "MODIFIED",
+            other => panic!("unexpected {other:?}"),
+        });
+    }
+    assert_eq!(seen, ["MODIFIED", "MODIFIED", "ADDED"]);
+    for expected in [false, true] {
+        let object = match metadata.try_next().await.unwrap().unwrap() {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => object,
+            other => panic!("unexpected {other:?}"),
+        };
+        assert_eq!(object.metadata.labels.is_some(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_told_as_each_of_its_kinds() {
+    use k8s_openapi::api::{core::v1::Event as Core, events::v1::Event};
+    let (server, _dir) = common::server().await;
+    let client = common::admin(&server);
+    let core: Api<Core> = Api::namespaced(client.clone(), "default");
+    let other: Api<Event> = Api::namespaced(client, "default");
+    let from = core.list(&ListParams::default()).await.unwrap();
+    let version = from.metadata.resource_version.unwrap();
+    let params = WatchParams::default();
+    let mut as_core = core.watch(&params, &version).await.unwrap().boxed();
+    let mut as_other = other.watch(&params, &version).await.unwrap().boxed();
+    let event = serde_json::from_value(json!({
+        "metadata": {"name": "e", "namespace": "default"},
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"},
+        "reason": "Tested", "message": "hello", "type": "Normal",
+    }));
+    core.create(&PostParams::default(), &event.unwrap())
+        .await
+        .unwrap();
+    let Some(WatchEvent::Added(seen)) = as_core.try_next().await.unwrap() else {
+        panic!("not told as core/v1");
+    };
+    assert_eq!(seen.message.as_deref(), Some("hello"));
+    let Some(WatchEvent::Added(seen)) = as_other.try_next().await.unwrap() else {
+        panic!("not told as events.k8s.io/v1");
+    };
+    assert_eq!(seen.note.as_deref(), Some("hello"));
+}
+
 #[tokio::test]
 async fn a_watch_list_ends_with_its_bookmark() {
     let (server, _dir) = common::server().await;

@@ -2,6 +2,7 @@
 
 use crate::common::{self, Listening};
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -31,14 +32,20 @@ pub async fn connect(to: &Listening, group: &str) -> Stream {
 
 /// Sends one request; gives the code and the body.
 pub async fn send(to: &Listening, request: Request<Full<Bytes>>) -> (StatusCode, Bytes) {
+    let (head, body) = answer(to, request).await;
+    (head.status, body)
+}
+
+/// Sends one request; gives the head of the answer and the body.
+async fn answer(to: &Listening, request: Request<Full<Bytes>>) -> (Parts, Bytes) {
     let io = TokioIo::new(connect(to, "system:masters").await);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     let driven = tokio::spawn(connection);
     let response = sender.send_request(request).await.unwrap();
-    let code = response.status();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
     driven.abort();
-    (code, body)
+    (head, body)
 }
 
 pub fn request(method: Method, path: &str, accept: &str) -> Request<Full<Bytes>> {
@@ -64,6 +71,19 @@ async fn forms_of_a_namespace() {
     assert_eq!(plain["kind"], "Namespace");
     let (_, table) = get(&to, path, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
     assert_eq!(table["rows"][0]["cells"][1], "Active");
+    assert_eq!(table["apiVersion"], "meta.k8s.io/v1");
+    let accept = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
+    for path in [path, "/api/v1/namespaces"] {
+        let (_, older) = get(&to, path, accept).await;
+        assert_eq!(older["apiVersion"], "meta.k8s.io/v1beta1");
+        let object = &older["rows"][0]["object"];
+        assert_eq!(object["kind"], "PartialObjectMetadata");
+        assert_eq!(object["apiVersion"], "meta.k8s.io/v1beta1");
+        assert_eq!(
+            older["columnDefinitions"].as_array().unwrap().len(),
+            table["columnDefinitions"].as_array().unwrap().len()
+        );
+    }
     let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
     let (_, partial) = get(&to, path, accept).await;
     assert_eq!(partial["kind"], "PartialObjectMetadata");
@@ -99,8 +119,46 @@ async fn discovery_in_all_forms() {
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
         .as_str()
         .unwrap();
-    let (_, document) = get(&to, url, "application/json").await;
+    let ask = |path: &str| request(Method::GET, path, "application/json");
+    let (head, document) = answer(&to, ask(url)).await;
+    assert_eq!(head.headers["cache-control"], "public, immutable");
+    assert!(head.headers["expires"].to_str().unwrap().ends_with("GMT"));
+    let document: Value = serde_json::from_slice(&document).unwrap();
     assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let (head, _) = answer(&to, ask("/openapi/v3/apis/apps/v1?hash=OLD")).await;
+    assert_eq!(head.status, StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(head.headers["location"], url);
+    let (head, _) = answer(&to, ask("/openapi/v3/apis/apps/v1")).await;
+    assert_eq!(head.headers["cache-control"], "public");
+}
+
+#[tokio::test]
+async fn aggregated_discovery_is_kept_by_its_tag() {
+    let to = common::listening().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for path in ["/api", "/apis"] {
+        let ask = || request(Method::GET, path, accept);
+        let (head, body) = answer(&to, ask()).await;
+        assert_eq!(head.headers["content-type"], accept);
+        assert_eq!(head.headers["vary"], "Accept");
+        assert_eq!(head.headers["cache-control"], "public");
+        assert!(!body.is_empty());
+        let mut again = ask();
+        let tag = head.headers["etag"].clone();
+        again.headers_mut().insert("if-none-match", tag.clone());
+        let (head, body) = answer(&to, again).await;
+        assert_eq!(head.status, StatusCode::NOT_MODIFIED);
+        assert_eq!(head.headers["etag"], tag);
+        assert!(body.is_empty());
+    }
+    // A clause for the plain document does not hide that for the whole, wherever it stands.
+    let both = format!("application/json, {accept}");
+    let (_, whole) = get(&to, "/apis", &both).await;
+    assert_eq!(whole["kind"], "APIGroupDiscoveryList");
+    let (_, plain) = get(&to, "/apis/apps/v1", &both).await;
+    assert_eq!(plain["kind"], "APIResourceList");
+    let (code, _) = get(&to, "/apis/apps/v1", accept).await;
+    assert_eq!(code, StatusCode::NOT_ACCEPTABLE);
 }
 
 #[tokio::test]
@@ -114,6 +172,34 @@ async fn a_body_that_is_too_large_is_not_read() {
     let text = String::from_utf8_lossy(&answer[..count]);
     assert!(text.starts_with("HTTP/1.1 413"), "{text}");
     assert!(text.contains("RequestEntityTooLarge"), "{text}");
+}
+
+#[tokio::test]
+async fn a_head_is_answered_without_a_body() {
+    let to = common::listening().await;
+    let io = TokioIo::new(connect(&to, "system:masters").await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = hyper::client::conn::http2::handshake(executor, io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let driven = tokio::spawn(connection);
+    for path in ["/livez", "/api/v1/namespaces", "/api/v1/namespaces/none"] {
+        let ask = |method| {
+            Request::builder()
+                .method(method)
+                .uri(format!("https://localhost{path}"))
+                .body(Full::<Bytes>::default())
+                .unwrap()
+        };
+        let whole = sender.send_request(ask(Method::GET)).await.unwrap();
+        let code = whole.status();
+        let size = whole.into_body().collect().await.unwrap().to_bytes().len();
+        let head = sender.send_request(ask(Method::HEAD)).await.unwrap();
+        assert_eq!(head.status(), code, "{path}");
+        assert_eq!(head.headers()["content-length"], size.to_string());
+        let body = head.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.is_empty(), "{path}");
+    }
+    driven.abort();
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ mod messages {
 }
 
 others_read_the_same! {
+    apidiscovery.v2: APIGroupDiscoveryList;
     admissionregistration.v1: MutatingWebhookConfiguration ValidatingAdmissionPolicy
         ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
     apiextensions.v1: CustomResourceDefinition;

@@ -71,11 +71,23 @@ impl<M: Meta> Watch<M> {
         self.progress
     }
 
+    /// Whether events are at hand that [`Self::next_ready`] gives.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next of the events that came together with the one that was read last; `None` when
+    /// there are no more of those. Takes no lock, and wakes nobody.
+    pub fn next_ready(&mut self) -> Option<Arc<Event<M>>> {
+        let event = self.ready.pop_front()?;
+        self.note(event.revision);
+        Some(event)
+    }
+
     /// The next event, or a promise to wake `cx` for it.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Event<M>>, WatchEnd>> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.note(event.revision);
+            if let Some(event) = self.next_ready() {
                 return Poll::Ready(Ok(event));
             }
             match self.take_queue(cx) {

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use peapod_store::{Key, Revision};
 
-use super::negotiate::{Encoding, Form};
+use super::newest::Newest;
 use crate::registry::Resource;
+use crate::rest::negotiate::Look;
 use crate::status::Result;
 
 /// How many objects are kept.
@@ -29,10 +30,8 @@ pub struct Name {
     pub key: Key,
     /// When it was written.
     pub revision: Revision,
-    /// How it is written.
-    pub encoding: Encoding,
-    /// What is shown of it.
-    pub form: Form,
+    /// What is shown of it, and how it is written.
+    pub look: Look,
     /// The kind that shows it: several may show one object.
     shower: Shower,
 }
@@ -42,8 +41,12 @@ pub struct Name {
 struct Shower(Arc<Resource>);
 
 /// The bytes that are shared.
-#[derive(Debug, Default)]
-pub struct Shared(Mutex<Kept>);
+#[derive(Default)]
+pub struct Shared {
+    kept: Mutex<Kept>,
+    /// Whole lines of the events that came last.
+    pub newest: Newest,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -57,17 +60,11 @@ struct Kept {
 
 impl Name {
     /// Of an object in a form of a kind.
-    pub fn of(
-        resource: &Arc<Resource>,
-        (encoding, form): (Encoding, Form),
-        key: &Key,
-        revision: Revision,
-    ) -> Self {
+    pub fn of(resource: &Arc<Resource>, look: Look, key: &Key, revision: Revision) -> Self {
         Self {
             key: key.clone(),
             revision,
-            encoding,
-            form,
+            look,
             shower: Shower(resource.clone()),
         }
     }
@@ -101,11 +98,11 @@ impl Shared {
     /// The bytes of this name, made if nobody has made them. Two that ask at once may both make
     /// them.
     pub fn get(&self, name: Name, make: impl FnOnce() -> Result<Bytes>) -> Result<Bytes> {
-        if let Some(bytes) = self.0.lock().found.get(&name) {
+        if let Some(bytes) = self.kept.lock().found.get(&name) {
             return Ok(bytes.clone());
         }
         let bytes = make()?;
-        self.0.lock().keep(name, bytes.clone());
+        self.kept.lock().keep(name, bytes.clone());
         Ok(bytes)
     }
 }
@@ -134,13 +131,17 @@ impl Kept {
 mod tests {
     use super::*;
     use crate::registry::Registry;
+    use crate::rest::negotiate::Encoding;
 
     fn names() -> impl Fn(u64) -> Name {
         let registry = Registry::builtin().unwrap();
         let pods = registry.find("", "v1", "pods").unwrap();
         let key = Key::new("/core/pods/default/a").unwrap();
-        let form = (Encoding::Protobuf, Form::Object);
-        move |revision| Name::of(&pods, form, &key, Revision(revision))
+        let look = Look {
+            encoding: Encoding::Protobuf,
+            ..Look::default()
+        };
+        move |revision| Name::of(&pods, look, &key, Revision(revision))
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
             let bytes = Bytes::from(vec![0; BYTES_MAX / 10]);
             shared.get(name(revision), || Ok(bytes)).unwrap();
         }
-        let kept = shared.0.lock();
+        let kept = shared.kept.lock();
         assert_eq!(kept.found.len(), kept.order.len());
         assert!(kept.bytes <= BYTES_MAX);
         assert!(kept.found.contains_key(&name(19)));

@@ -1,47 +1,64 @@
-//! Discovery: what is served, told in three forms: a document per level, the aggregated list,
-//! and the legacy `/api`.
+//! Discovery: what is served, told in three forms: a document per level, the aggregated list
+//! ([`aggregated`]), and the legacy `/api`.
+
+mod aggregated;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::StatusCode;
-use serde_json::{Map, Value, json};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::aggregation::{self, Remote};
+use crate::aggregation::Remote;
 use crate::config::Config;
-use crate::registry::{Kind, Registry, Resource, Subresource};
+use crate::registry::{Kind, Registry, Resource};
 use crate::rest::call::Reply;
 use crate::rest::encode;
 use crate::rest::negotiate::{Accept, Form};
 use crate::rest::target::Verb;
 use crate::status::{Result, Status};
 
-/// Answers a path of discovery; `None` when it is none.
-pub fn serve(
-    registry: &Registry,
-    remotes: &[Remote],
-    config: &Config,
-    accept: Accept,
-    path: &str,
-) -> Option<Result<Reply>> {
-    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    let aggregated = accept.form == Form::Discovery;
-    let found = match segments[..] {
-        ["api" | "apis"] if aggregated => {
-            return Some(aggregate(registry, remotes, accept, segments[0] == "api"));
-        }
-        ["api"] => Some(legacy_versions(config)),
-        ["apis"] => Some(groups(registry, remotes)),
-        ["api", version] => resources(registry, "", version),
-        ["apis", group] => group_of(registry, remotes, group),
-        ["apis", group, version] if !group.is_empty() => resources(registry, group, version),
-        _ => return None,
-    };
-    Some(found.ok_or_else(Status::no_such_path).and_then(|document| {
-        let body = encode::value(&document, accept)?;
-        let content_type = accept.encoding.content_type();
-        Ok(Reply::of(StatusCode::OK, content_type, body))
-    }))
+/// What is told of.
+#[derive(Clone, Copy)]
+pub struct Served<'a> {
+    /// What this server has.
+    pub registry: &'a Registry,
+    /// What other servers have.
+    pub remotes: &'a [Remote],
+    /// Where this server is.
+    pub config: &'a Config,
+}
+
+// === impl Served ===
+
+impl Served<'_> {
+    /// Answers a path of discovery; `None` when it is none.
+    pub fn answer(self, path: &str, accept: Accept, headers: &HeaderMap) -> Option<Result<Reply>> {
+        let Self {
+            registry, remotes, ..
+        } = self;
+        let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+        let found = match segments[..] {
+            ["api" | "apis"] if accept.form == Form::Discovery => {
+                let names = match segments[0] {
+                    "api" => vec![(String::new(), vec!["v1".to_owned()])],
+                    _ => named_groups(registry, remotes),
+                };
+                return Some(aggregated::reply(self, &names, accept, headers));
+            }
+            ["api"] => Some(legacy_versions(self.config)),
+            ["apis"] => Some(groups(registry, remotes)),
+            ["api", version] => resources(registry, "", version),
+            ["apis", group] => group_of(registry, remotes, group),
+            ["apis", group, version] if !group.is_empty() => resources(registry, group, version),
+            _ => return None,
+        };
+        Some(found.ok_or_else(Status::no_such_path).and_then(|document| {
+            let body = encode::value(&document, accept)?;
+            let content_type = accept.encoding.content_type();
+            Ok(Reply::of(StatusCode::OK, content_type, body))
+        }))
+    }
 }
 
 fn legacy_versions(config: &Config) -> Value {
@@ -173,93 +190,6 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     let mut names: Vec<_> = verbs.iter().map(|verb| verb.as_str()).collect();
     names.sort_unstable();
     names
-}
-
-fn aggregate(registry: &Registry, remotes: &[Remote], accept: Accept, core: bool) -> Result<Reply> {
-    let names = match core {
-        true => vec![(String::new(), vec!["v1".to_owned()])],
-        false => named_groups(registry, remotes),
-    };
-    let items = names.iter().map(|(group, versions)| {
-        let versions = versions.iter().map(|version| {
-            let other = remotes
-                .iter()
-                .find(|one| one.group == *group && one.version == *version);
-            let (resources, fresh): (Vec<Value>, bool) = match other {
-                None => {
-                    let own = registry.of_version(group, version);
-                    (own.iter().map(|r| nested(&r.kind)).collect(), true)
-                }
-                Some(remote) => match &remote.resources {
-                    Some(list) => (aggregation::nested(list, group, version), true),
-                    None => (Vec::new(), false),
-                },
-            };
-            json!({
-                "version": version,
-                "freshness": if fresh { "Current" } else { "Stale" },
-                "resources": resources,
-            })
-        });
-        let mut meta = Map::new();
-        if !group.is_empty() {
-            meta.insert("name".into(), group.as_str().into());
-        }
-        json!({"metadata": meta, "versions": versions.collect::<Vec<_>>()})
-    });
-    let document = json!({
-        "kind": "APIGroupDiscoveryList",
-        "apiVersion": "apidiscovery.k8s.io/v2",
-        "metadata": {},
-        "items": items.collect::<Vec<_>>(),
-    });
-    let body = encode::value(&document, accept)?;
-    let content_type = format!(
-        "{};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        accept.encoding.content_type()
-    );
-    Ok(Reply::of(StatusCode::OK, &content_type, body))
-}
-
-/// A resource with its subresources inside, as the aggregated list has it.
-fn nested(kind: &Kind) -> Value {
-    let own = |name: &str| gvk(&kind.group, &kind.version, name);
-    let mut document = json!({
-        "resource": kind.plural,
-        "responseKind": own(&kind.kind),
-        "scope": if kind.is_namespaced() { "Namespaced" } else { "Cluster" },
-        "singularResource": kind.singular,
-        "verbs": verbs(&kind.verbs),
-    });
-    for (field, names) in [
-        ("shortNames", &kind.short_names),
-        ("categories", &kind.categories),
-    ] {
-        if !names.is_empty() {
-            document[field] = names.clone().into();
-        }
-    }
-    if !kind.subresources.is_empty() {
-        let all = kind.subresources.iter().map(|one| subresource(kind, one));
-        document["subresources"] = all.collect::<Vec<_>>().into();
-    }
-    document
-}
-
-fn subresource(kind: &Kind, subresource: &Subresource) -> Value {
-    let response = match subresource.kind() {
-        Some((group, version, name)) => gvk(group, version, name),
-        None => gvk(&kind.group, &kind.version, &kind.kind),
-    };
-    json!({
-        "subresource": subresource.name(),
-        "responseKind": response,
-        "verbs": verbs(subresource.verbs()),
-    })
-}
-
-fn gvk(group: &str, version: &str, kind: &str) -> Value {
-    json!({"group": group, "version": version, "kind": kind})
 }
 
 #[cfg(test)]
