@@ -76,7 +76,10 @@ pub fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let value = seed
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
-        .map_err(|error| DecodeError::Json(error.to_string()))?;
+        .map_err(|error| match error.is_eof() {
+            true => DecodeError::Json("unexpected end of JSON input".to_owned()),
+            false => DecodeError::Json(error.to_string()),
+        })?;
     Ok(Decoded {
         value,
         faults: faults.into(),

@@ -98,6 +98,7 @@ fn kind(definition: &Value, version: &Value) -> Kind {
     };
     let mut kind = new(group, version_name, kind_name, plural)
         .with_generation()
+        .conditional_update()
         .stored_version(super::storage_version(definition));
     debug_assert!(matches!(kind.scope, Scope::Namespaced | Scope::Cluster));
     kind.custom = true;

@@ -116,6 +116,19 @@ pub fn dedup_owners(object: &mut Value) -> Vec<String> {
     gone
 }
 
+/// What is said of finalizers that are new and may be taken for those of others.
+pub fn finalizer_warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    const OWN: [&str; 3] = ["foregroundDeletion", "kubernetes", "orphan"];
+    let of = |object| value::list(object, "metadata.finalizers");
+    let before = old.map_or(&[][..], |old| of(old));
+    let added = of(new).iter().filter(|one| !before.contains(one));
+    let vague = added.filter_map(Value::as_str);
+    let vague = vague.filter(|name| !name.contains('/') && !OWN.contains(name));
+    vague
+        .map(|name| format!("metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"))
+        .collect()
+}
+
 /// Whether anything but metadata (and the status, unless it counts too) differs.
 fn desired_differs(new: &Value, old: &Value, status: bool) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
@@ -308,6 +321,19 @@ mod tests {
         let mut new = json!({"metadata": {"name": "a", "namespace": "x"}});
         stamp_new(&kind, &mut new, "u", Timestamp::UNIX_EPOCH);
         assert!(new["metadata"].get("namespace").is_none());
+    }
+
+    #[test]
+    fn new_finalizers_are_of_a_domain() {
+        let object = |all: &[&str]| json!({"metadata": {"finalizers": all}});
+        let told = finalizer_warnings(
+            &object(&["a", "b", "orphan", "x.io/c"]),
+            Some(&object(&["a"])),
+        );
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("metadata.finalizers: \"b\": prefer a domain-qualified"));
+        assert_eq!(finalizer_warnings(&object(&["a"]), None).len(), 1);
+        assert!(finalizer_warnings(&json!({}), None).is_empty());
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub fn object(call: &Call, expected: Expected<'_>) -> Result<(Value, Vec<String>
             "application/json, application/yaml, application/cbor",
         ));
     }
-    let decoded = decode(&call.body, encoding, expected.schema)?;
+    let decoded = decode(&call.body, encoding, expected.schema);
+    let decoded = decoded.map_err(|fault| unrecognized(expected, &fault.message, &call.body))?;
     let mode = FieldValidation::parse(call.query.get("fieldValidation")).unwrap_or_default();
     let (mut object, duplicates, unknown) = apart(decoded, expected)?;
     write::dedup_owners(&mut object, "");
@@ -114,6 +115,24 @@ fn unhandled(expected: Expected<'_>, fault: &str) -> Status {
     ))
 }
 
+/// What is told of a body in which no kind can be found: the beginning of it, too.
+fn unrecognized(expected: Expected<'_>, fault: &str, body: &[u8]) -> Status {
+    const SHOWN: usize = 30;
+    let start = &body[..body.len().min(SHOWN)];
+    let mut shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(start).into_owned(),
+        Some(_) => start.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > SHOWN {
+        shown.push_str(" ...");
+    }
+    let kind = expected.kind;
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {fault} ({shown})"
+    ))
+}
+
 fn is_of_kind(object: &mut Value, expected: Expected<'_>) -> Result<()> {
     let given = value::text(object, "kind").to_owned();
     let version = value::text(object, "apiVersion").to_owned();
@@ -165,4 +184,24 @@ pub fn name(call: &Call, object: &mut Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    #[test]
+    fn a_body_without_a_kind_is_shown() {
+        let registry = Registry::builtin().unwrap();
+        let maps = registry.find("", "v1", "configmaps").unwrap();
+        let told = |body: &[u8]| unrecognized((&*maps).into(), "why", body).message;
+        let head = "the object provided is unrecognized (must be of type ConfigMap): why";
+        assert_eq!(told(b""), format!("{head} (<empty>)"));
+        assert_eq!(told(b"{"), format!("{head} ({{)"));
+        assert_eq!(told(b"ab"), format!("{head} (6162)"));
+        let long = [b"{".as_slice(), &[b'x'; 40]].concat();
+        let start = "x".repeat(29);
+        assert_eq!(told(&long), format!("{head} ({{{start} ...)"));
+    }
 }

@@ -188,7 +188,17 @@ impl Write<'_> {
         rules.allocate(object, None, &mut pools, &mut errors);
         object_meta::validate(self.resource, object, &mut errors);
         rules.validate_against(object, None, &mut errors);
-        self.settle(object, errors)
+        self.settle(object, errors)?;
+        self.warn_of_finalizers(object, None);
+        Ok(())
+    }
+
+    /// Of custom resources only, as upstream: others' finalizers are the API's.
+    fn warn_of_finalizers(&self, new: &Value, old: Option<&Value>) {
+        if self.resource.kind.custom {
+            let warnings = object_meta::finalizer_warnings(new, old);
+            warnings.into_iter().for_each(remarks::warn);
+        }
     }
 
     /// Allocates what is missing and checks an update.
@@ -197,6 +207,7 @@ impl Write<'_> {
         let rules = &self.resource.kind.rules;
         object_meta::validate(self.resource, new, &mut errors);
         object_meta::validate_update(new, old, &mut errors);
+        self.warn_of_finalizers(new, Some(old));
         if self.subresource == "status" {
             rules.validate_status(new, old, &mut errors);
             return self.settle(new, errors);

@@ -16,6 +16,11 @@ pub async fn serve(api: &Api, call: &Call, paths: &ScalePaths) -> Result<Reply> 
     if call.verb == Verb::Get {
         let entry = get::entry(api, call)?;
         let object = table::decode(&call.resource, &entry.value)?;
+        let path = &paths.spec_replicas;
+        if call.kind().custom && value::at(&object, path).is_none() {
+            let why = format!("the spec replicas field \".{path}\" does not exist");
+            return Err(Status::internal(why));
+        }
         return respond::value(api, call, StatusCode::OK, of(&object, paths));
     }
     let options = options::of(call)?;

@@ -107,6 +107,40 @@ async fn served_as_any_other_kind() {
     to.stop.cancel();
 }
 
+/// What controllers written for kube-apiserver rely on: a lost update is told, a scale without a
+/// count is a fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_name_their_version_and_scales_their_count() {
+    let to = defined().await;
+    let path = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    let finalized = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab",
+        "metadata": {"name": "c", "finalizers": ["mine", "example.com/mine"]}, "spec": {"image": "x"}}"#;
+    let create = "create --warnings-as-errors -f -";
+    let told = refused(&to, create, finalized).await;
+    assert!(
+        told.contains("metadata.finalizers: \"mine\": prefer a domain-qualified finalizer name"),
+        "{told}"
+    );
+    assert!(!told.contains("example.com/mine"), "{told}");
+    let bare = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab",
+        "metadata": {"name": "c"}, "spec": {"image": "y"}}"#;
+    let told = refused(&to, &format!("replace --raw {path}/c -f -"), bare).await;
+    assert!(
+        told.contains(
+            "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+        ),
+        "{told}"
+    );
+    let one = "patch ct c --type=merge -p {\"spec\":{\"replicas\":null}}";
+    run(&to, one, "").await;
+    let scale = run(&to, &format!("get --raw {path}/c/scale"), "").await;
+    assert!(scale.contains("\"kind\":\"Scale\""), "{scale}");
+    run(&to, "patch ct c --type=merge -p {\"spec\":null}", "").await;
+    let told = refused(&to, &format!("get --raw {path}/c/scale"), "").await;
+    assert!(told.contains("does not exist"), "{told}");
+    to.stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_in_the_words_of_upstream() {
     let to = defined().await;

@@ -70,6 +70,7 @@ fn param_kind() -> Column {
 
 fn declared(kind: &str, plural: &str) -> Kind {
     Kind::cluster(GROUP, "v1", kind, plural)
+        .conditional_update()
         .categories(&["api-extensions"])
         .with_generation()
 }

@@ -9,6 +9,7 @@ use crate::registry::{At, Column, FieldErrors, Kind, Rules, checks, object_meta,
 /// The declaration.
 pub fn kind() -> Kind {
     Kind::cluster(GROUP, "v1", "APIService", PLURAL)
+        .conditional_update()
         .categories(&["api-extensions"])
         // That of the core group ends with a point.
         .name_rule(names::path_segment)
