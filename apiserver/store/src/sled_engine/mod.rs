@@ -6,11 +6,13 @@
 //! ```
 //!
 //! [`recover`] opens the directory and says what it had to do; [`mod@restore`] makes one of a backup; [`scan`] verifies what is there;
-//! [`garbage`] is what may go from the database; [`space`] keeps the disk from filling up.
+//! [`garbage`] is what may go from the database; [`space`] keeps the disk from filling up; [`pace`] lets
+//! dense commits share a batch.
 
 mod disk;
 mod garbage;
 mod layout;
+mod pace;
 mod recover;
 mod report;
 mod restore;

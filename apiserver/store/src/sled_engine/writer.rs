@@ -2,7 +2,7 @@
 //!
 //! It takes whatever transactions are waiting, decides them in order, writes all of them in one
 //! batch, syncs once, and only then tells the store and the committers. While it syncs, the next
-//! batch gathers; so the more clients wait, the more share a sync.
+//! batch gathers; so the more clients wait, the more share a sync. [`Pace`] sees to that where a sync is fast.
 //!
 //! Once a batch has failed nothing is known of the disk any more: the thread refuses every
 //! transaction from then on and writes nothing, until the store is opened again and verified. What
@@ -12,13 +12,14 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::disk::Disk;
 use super::garbage::Garbage;
+use super::pace::Pace;
 use super::rows::Meta;
 use super::space;
 use super::tail::Tail;
@@ -98,8 +99,14 @@ struct Batch {
 impl Writer {
     /// Works until it is stopped, or nobody can ask any more.
     pub fn run(mut self) {
+        let mut pace = Pace::default();
         while let Some(first) = self.requests.blocking_recv() {
+            let pause = pace.pause(Instant::now());
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
             let (waiting, stop) = self.gather(first);
+            pace.began(Instant::now(), waiting.len());
             self.handle(waiting);
             if stop {
                 break;
