@@ -2,6 +2,7 @@
 //! run. CPU time is the steady figure on a shared machine; wall time stands beside it.
 
 mod footprint;
+mod joined_node;
 mod many_pods;
 mod pod_start;
 mod process;
@@ -18,7 +19,7 @@ use crate::report::Report;
 /// Measures Peapod against its promises.
 #[derive(Parser)]
 struct Arguments {
-    /// Only the groups whose name contains this: cluster, pods, many, pull
+    /// Only the groups whose name contains this: cluster, pods, many, node, pull
     #[arg(default_value = "")]
     only: String,
     /// Seconds over which an idle cluster is watched
@@ -39,6 +40,9 @@ fn main() -> Result<()> {
     }
     if wanted("many") {
         many_pods::measure(&mut report, arguments.idle_seconds)?;
+    }
+    if wanted("node") {
+        joined_node::measure(&mut report, arguments.idle_seconds)?;
     }
     if wanted("pull") {
         pull::measure(&mut report)?;

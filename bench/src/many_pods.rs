@@ -17,11 +17,12 @@ use crate::pod_start::{Ctr, IMAGE, pods};
 use crate::process::{self, mb};
 use crate::report::{Report, ms};
 
-const PODS: usize = 100;
+/// How many.
+pub const PODS: usize = 100;
 /// As many as the node agent starts at once.
 const AT_ONCE: usize = 16;
 /// After this a process holds what it needs to run.
-const STARTED: Duration = Duration::from_secs(20);
+pub const STARTED: Duration = Duration::from_secs(20);
 /// After this an instance does not come back.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Between two tries of a command; how exact the figure is.
@@ -126,7 +127,7 @@ async fn command(pods: &Api<Pod>) -> Result<()> {
 }
 
 /// From the first creation until all run.
-async fn all_at_once(pods: &Api<Pod>) -> Result<Duration> {
+pub async fn all_at_once(pods: &Api<Pod>) -> Result<Duration> {
     let version = pods
         .list(&ListParams::default())
         .await?

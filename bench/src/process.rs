@@ -56,6 +56,11 @@ pub fn rss(pid: i32) -> Result<u64> {
     kilobytes(Path::new(&format!("/proc/{pid}/status")), "VmRSS:")
 }
 
+/// The part of the resident memory, in bytes, that is of no file.
+pub fn data(pid: i32) -> Result<u64> {
+    kilobytes(Path::new(&format!("/proc/{pid}/status")), "RssAnon:")
+}
+
 /// Proportional share of memory in bytes: shared pages are divided among those who share them.
 pub fn pss(pid: i32) -> Result<u64> {
     kilobytes(Path::new(&format!("/proc/{pid}/smaps_rollup")), "Pss:")

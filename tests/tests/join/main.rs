@@ -3,128 +3,12 @@
 mod over_bgp;
 mod routed;
 
-use std::fs::File;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use peapod_tests::{Cluster, Etcd, Run, Server, command, process, wait};
-
-const SERVER: &str = "10.253.9.1";
-const MACHINE: &str = "10.253.9.2";
-
-/// A machine of its own, as far as its network goes, on a cable to the server.
-struct Place {
-    name: String,
-    data: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Result<Self> {
-        let place = Self::unwired("")?;
-        let (name, link) = (&place.name, format!("pj{}", std::process::id()));
-        for line in [
-            format!("netns add {name}"),
-            format!("link add {link} type veth peer name eth0 netns {name}"),
-            format!("addr add {SERVER}/24 dev {link}"),
-            format!("link set {link} up"),
-        ] {
-            command::run("ip", line.split(' '))?.ok()?;
-        }
-        for line in [
-            format!("addr add {MACHINE}/24 dev eth0"),
-            "link set eth0 up".to_owned(),
-            "link set lo up".to_owned(),
-            format!("route add default via {SERVER}"),
-        ] {
-            place.inside("ip", line.split(' '))?.ok()?;
-        }
-        Ok(place)
-    }
-
-    /// One without a cable.
-    fn unwired(suffix: &str) -> Result<Self> {
-        Ok(Self {
-            name: format!("peapod-join-{}{suffix}", std::process::id()),
-            data: tempfile::Builder::new().prefix("peapod-join-").tempdir()?,
-        })
-    }
-
-    fn inside<'a>(&self, program: &str, args: impl Iterator<Item = &'a str>) -> Result<Run> {
-        let namespace = format!("--net=/run/netns/{}", self.name);
-        let mut all = vec![namespace, program.to_owned()];
-        all.extend(args.map(str::to_owned));
-        command::run("nsenter", all)
-    }
-
-    /// Runs peapod there.
-    fn peapod(&self, line: &str) -> Result<Run> {
-        let data = format!("PEAPOD_DATA_DIR={}", self.data.path().display());
-        let binary = command::peapod()?.to_string_lossy().into_owned();
-        let mut line = format!("{data} {binary} {line}");
-        if line.contains(" join ") {
-            line += &format!(" --data-dir {}", self.data.path().display());
-        }
-        self.inside("env", line.split_whitespace())
-    }
-
-    /// Starts a role of peapod there.
-    fn start(&self, line: &str) -> Result<Child> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.data.path().join("peapod.log"))?;
-        let line = format!("{line} {}", self.data_dir());
-        Ok(Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.name))
-            .arg(command::peapod()?)
-            .args(line.split(' '))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()?)
-    }
-
-    fn data_dir(&self) -> String {
-        format!("--data-dir {}", self.data.path().display())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.data.path().join("peapod.log"));
-            eprintln!("--- the node's log ---\n{}", log.unwrap_or_default());
-        }
-        let purged = self.peapod("down --purge").and_then(Run::ok);
-        let gone = command::run("ip", ["netns", "del", &self.name]).and_then(Run::ok);
-        for error in [purged.err(), gone.err()].into_iter().flatten() {
-            eprintln!("the joined machine could not be removed: {error:#}");
-        }
-    }
-}
-
-/// `peapod server`, and the join command that it prints.
-fn server(cluster: &Cluster, address: &str) -> Result<(Child, String)> {
-    let out = cluster.data_dir().join("server.out");
-    let port = cluster.listen().rsplit(':').next().context("no port")?;
-    let child = Command::new(command::peapod()?)
-        .args(["server", "--listen", &format!("{address}:{port}")])
-        .arg("--data-dir")
-        .arg(cluster.data_dir())
-        .stdout(File::create(&out)?)
-        .stderr(File::create(cluster.data_dir().join("peapod.log"))?)
-        .stdin(Stdio::null())
-        .spawn()?;
-    let mut line: Option<String> = None;
-    wait::until("the join command", || {
-        let text = std::fs::read_to_string(&out)?;
-        let printed = text.lines().map(str::trim);
-        let printed = printed.filter_map(|line| line.strip_prefix("peapod join "));
-        line = printed.map(|rest| format!("join {rest}")).next();
-        Ok(line.is_some())
-    })?;
-    Ok((child, line.context("no join command")?))
-}
+use peapod_tests::place::{MACHINE, SERVER, busybox, server};
+use peapod_tests::{Cluster, Etcd, Place, Server, command, process, wait};
 
 #[test]
 fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
@@ -214,10 +98,7 @@ fn a_machine_joins_with_a_token_and_is_a_node() -> Result<()> {
 /// The network agent in a process of its own: it may die, and what is there stays; what is new
 /// waits for it.
 fn apart(cluster: &Cluster, place: &Place) -> Result<[Child; 2]> {
-    let text = std::fs::read_to_string(place.data.path().join("run/instance.json"))?;
-    let state: serde_json::Value = serde_json::from_str(&text)?;
-    let pid = state["pid"].as_i64().context("no pid")? as i32;
-    process::end(&[pid], Signal::SIGTERM)?;
+    process::end(&[place.pid()?], Signal::SIGTERM)?;
     let mut netd = place.start("netd")?;
     let node = place.start("node --without netd")?;
     wait::until("exec by the node agent that runs apart", || {
@@ -295,26 +176,6 @@ spec:
   - {name: c, image: 'busybox:test', command: [/bin/busybox, sh, -c, 'echo up; busybox sleep 100000']}
 ";
 
-/// An archive of `busybox:test`.
-fn busybox(place: &Place) -> Result<String> {
-    let archive = place
-        .data
-        .path()
-        .join("busybox.tar")
-        .to_string_lossy()
-        .into_owned();
-    let words = [
-        "image",
-        "assemble",
-        "busybox:test",
-        "/bin/busybox",
-        "-o",
-        &archive,
-    ];
-    command::run(command::peapod()?, words)?.ok()?;
-    Ok(archive)
-}
-
 /// A machine that joined one of two servers goes on with the other when that one dies, and starts
 /// again without it.
 #[test]
@@ -367,12 +228,7 @@ fn a_node_outlives_the_server_that_it_joined() -> Result<()> {
         two.kubectl(&ready)?.ok().map(drop)
     };
     runs("after")?;
-    let text = std::fs::read_to_string(place.data.path().join("run/instance.json"))?;
-    let state: serde_json::Value = serde_json::from_str(&text)?;
-    process::end(
-        &[state["pid"].as_i64().context("no pid")? as i32],
-        Signal::SIGTERM,
-    )?;
+    process::end(&[place.pid()?], Signal::SIGTERM)?;
     let mut node = place.start("node")?;
     runs("again")?;
     place.peapod("down --purge")?.ok()?;

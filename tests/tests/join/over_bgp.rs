@@ -15,10 +15,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use peapod_tests::{Cluster, command, wait};
+use peapod_tests::place::{busybox, server};
+use peapod_tests::{Cluster, Place, command, wait};
 use serde_json::{Value, json};
 
-use super::{POD, Place, busybox, server};
+use super::POD;
 
 const SERVER: &str = "10.253.8.1";
 const MACHINE: &str = "10.253.12.1";

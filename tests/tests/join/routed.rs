@@ -2,9 +2,8 @@
 //! through tunnels.
 
 use anyhow::{Context, Result, ensure};
-use peapod_tests::{Cluster, command, wait};
-
-use super::{Place, busybox, server};
+use peapod_tests::place::{busybox, server};
+use peapod_tests::{Cluster, Place, command, wait};
 
 /// The server's address, on its link to the router.
 const SERVER: &str = "10.253.8.1";
