@@ -1,17 +1,46 @@
-//! What a process needs to start, and not to run: the pages of the program that only the start used.
+//! The pages of the program that only a burst of work needed: the start of the process, or of many pods.
 //!
 //! A page of the program stays mapped, and counts as resident, until the machine is short of memory. Half of
-//! those of a node are of its start. Unmapped, they are the page cache's, which the kernel can give to others;
-//! what is used still is mapped again as it is touched, without the disk.
+//! those of a node are of its start, and a quarter of the rest of the start of its pods. Unmapped, they are
+//! the page cache's, which the kernel can give to others; what is used still is mapped again as it is touched,
+//! without the disk.
 
 use std::time::Duration;
 
-/// After the start of a process; a node is ready long before.
-const START: Duration = Duration::from_secs(15);
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+/// A process has started long before, and after this without an event a burst of them is over.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// Waits until the start is over, and lets go of the program's pages, once.
 pub async fn shrink_after_start() {
-    tokio::time::sleep(START).await;
+    tokio::time::sleep(SETTLED).await;
+    release_program();
+}
+
+/// Lets go of the program's pages after each burst of events, until there will be no more of them.
+pub async fn shrink_after_bursts<E: Clone>(events: Receiver<E>) {
+    after_bursts(events, SETTLED, release_program).await;
+}
+
+async fn after_bursts<E: Clone>(mut events: Receiver<E>, quiet: Duration, mut over: impl FnMut()) {
+    while goes_on(events.recv().await) {
+        while let Ok(next) = tokio::time::timeout(quiet, events.recv()).await {
+            if !goes_on(next) {
+                return;
+            }
+        }
+        over();
+    }
+}
+
+/// Whether more can come. Events that were missed are events.
+fn goes_on<E>(received: Result<E, RecvError>) -> bool {
+    !matches!(received, Err(RecvError::Closed))
+}
+
+fn release_program() {
     for segment in program_segments() {
         release(&segment);
     }
@@ -79,6 +108,8 @@ fn page_size() -> usize {
 mod tests {
     use std::sync::atomic::AtomicU8;
 
+    use tokio::sync::broadcast;
+
     use super::*;
 
     #[test]
@@ -94,5 +125,23 @@ mod tests {
         assert!(!has(WRITTEN.as_ptr() as usize), "{segments:?}");
         segments.iter().for_each(release);
         assert_eq!(program_segments(), segments);
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_over_once_nothing_came_for_a_while() {
+        let (events, told) = broadcast::channel(4);
+        let (over, mut bursts) = tokio::sync::mpsc::unbounded_channel();
+        let quiet = Duration::from_millis(20);
+        let watching = tokio::spawn(after_bursts(told, quiet, move || over.send(()).unwrap()));
+        // The channel forgets most of these.
+        for event in 0..9 {
+            events.send(event).unwrap();
+        }
+        assert_eq!(bursts.recv().await, Some(()));
+        assert!(bursts.try_recv().is_err());
+        events.send(9).unwrap();
+        assert_eq!(bursts.recv().await, Some(()));
+        drop(events);
+        watching.await.unwrap();
     }
 }

@@ -17,11 +17,13 @@ use peapod_nodelet::KubeletConfiguration;
 use peapod_nodelet::Serving;
 use peapod_nodelet::cni::{self, CniNetwork};
 use peapod_nodelet::make::etc::ClusterDns;
+use peapod_nodelet::runtime::Runtime;
 use peapod_nodelet::runtime::containerd::Containerd;
 use peapod_nodelet::runtime::users::Ranges;
 use serde::{Deserialize, Serialize};
 
 use super::tasks::Tasks;
+use crate::footprint;
 use crate::instance::runtime_flags::{RuntimeFlags, RuntimeShim};
 use crate::instance::{Layout, preflight};
 use crate::net::local::LocalNode;
@@ -212,6 +214,8 @@ pub async fn spawn_nodelet(
             Arc::new(plugins.context("cannot keep records of pods' attachments")?)
         }
     };
+    let runtime: Arc<dyn Runtime> = Arc::new(Containerd::start(runtime).await?);
+    tokio::spawn(footprint::shrink_after_bursts(runtime.events()));
     let config = peapod_nodelet::Config {
         node_name: node.name.clone(),
         node_ips: node.ips.clone(),
@@ -222,7 +226,7 @@ pub async fn spawn_nodelet(
         data_dir: layout.node(),
         log_dir: layout.logs(),
         local_volumes_dir: node.cluster.local_volumes_dir.clone(),
-        runtime: Arc::new(Containerd::start(runtime).await?),
+        runtime,
         cluster_dns: ClusterDns {
             servers: vec![node.cluster.dns],
             domain: node.cluster.cluster_domain.clone(),
