@@ -1,6 +1,7 @@
 //! Programs that speak the API: the Python client, and a controller written with kube-rs.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 use peapod_tests::{Cluster, command};
@@ -10,37 +11,29 @@ fn the_python_client() -> Result<()> {
     let cluster = Cluster::up()?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/everyday.py");
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients/bin/python3");
-    let mut program = std::process::Command::new(python);
+    let mut program = Command::new(python);
     program.arg(script).env("KUBECONFIG", cluster.kubeconfig());
     let said = command::finish(program, None)?.ok()?;
     assert!(said.ends_with("all done\n"), "{said}");
     Ok(())
 }
 
-/// Those of the equivalents of upstream's conformance tests (`tests/conformance/nodes`) that are
-/// quick and whose mechanism nothing else here asks for.
+/// Those of the equivalents of upstream's conformance tests (`tests/conformance`) of nodes and
+/// storage that are quick and whose mechanism nothing else here asks for.
 #[test]
 fn what_upstreams_conformance_tests_ask_of_nodes() -> Result<()> {
-    const ASKED: &str = "websockets|invalid sysctls|optional updates|image defaults|\
-        EtcHosts|termination message|hostIPs|various prefixes|subpaths with|DRA|\
-        EmptyDir volumes should support|ephemeral container|VolumeAttachment|Lease";
+    const ASKED: &str = "^.sig-(node|storage). .*(websockets|invalid sysctls|optional updates|\
+        image defaults|EtcHosts|termination message|hostIPs|various prefixes|subpaths with|DRA|\
+        EmptyDir volumes should support|ephemeral container|VolumeAttachment|Lease)";
     let cluster = Cluster::up()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut program = std::process::Command::new(root.join("../target/clients/bin/python3"));
-    program
-        .arg(root.join("conformance/nodes/run.py"))
-        .args(["--only", ASKED, "--load"])
-        .arg(command::peapod()?)
-        .arg(cluster.data_dir())
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("PYTHONDONTWRITEBYTECODE", "1");
-    let run = command::finish(program, None)?;
-    let said = run.ok()?;
-    assert!(said.ends_with(", 0 failed\n"), "{said}");
-    Ok(())
+    let peapod = command::peapod()?;
+    conformance(&cluster, ASKED, |run| {
+        run.args(["-j", "8", "--images", "small", "--load"]);
+        run.arg(peapod).arg(cluster.data_dir());
+    })
 }
 
-/// Those of sig-api-machinery (`tests/conformance/cluster`) that need no image and are quick.
+/// Those of sig-api-machinery that need no image and are quick.
 #[test]
 fn what_upstreams_conformance_tests_ask_of_the_api() -> Result<()> {
     const ASKED: &str = "^.sig-api-machinery. .*(FieldValidation|AggregatedDiscovery|Discovery should|\
@@ -48,14 +41,19 @@ fn what_upstreams_conformance_tests_ask_of_the_api() -> Result<()> {
         ResourceQuota .*(best effort|terminating|lifecycle|promptly)|Watchers .*concurrent|\
         AdmissionPolicy .*should (validate|mutate|allow|support)|API chunking should return|\
         Watchers should be able)";
-    let cluster = Cluster::up()?;
+    conformance(&Cluster::up()?, ASKED, |_| ())
+}
+
+/// Runs the tests whose names match. None may fail.
+fn conformance(cluster: &Cluster, asked: &str, more: impl FnOnce(&mut Command)) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut program = std::process::Command::new(root.join("../target/clients/bin/python3"));
+    let mut program = Command::new(root.join("../target/clients/bin/python3"));
     program
-        .arg(root.join("conformance/cluster/run.py"))
+        .arg(root.join("conformance/run.py"))
         .arg(cluster.kubeconfig())
-        .arg(ASKED)
+        .arg(asked)
         .env("PYTHONDONTWRITEBYTECODE", "1");
+    more(&mut program);
     let run = command::finish(program, None)?;
     let said = run.ok()?;
     assert!(said.ends_with(", 0 failed\n"), "{said}");

@@ -7,13 +7,13 @@ upstream packs in Alpine.
 """
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "cluster"))
-from image import archive, layer  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from images import contents  # noqa: E402
+from images.archive import archive, layer  # noqa: E402
 
 E2E = "gcr.io/kubernetes-e2e-test-images"
 PATHS = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
@@ -112,17 +112,7 @@ class Images:
 
     def busybox(self):
         root = self.root("busybox")
-        (root / "bin").mkdir()
-        for folder, mode in [("tmp", 0o1777), ("root", 0o700), ("etc", 0o755), ("home", 0o755), ("var", 0o755)]:
-            (root / folder).mkdir()
-            (root / folder).chmod(mode)
-        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")
-        (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
-        shutil.copy("/bin/busybox", root / "bin/busybox")
-        applets = subprocess.run(["/bin/busybox", "--list"], capture_output=True, text=True, check=True).stdout
-        for applet in applets.split():
-            if applet != "busybox":
-                (root / "bin" / applet).symlink_to("busybox")
+        contents.busybox(root)
         return layer(root)
 
     def alone(self, name, at, mode=0o755):

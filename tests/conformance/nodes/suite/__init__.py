@@ -1,1 +1,0 @@
-"""What upstream's conformance tests ask of a cluster, asked by equivalent steps without their images."""
