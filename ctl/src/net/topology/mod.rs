@@ -6,6 +6,7 @@
 //! learned.
 
 mod draw;
+mod graph;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,8 @@ use peapod_router::control::{self, ShownPeer};
 use serde::Serialize;
 
 use self::draw::draw;
-use self::show::{dot, mermaid, picture};
+use self::graph::{dot, mermaid};
+use self::show::picture;
 use super::Context;
 use super::endpoints::racks;
 use super::local;
