@@ -90,7 +90,7 @@ impl PodNetwork for Attacher {
         let pods = self.pods.clone();
         let attached = tokio::task::spawn_blocking(move || pods.attach(&request)).await;
         let reply = attached.map_err(|error| interrupted(&error))??;
-        self.metrics.attached(self.pods.attached().len());
+        self.metrics.attached(self.pods.count());
         Ok(reply)
     }
 
@@ -98,7 +98,7 @@ impl PodNetwork for Attacher {
         let pods = self.pods.clone();
         let detached = tokio::task::spawn_blocking(move || pods.detach(&request)).await;
         let gone = detached.map_err(|error| interrupted(&error))??;
-        self.metrics.attached(self.pods.attached().len());
+        self.metrics.attached(self.pods.count());
         if let Some(gone) = gone {
             // Deleting a link takes tens of milliseconds, and nobody waits for it.
             if let Err(mpsc::error::SendError(gone)) = self.deletions.send(gone).await {

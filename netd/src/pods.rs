@@ -183,6 +183,11 @@ impl Pods {
         table.attached.values().map(|pod| pod.pod.clone()).collect()
     }
 
+    /// How many pods are attached.
+    pub fn count(&self) -> usize {
+        self.table.lock().attached.len()
+    }
+
     /// Attaches a pod; blocks for about two milliseconds.
     pub fn attach(&self, request: &AttachRequest) -> Result<AttachReply, Error> {
         let uid = &request.pod.uid;

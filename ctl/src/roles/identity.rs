@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::csr::{self, Wanted};
-use super::servers::{Connect, Link};
+use super::link::{Connect, Link};
 use crate::instance::Layout;
 use crate::instance::settings::write_private;
 

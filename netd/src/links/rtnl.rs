@@ -1,34 +1,28 @@
-//! The rtnetlink socket and the messages that the rest of `links` is made of.
+//! The rtnetlink socket, and the messages that the rest of `links` is made of: what is read
+//! ([`list`]) and what is changed ([`change`], [`tunnel`], [`ways`]).
 //!
 //! The one module that knows `netlink-packet-route`, which changes often. Requests go out in
 //! batches: one system call for all steps of connecting a pod.
 
+mod change;
+mod list;
 pub mod tunnel;
 pub mod ways;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::RawFd;
 
-use ipnet::IpNet;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
-};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::{Error, ROUTE_PROTOCOL};
+pub use self::change::{
+    NewRoute, add_address, add_link_local_address, add_veth, delete_address, delete_link,
+    delete_route, replace_route, set_alias, set_up,
+};
+pub use self::list::{Link, Route};
+use super::Error;
 
 const RECEIVE_BYTES: usize = 64 * 1024;
 
@@ -46,61 +40,6 @@ pub struct Rtnl {
     socket: Socket,
     port: u32,
     sequence: u32,
-}
-
-/// A link as the kernel lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its number.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its alias, empty without one.
-    pub alias: String,
-    /// Bytes.
-    pub mtu: u32,
-    /// Number of the other end of a veth pair, in its own namespace.
-    pub peer: Option<u32>,
-    /// Whether it is a loopback.
-    pub loopback: bool,
-    /// Whether it is up, by its owner's will.
-    pub up: bool,
-    /// Its hardware address, where it has one of six octets.
-    pub mac: Option<[u8; 6]>,
-    /// What it is set to, if it is a VXLAN link.
-    pub vxlan: Option<tunnel::Vxlan>,
-}
-
-/// A route as the kernel lists it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// Where to.
-    pub destination: IpNet,
-    /// Number of the link it leaves by.
-    pub link: Option<u32>,
-    /// Routing table; 254 is the main one.
-    pub table: u32,
-    /// Who installed it (`RTPROT_*`).
-    pub protocol: u8,
-    /// Whether packets are dropped instead.
-    pub blackhole: bool,
-}
-
-/// A new route; what is not said is the kernel's choice.
-#[derive(Clone, Debug)]
-pub struct NewRoute {
-    /// Where to.
-    pub destination: IpNet,
-    /// Number of the link; without one it is a blackhole.
-    pub link: Option<u32>,
-    /// Next hop.
-    pub gateway: Option<IpAddr>,
-    /// Source address of what this machine itself sends by it.
-    pub source: Option<IpAddr>,
-    /// MTU of what this machine itself sends by it.
-    pub mtu: Option<u32>,
-    /// Whether it is tagged as this agent's ([`ROUTE_PROTOCOL`]).
-    pub tagged: bool,
 }
 
 impl Rtnl {
@@ -246,59 +185,9 @@ impl Rtnl {
         }
         Ok(messages)
     }
-
-    /// All links.
-    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let found = self.dump(request, "list links")?;
-        Ok(found.into_iter().filter_map(read_link).collect())
-    }
-
-    /// One link by its name.
-    pub fn link(&mut self, name: &str) -> Result<Link, Error> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.into()));
-        let request = RouteNetlinkMessage::GetLink(message);
-        match self.ask(request, NLM_F_ACK, &format!("find link {name}")) {
-            Ok(found) => found.into_iter().find_map(read_link),
-            Err(error) if error.errno() == Some(libc::ENODEV) => None,
-            Err(error) => return Err(error),
-        }
-        .ok_or_else(|| Error::NoLink(name.to_owned()))
-    }
-
-    /// All unicast and blackhole routes of a family, in every table.
-    pub fn routes(&mut self, v6: bool) -> Result<Vec<Route>, Error> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(v6);
-        let found = self.dump(RouteNetlinkMessage::GetRoute(message), "list routes")?;
-        Ok(found.into_iter().filter_map(read_route).collect())
-    }
-
-    /// All addresses, each with its link's number.
-    pub fn addresses(&mut self) -> Result<Vec<(u32, IpNet)>, Error> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let found = self.dump(request, "list addresses")?;
-        Ok(found.into_iter().filter_map(read_address).collect())
-    }
 }
 
-fn refused(what: &str, errno: i32) -> Error {
-    Error::Refused {
-        what: what.to_owned(),
-        source: io::Error::from_raw_os_error(errno),
-    }
-}
-
-fn family(v6: bool) -> AddressFamily {
-    if v6 {
-        AddressFamily::Inet6
-    } else {
-        AddressFamily::Inet
-    }
-}
-
-// === requests ===
+// === impl Request ===
 
 impl Request {
     fn new(message: RouteNetlinkMessage, flags: u16, what: String) -> Self {
@@ -317,248 +206,17 @@ impl Request {
     }
 }
 
-/// Makes a veth pair: `name` here, `peer` in the namespace behind `netns`; both down.
-pub fn add_veth(name: &str, peer: &str, netns: RawFd, mtu: u32) -> Request {
-    let mut other = LinkMessage::default();
-    other.attributes = vec![
-        LinkAttribute::IfName(peer.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::NetNsFd(netns),
-    ];
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
-        ]),
-    ];
-    Request::new(
-        RouteNetlinkMessage::NewLink(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-        format!("add link {name}"),
-    )
-}
-
-/// Sets a link up.
-pub fn set_up(index: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    Request::new(
-        RouteNetlinkMessage::SetLink(message),
-        0,
-        format!("set link {index} up"),
-    )
-}
-
-/// Sets a link's alias.
-pub fn set_alias(index: u32, alias: &str) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-        .attributes
-        .push(LinkAttribute::IfAlias(alias.to_owned()));
-    Request::new(
-        RouteNetlinkMessage::SetLink(message),
-        0,
-        format!("set the alias of link {index}"),
-    )
-}
-
-/// Deletes a link; one that is gone is fine.
-pub fn delete_link(name: &str) -> Request {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.into()));
-    Request::new(
-        RouteNetlinkMessage::DelLink(message),
-        0,
-        format!("delete link {name}"),
-    )
-    .tolerating(libc::ENODEV)
-}
-
-fn address_message(index: u32, address: IpNet, link_local: bool) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address.addr().is_ipv6());
-    message.header.prefix_len = address.prefix_len();
-    message.header.index = index;
-    if link_local {
-        message.header.scope = AddressScope::Link;
+fn refused(what: &str, errno: i32) -> Error {
+    Error::Refused {
+        what: what.to_owned(),
+        source: io::Error::from_raw_os_error(errno),
     }
-    // No duplicate address detection: the address would be unusable for a second.
-    if address.addr().is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
-    }
-    message.attributes = vec![
-        AddressAttribute::Local(address.addr()),
-        AddressAttribute::Address(address.addr()),
-    ];
-    message
 }
 
-/// Adds an address to a link; one that is there is fine.
-pub fn add_address(index: u32, address: IpNet) -> Request {
-    Request::new(
-        RouteNetlinkMessage::NewAddress(address_message(index, address, false)),
-        NLM_F_CREATE | NLM_F_EXCL,
-        format!("add address {address}"),
-    )
-    .tolerating(libc::EEXIST)
-}
-
-/// Adds an address that is valid on this link only.
-pub fn add_link_local_address(index: u32, address: IpNet) -> Request {
-    Request::new(
-        RouteNetlinkMessage::NewAddress(address_message(index, address, true)),
-        NLM_F_CREATE | NLM_F_EXCL,
-        format!("add address {address}"),
-    )
-    .tolerating(libc::EEXIST)
-}
-
-/// Deletes an address; one that is gone is fine.
-pub fn delete_address(index: u32, address: IpNet) -> Request {
-    Request::new(
-        RouteNetlinkMessage::DelAddress(address_message(index, address, false)),
-        0,
-        format!("delete address {address}"),
-    )
-    .tolerating(libc::EADDRNOTAVAIL)
-}
-
-/// Adds a route to the main table, in place of one with the same destination.
-pub fn replace_route(route: &NewRoute) -> Request {
-    let mut message = route_message(route.destination);
-    if route.tagged {
-        message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+fn family(v6: bool) -> AddressFamily {
+    if v6 {
+        AddressFamily::Inet6
     } else {
-        message.header.protocol = RouteProtocol::Boot;
+        AddressFamily::Inet
     }
-    message.header.scope = RouteScope::Universe;
-    match route.link {
-        Some(link) => message.attributes.push(RouteAttribute::Oif(link)),
-        None => message.header.kind = RouteType::BlackHole,
-    }
-    if route.link.is_some() && route.gateway.is_none() && !route.destination.addr().is_ipv6() {
-        message.header.scope = RouteScope::Link;
-    }
-    let attributes = &mut message.attributes;
-    attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
-    attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
-    let mtu = route.mtu.map(|mtu| vec![RouteMetric::Mtu(mtu)]);
-    attributes.extend(mtu.map(RouteAttribute::Metrics));
-    Request::new(
-        RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_REPLACE,
-        format!("add route {}", route.destination),
-    )
-}
-
-/// Deletes this agent's route; one that is gone is fine.
-pub fn delete_route(destination: IpNet) -> Request {
-    let mut message = route_message(destination);
-    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-    message.header.scope = RouteScope::NoWhere;
-    message.header.kind = RouteType::Unspec;
-    Request::new(
-        RouteNetlinkMessage::DelRoute(message),
-        0,
-        format!("delete route {destination}"),
-    )
-    .tolerating(libc::ESRCH)
-}
-
-fn route_message(destination: IpNet) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(destination.addr().is_ipv6());
-    message.header.destination_prefix_length = destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.kind = RouteType::Unicast;
-    message
-        .attributes
-        .push(RouteAttribute::Destination(destination.addr().into()));
-    message
-}
-
-// === answers ===
-
-fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else {
-        return None;
-    };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        alias: String::new(),
-        mtu: 0,
-        peer: None,
-        loopback: message.header.flags.contains(LinkFlags::Loopback),
-        up: message.header.flags.contains(LinkFlags::Up),
-        mac: None,
-        vxlan: tunnel::read_vxlan(&message.attributes),
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Address(octets) => link.mac = octets.try_into().ok(),
-            LinkAttribute::Link(peer) => link.peer = Some(peer),
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn read_address(message: RouteNetlinkMessage) -> Option<(u32, IpNet)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else {
-        return None;
-    };
-    let mut address = None;
-    for attribute in message.attributes {
-        match attribute {
-            // On a point-to-point link `Address` is the other end's.
-            AddressAttribute::Local(local) => address = Some(local),
-            AddressAttribute::Address(other) => address = address.or(Some(other)),
-            _ => {}
-        }
-    }
-    let net = IpNet::new(address?, message.header.prefix_len).ok()?;
-    Some((message.header.index, net))
-}
-
-fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else {
-        return None;
-    };
-    let header = message.header;
-    let blackhole = header.kind == RouteType::BlackHole;
-    if !blackhole && header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut destination: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        _ => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let mut link = None;
-    let mut table = u32::from(header.table);
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => destination = ip.into(),
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => destination = ip.into(),
-            RouteAttribute::Oif(index) => link = Some(index),
-            RouteAttribute::Table(number) => table = number,
-            _ => {}
-        }
-    }
-    Some(Route {
-        destination: IpNet::new(destination, header.destination_prefix_length).ok()?,
-        link,
-        table,
-        protocol: header.protocol.into(),
-        blackhole,
-    })
 }

@@ -31,6 +31,7 @@ mod codec;
 pub mod handover;
 mod intervals;
 mod matches;
+mod mirror;
 mod pod_elements;
 mod programmer;
 mod source;

@@ -4,7 +4,10 @@
 //! after somebody else touched our routes, after the kernel refused some, and when an operator
 //! asks. Nothing is believed to be installed because it was written once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod audit;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,27 +16,17 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use peapod_bgp::Speaker;
 use peapod_bgp::rib::{Gateway, NextHops};
-use peapod_bgp::types::Family;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+pub use self::audit::Audit;
+use self::trouble::{PATIENCE, Trouble};
 use super::links::Links;
-use super::news::News;
 use super::reach::{Moved, Reach};
-use super::routes::{
-    BATCH, Done, Hop, Installed, Installer, Job, fingerprint, installed, needs_link,
-};
+use super::routes::{BATCH, Done, Hop, Installer, Job, installed, needs_link};
 
-/// Wait after something that makes an audit necessary, so that one serves for several.
-const AUDIT_DELAY: Duration = Duration::from_millis(200);
 /// How long routes of before stay after the speaker has made its choice.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
-/// First and longest wait before routes are repaired that somebody else touches, or tried again
-/// that the kernel refuses.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(30)];
-/// Without trouble for so long, the first wait holds again.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Routes of which it is remembered that others touched them, or that the kernel refused them;
 /// when there are more, everything is looked at.
 const REMEMBERED: usize = 4096;
@@ -66,24 +59,6 @@ pub struct Refusals {
     pub some: Vec<(IpNet, String)>,
 }
 
-/// What the kernel has against what it should have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Audit {
-    /// Routes that should be there (the RIB's forwarding).
-    pub wanted: usize,
-    /// Routes of protocol bgp that are there (the FIB).
-    pub installed: usize,
-    /// Wanted and not there.
-    pub missing: usize,
-    /// There, with other next hops than wanted.
-    pub different: usize,
-    /// There and not wanted: of another daemon, or of a router before us.
-    pub extra: usize,
-    /// Refused by the kernel when last written.
-    pub refused: usize,
-}
-
 /// The kernel's routes.
 #[derive(Debug)]
 pub struct Fib {
@@ -114,38 +89,6 @@ pub struct Fib {
     asked: Vec<oneshot::Sender<Audit>>,
 }
 
-/// How long to wait before doing something again that may be in vain.
-#[derive(Debug)]
-struct Trouble {
-    wait: Duration,
-    last: Option<Instant>,
-}
-
-// === impl Trouble ===
-
-impl Trouble {
-    /// There is trouble again.
-    fn next(&mut self, now: Instant) -> Duration {
-        let calm = self.last.is_none_or(|last| now - last > FORGIVEN_AFTER);
-        self.wait = if calm {
-            PATIENCE[0]
-        } else {
-            (self.wait * 2).min(PATIENCE[1])
-        };
-        self.last = Some(now);
-        self.wait
-    }
-}
-
-// === impl Audit ===
-
-impl Audit {
-    /// Whether the kernel has exactly what it should.
-    pub fn clean(&self) -> bool {
-        self.missing + self.different + self.extra + self.refused == 0
-    }
-}
-
 // === impl Fib ===
 
 impl Fib {
@@ -172,10 +115,7 @@ impl Fib {
             touched: BTreeSet::new(),
             audit_wanted: false,
             due: None,
-            trouble: Trouble {
-                wait: PATIENCE[0],
-                last: None,
-            },
+            trouble: Trouble::default(),
             last: None,
             asked: Vec::new(),
         })
@@ -213,11 +153,6 @@ impl Fib {
     /// A neighbour's message is about to be looked at.
     pub fn heard_something(&mut self) {
         self.heard_at.get_or_insert_with(Instant::now);
-    }
-
-    /// What the last audit found.
-    pub fn last_audit(&self) -> Option<Audit> {
-        self.last
     }
 
     /// When [`Fib::tick`] is due.
@@ -356,110 +291,6 @@ impl Fib {
         // Others may be wanted over it still.
         self.look_soon();
     }
-
-    /// Others touched our routes.
-    pub fn heard(&mut self, news: Vec<News>) {
-        let now = Instant::now();
-        for one in news {
-            match one {
-                News::Route(prefix) if self.touched.len() < REMEMBERED => {
-                    self.touched.insert(prefix);
-                }
-                News::Route(_) | News::Overflow => self.audit_wanted = true,
-                News::Objects => {
-                    self.installer.objects_touched();
-                    self.audit_wanted = true;
-                }
-            }
-        }
-        if self.due.is_none() {
-            self.due = Some(now + self.trouble.next(now));
-        }
-    }
-
-    /// Has everything compared; the answer comes when that is done.
-    pub fn ask_audit(&mut self, answer: oneshot::Sender<Audit>) {
-        self.asked.push(answer);
-        self.audit_wanted = true;
-        self.due = Some(Instant::now());
-    }
-
-    fn look_soon(&mut self) {
-        self.audit_wanted = true;
-        let soon = Instant::now() + AUDIT_DELAY;
-        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
-    }
-
-    /// Sees to what is wrong, if it is time.
-    pub fn tick(&mut self, speaker: &mut Speaker, links: &Links) {
-        if self.due.is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        if !self.installer.idle() || speaker.has_changes() {
-            // What is under way first: it is not what an audit is after.
-            self.due = Some(Instant::now() + PATIENCE[0]);
-            return;
-        }
-        self.due = None;
-        let again: Vec<IpNet> = std::mem::take(&mut self.touched)
-            .into_iter()
-            .chain(self.refused.keys().copied())
-            .collect();
-        self.retried.append(&mut self.refused);
-        for prefix in again {
-            speaker.change_again(&prefix);
-        }
-        self.install(speaker, links);
-        if std::mem::take(&mut self.audit_wanted) {
-            self.installer.read();
-        }
-    }
-
-    /// Compares the kernel's routes with ours, and has written again what it has not.
-    fn compare(&mut self, kernel: &[Installed], speaker: &mut Speaker, links: &Links) {
-        let mut left: HashMap<IpNet, u32> = kernel
-            .iter()
-            .map(|route| (route.prefix, route.hops))
-            .collect();
-        let mut audit = Audit {
-            installed: kernel.len(),
-            refused: self.refused.len() + self.retried.len(),
-            ..Audit::default()
-        };
-        let mut wrong = Vec::new();
-        for family in Family::SUPPORTED {
-            for (prefix, next_hops) in speaker.forwarding(family) {
-                let wanted = hops(next_hops, links, &self.reach);
-                if wanted.is_empty() {
-                    continue;
-                }
-                audit.wanted += 1;
-                match left.remove(&prefix) {
-                    Some(have) if have == fingerprint(&wanted) => continue,
-                    Some(_) => audit.different += 1,
-                    None => audit.missing += 1,
-                }
-                wrong.push(prefix);
-            }
-        }
-        // Those of a router before us are not yet for us to judge.
-        audit.extra = left
-            .keys()
-            .filter(|prefix| !self.leftover.contains(prefix))
-            .count();
-        if !wrong.is_empty() {
-            tracing::info!(?audit, "writing routes again that the kernel has not");
-        }
-        for prefix in wrong {
-            speaker.change_again(&prefix);
-        }
-        self.last = Some(audit);
-        self.meter.audited(&audit);
-        for asked in self.asked.drain(..) {
-            // Who asked may be gone.
-            let _ = asked.send(audit);
-        }
-    }
 }
 
 /// Next hops as the kernel knows them, in order, each once; those over links that are gone are left
@@ -484,24 +315,4 @@ fn hops(next_hops: &NextHops, links: &Links, reach: &Reach) -> Vec<Hop> {
     hops.sort_unstable();
     hops.dedup();
     hops
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_with_trouble_and_calm_forgives() {
-        let (start, mut trouble) = (
-            Instant::now(),
-            Trouble {
-                wait: PATIENCE[0],
-                last: None,
-            },
-        );
-        let waits: Vec<u128> = (0..12).map(|_| trouble.next(start).as_millis()).collect();
-        assert_eq!(waits[..4], [50, 100, 200, 400]);
-        assert_eq!(waits[11], 30_000);
-        assert_eq!(trouble.next(start + FORGIVEN_AFTER * 2), PATIENCE[0]);
-    }
 }

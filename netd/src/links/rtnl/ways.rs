@@ -8,7 +8,8 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
-use super::{Error, Request, Rtnl, family, route_message};
+use super::change::route_message;
+use super::{Error, Request, Rtnl, family};
 use crate::links::WAY_PROTOCOL;
 
 /// Metric of ways: before what the fabric tells by BGP (20), behind what the machine has itself.
