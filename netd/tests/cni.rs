@@ -21,7 +21,7 @@ struct Plugin {
 impl Plugin {
     fn start() -> Self {
         let mut node = Node::without_agent();
-        let socket = node.state.path().join("netd.sock");
+        let socket = node.state().join("netd.sock");
         node.restart_with(|config| config.attach_socket = Some(socket.clone()));
         Self { node, socket }
     }

@@ -15,7 +15,7 @@ use support::{DNS_V4, DNS_V6, Namespace, Node, OUTSIDE, eventually};
 
 /// Looks a name up as a program in a pod does: by the C library, with a pod's resolv.conf.
 fn lookup(node: &Node, from: &Namespace, database: &str, name: &str) -> Option<String> {
-    let path = node.state.path().join("pod-resolv.conf");
+    let path = node.state().join("pod-resolv.conf");
     let text = format!(
         "nameserver {DNS_V4}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n\
          options ndots:5\n"
@@ -117,7 +117,7 @@ fn upstream(node: &Node) {
             stream.write_all(&reply).unwrap();
         }
     });
-    let conf = node.state.path().join("resolv.conf");
+    let conf = node.state().join("resolv.conf");
     std::fs::write(conf, format!("nameserver {OUTSIDE}\n")).unwrap();
 }
 

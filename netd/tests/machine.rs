@@ -28,7 +28,7 @@ fn a_firewall_that_drops_is_told_of_pods() {
         "node"
     );
     node.stop();
-    cleanup(&[], node.state.path()).unwrap();
+    cleanup(&[], node.state()).unwrap();
     assert!(!node.kernel().contains("peapod"), "{}", node.kernel());
     assert!(node.kernel().contains("\"other\""));
 }
@@ -92,7 +92,7 @@ fn the_machine_is_left_as_it_was() {
     let dns = node.config().dns.unwrap().addresses;
     node.stop();
     for _ in 0..2 {
-        cleanup(&dns, node.state.path()).unwrap();
+        cleanup(&dns, node.state()).unwrap();
         assert_eq!(node.kernel(), before);
         assert_eq!(settings(), settings_before);
     }

@@ -15,7 +15,7 @@ use support::{Namespace, Node};
 /// An agent with a socket.
 fn node() -> (Node, PathBuf) {
     let mut node = Node::without_agent();
-    let socket = node.state.path().join("netd.sock");
+    let socket = node.state().join("netd.sock");
     restart(&mut node, &socket);
     (node, socket)
 }
@@ -137,7 +137,7 @@ fn only_root_is_answered() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&socket), 0o600);
     // Even where somebody opened the way to it.
-    for (path, mode) in [(node.state.path(), 0o755), (&*socket, 0o666)] {
+    for (path, mode) in [(node.state(), 0o755), (&*socket, 0o666)] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     }
     let answer = std::thread::spawn(move || {

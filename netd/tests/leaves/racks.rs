@@ -15,8 +15,8 @@ use serde_json::json;
 use crate::config;
 use crate::rack::{BFD_MS, Make};
 use crate::support::api::Api;
-use crate::support::site::{Member, quicken};
-use crate::support::{Namespace, Pod};
+use crate::support::site::Member;
+use crate::support::{Namespace, Pod, quicken};
 
 /// The racks: their leaves, and their nodes.
 const RACKS: [([u8; 2], &[u8]); 2] = [([1, 2], &[1, 2]), ([3, 4], &[3])];

@@ -7,18 +7,17 @@
 //!    192.0.2.0/24, 2001:db8:a::/64
 //! ```
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use peapod_api::attach::{AttachRequest, PodNetwork, PodRef};
-use peapod_netd::{Config, Netd};
+use peapod_netd::Config;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
+use super::agent::Agent;
 use super::api::Api;
-use super::{Namespace, PATIENCE, Pod, eventually, ip, move_into};
+use super::namespace::{ip, move_into};
+use super::objects::{put_slices, put_web, reference};
+use super::{Namespace, Pod, eventually, quicken};
 
 /// All nodes, and what is between them.
 pub struct Site {
@@ -41,9 +40,7 @@ pub struct Member {
     v6_only: bool,
     pub here: Namespace,
     api: Api,
-    state: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-    netd: Option<Arc<Netd>>,
+    agent: Agent,
 }
 
 impl Site {
@@ -104,28 +101,14 @@ impl Site {
 
     /// The service `web`, at 10.96.1.1, fd00:10:96::11 and port 30080 of every node.
     pub fn serve(&self, endpoints: &[(usize, &Pod)]) {
-        self.api.put(json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": "web", "namespace": "default"},
-            "spec": {
-                "type": "NodePort",
-                "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1", "fd00:10:96::11"],
-                "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}],
-            },
-        }));
-        for (at, family) in ["IPv4", "IPv6"].into_iter().enumerate() {
-            let endpoint = |(node, pod): &(usize, &Pod)| json!({"addresses": [pod.reply.ips[at]], "nodeName": self.node(*node).name});
-            self.api.put(json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": format!("web-{family}"), "namespace": "default",
-                    "labels": {"kubernetes.io/service-name": "web"},
-                },
-                "addressType": family,
-                "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-                "ports": [{"port": 80, "protocol": "TCP"}],
-            }));
-        }
+        let ports = json!([{"port": 80, "protocol": "TCP", "nodePort": 30080}]);
+        put_web(&self.api, &ports, &json!({"type": "NodePort"}));
+        let ports = json!([{"port": 80, "protocol": "TCP"}]);
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|(node, pod)| (self.node(*node).name.as_str(), *pod))
+            .collect();
+        put_slices(&self.api, "web", &ports, &endpoints, &json!({}));
     }
 
     fn address(&self, link: &str, side: char) {
@@ -190,10 +173,6 @@ impl Site {
 impl Member {
     /// The node of a number, in a namespace; its agent does not run yet.
     pub fn new(number: u8, ips: [String; 2], here: Namespace, api: &Api) -> Self {
-        let runtime = here.run(|| {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_all().build().unwrap()
-        });
         Member {
             name: format!("n{number}"),
             ips,
@@ -203,11 +182,9 @@ impl Member {
             ],
             bgp_socket: None,
             v6_only: false,
+            agent: Agent::new(&here),
             here,
             api: api.clone(),
-            state: tempfile::tempdir().unwrap(),
-            runtime,
-            netd: None,
         }
     }
 
@@ -217,7 +194,7 @@ impl Member {
         self.api.put(json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "uid": format!("uid-of-{name}"), "labels": labels},
-            "status": {"addresses": self.ips[usize::from(self.v6_only)..].iter()
+            "status": {"addresses": self.known_ips()
                 .map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>()},
         }));
         for (family, cidr) in ["v4", "v6"].iter().zip(&self.blocks) {
@@ -231,74 +208,41 @@ impl Member {
 
     /// Ends its agent if it runs, and starts another.
     pub fn restart(&mut self) {
-        self.stop();
-        let start = async {
-            let client = self.api.client();
-            Netd::start(client, self.config(), CancellationToken::new()).await
-        };
-        let netd = self.block_on(start).unwrap();
-        self.block_on(netd.ready()).unwrap();
-        self.netd = Some(netd);
+        let config = self.config();
+        self.agent.restart(&self.api, config);
     }
 
     /// Ends its agent.
     pub fn stop(&mut self) {
-        if let Some(netd) = self.netd.take() {
-            self.block_on(netd.stop());
-        }
+        self.agent.stop();
     }
 
     fn config(&self) -> Config {
-        let ranges = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
+        let ips: Vec<&str> = self.known_ips().collect();
         Config {
-            node_name: self.name.clone(),
-            node_ips: self.ips[usize::from(self.v6_only)..]
-                .iter()
-                .map(|ip| ip.parse().unwrap())
-                .collect(),
-            private_ips: Vec::new(),
-            pod_cidrs: ranges(["10.244.0.0/16", "fd00:10:244::/56"]),
-            service_cidrs: ranges(["10.96.0.0/16", "fd00:10:96::/112"]),
-            dns: None,
-            mtu: None,
             // Not the usual one, which the kernel might take by itself.
             vxlan_port: 8473,
             bgp_socket: self.bgp_socket.clone(),
-            attach_socket: None,
-            foreign_links: false,
-            state_dir: self.state.path().to_owned(),
+            ..self.agent.config(&self.name, &ips)
         }
     }
 
-    /// Where it keeps what must outlive it.
-    pub fn state(&self) -> &std::path::Path {
-        self.state.path()
+    /// Its addresses, as far as the cluster knows.
+    fn known_ips(&self) -> impl Iterator<Item = &str> {
+        let known = &self.ips[usize::from(self.v6_only)..];
+        known.iter().map(String::as_str)
     }
 
-    /// Everything runs on threads in the node's namespace, those that the runtime adds too.
-    fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
-        self.here.run(|| {
-            let timed = async { tokio::time::timeout(PATIENCE, work).await };
-            self.runtime.block_on(timed).expect("not in time")
-        })
+    /// Where it keeps what must outlive it.
+    pub fn state(&self) -> &Path {
+        self.agent.state()
     }
 
     /// Attaches a pod that answers on port 80.
     pub fn pod(&self, name: &str) -> Pod {
-        let reference = PodRef {
-            namespace: "default".into(),
-            name: name.into(),
-            uid: format!("uid-of-{name}"),
-        };
+        let reference = reference(name);
         let netns = Namespace::new();
-        let request = AttachRequest {
-            pod: reference.clone(),
-            netns: netns.path(),
-            interface: None,
-            host_ports: Vec::new(),
-        };
-        let netd = self.netd.clone().unwrap();
-        let reply = self.block_on(netd.attach(request)).unwrap();
+        let reply = self.agent.attach(&reference, &netns, Vec::new()).unwrap();
         netns.serve_tcp(name, 80);
         Pod {
             reference,
@@ -372,20 +316,4 @@ impl Member {
     pub fn wait_for_ways(&self, what: &str, check: impl Fn(&[String]) -> bool) {
         eventually(what, || check(&self.ways()).then_some(()));
     }
-}
-
-/// Addresses are there at once, and packets are forwarded.
-pub fn quicken(namespace: &Namespace) {
-    namespace.run(|| {
-        for (key, value) in [
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv4/ip_forward", "1"),
-            ("ipv6/conf/all/forwarding", "1"),
-            // As many distributions have it: an answer must leave by where the question came in.
-            ("ipv4/conf/default/rp_filter", "1"),
-            ("ipv4/conf/all/rp_filter", "1"),
-        ] {
-            fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
-        }
-    });
 }
