@@ -30,20 +30,16 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
         .ok()?;
     std::thread::sleep(Duration::from_secs(5));
 
-    let pid = cluster.pid()?;
-    let before = process::cpu(pid)?;
-    std::thread::sleep(Duration::from_secs(idle_seconds));
-    let used = process::cpu(pid)? - before;
-    let share = 100.0 * used.as_secs_f64() / idle_seconds as f64;
+    let idle = Idle::over(cluster.pid()?, idle_seconds)?;
     report.add(
         "CPU, idle, 10 pods",
-        format!("{share:.2} %"),
+        idle.share(),
         "1 % of a core",
         format!("over {idle_seconds} s"),
     );
     report.add(
         "RSS of peapod, idle, 10 pods",
-        mb(process::rss(pid)?),
+        mb(idle.rss),
         "60 MB",
         "-".to_owned(),
     );
@@ -57,6 +53,32 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
         reference,
     );
     Ok(())
+}
+
+/// What a process uses while nothing is asked of it.
+pub struct Idle {
+    /// Seconds of processor time in a second.
+    cpu: f64,
+    /// Resident memory at the end, in bytes.
+    pub rss: u64,
+}
+
+impl Idle {
+    /// Measures a process for so many seconds.
+    pub fn over(pid: i32, seconds: u64) -> Result<Self> {
+        let before = process::cpu(pid)?;
+        std::thread::sleep(Duration::from_secs(seconds));
+        let used = process::cpu(pid)? - before;
+        Ok(Self {
+            cpu: used.as_secs_f64() / seconds as f64,
+            rss: process::rss(pid)?,
+        })
+    }
+
+    /// Processor time as a share of a core, in words.
+    pub fn share(&self) -> String {
+        format!("{:.2} %", 100.0 * self.cpu)
+    }
 }
 
 /// Proportional memory of all that serves the cluster, in bytes.

@@ -1,10 +1,12 @@
 //! `make bench`: the figures of SPECIFICATION.md, each beside its reference measured in the same
 //! run. CPU time is the steady figure on a shared machine; wall time stands beside it.
 
+mod ctr;
 mod footprint;
 mod joined_node;
 mod many_pods;
 mod pod_start;
+mod pods;
 mod process;
 mod pull;
 mod report;

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{AttachParams, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
-use kube::{Api, ResourceExt};
+use kube::Api;
+use kube::api::{AttachParams, DeleteParams, ListParams, PostParams};
 use peapod_tests::{Cluster, wait};
-use serde_json::json;
 
-use crate::footprint;
-use crate::pod_start::{Ctr, IMAGE, pods};
-use crate::process::{self, mb};
+use crate::ctr::Ctr;
+use crate::footprint::{self, Idle};
+use crate::pods::{Changes, manifest, pods, runtime};
+use crate::process::mb;
 use crate::report::{Report, ms};
 
 /// How many.
@@ -31,9 +31,7 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// All of it, on one cluster.
 pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
     let cluster = Cluster::up()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     let pods = runtime.block_on(pods(&cluster))?;
     let ctr = Ctr::prepare(&cluster)?;
     let bare = bare(&ctr)?;
@@ -59,7 +57,20 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
         "3 MB",
         parts,
     );
-    idle(report, &cluster, idle_seconds)?;
+    let whole = "the whole of peapod";
+    let idle = Idle::over(cluster.pid()?, idle_seconds)?;
+    report.add(
+        "CPU, idle, 100 pods",
+        idle.share(),
+        "1 % of a core",
+        format!("{whole}, over {idle_seconds} s"),
+    );
+    report.add(
+        "RSS, idle, 100 pods",
+        mb(idle.rss),
+        "40 MB (nodelet + netd)",
+        whole.to_owned(),
+    );
     runtime.block_on(killed(report, &cluster, &pods))?;
     runtime.block_on(async {
         let (delete, list) = (DeleteParams::default(), ListParams::default());
@@ -71,26 +82,6 @@ pub fn measure(report: &mut Report, idle_seconds: u64) -> Result<()> {
             .items
             .is_empty())
     })
-}
-
-fn idle(report: &mut Report, cluster: &Cluster, idle_seconds: u64) -> Result<()> {
-    let pid = cluster.pid()?;
-    let begun = process::cpu(pid)?;
-    std::thread::sleep(Duration::from_secs(idle_seconds));
-    let used = process::cpu(pid)? - begun;
-    report.add(
-        "CPU, idle, 100 pods",
-        format!("{:.2} %", 100.0 * used.as_secs_f64() / idle_seconds as f64),
-        "1 % of a core",
-        format!("the whole of peapod, over {idle_seconds} s"),
-    );
-    report.add(
-        "RSS, idle, 100 pods",
-        mb(process::rss(pid)?),
-        "40 MB (nodelet + netd)",
-        "the whole of peapod".to_owned(),
-    );
-    Ok(())
 }
 
 /// From the start after a kill to a command that runs in a pod.
@@ -128,41 +119,17 @@ async fn command(pods: &Api<Pod>) -> Result<()> {
 
 /// From the first creation until all run.
 pub async fn all_at_once(pods: &Api<Pod>) -> Result<Duration> {
-    let version = pods
-        .list(&ListParams::default())
-        .await?
-        .metadata
-        .resource_version;
-    let version = version.unwrap_or_default();
-    let mut changes = pods.watch(&WatchParams::default(), &version).await?.boxed();
+    let changes = Changes::of(pods, "").await?;
     let started = Instant::now();
     let create = stream::iter(0..PODS).map(|n| async move {
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": format!("many-{n}")},
-            "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "c", "image": IMAGE, "args": ["serve"]}],
-            },
-        }))?;
+        let pod = manifest(&format!("many-{n}"))?;
         pods.create(&PostParams::default(), &pod).await?;
         anyhow::Ok(())
     });
     let create = create.buffer_unordered(AT_ONCE).try_collect::<()>();
     let running = async {
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some(event) = changes.try_next().await? {
-            let (WatchEvent::Added(pod) | WatchEvent::Modified(pod)) = event else {
-                continue;
-            };
-            let phase = pod
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref());
-            if phase == Some("Running") && seen.insert(pod.name_any()) && seen.len() == PODS {
-                return Ok(started.elapsed());
-            }
-        }
-        bail!("the watch of the pods ended before they ran")
+        changes.until_running(PODS).await?;
+        Ok(started.elapsed())
     };
     let ((), took) = tokio::try_join!(create, running)?;
     Ok(took)

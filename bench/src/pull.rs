@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use peapod_tests::{Cluster, command, wait};
 use serde_json::json;
 
-use crate::pod_start::Ctr;
-use crate::report::{Report, ms, percentile};
+use crate::ctr::Ctr;
+use crate::report::{Report, alternate, ms, percentile};
 use crate::stock::Stock;
 
 /// Pulls of each.
@@ -32,15 +32,17 @@ pub fn measure(report: &mut Report) -> Result<()> {
     let registry = Registry::start(dir.path())?;
     let (id, bytes) = registry.push_large_image(dir.path())?;
     let image = format!("{}/{NAME}:v1", registry.host);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours.push(timed(|| {
-            cluster.peapod(["image", "pull", &image])?.ok().map(drop)
-        })?);
+    let pull = |_| {
+        let took = timed(|| cluster.peapod(["image", "pull", &image])?.ok().map(drop))?;
         cluster.peapod(["image", "remove", &id])?.ok()?;
-        theirs.push(timed(|| ctr.pull(&image))?);
+        Ok(took)
+    };
+    let reference = |_| {
+        let took = timed(|| ctr.pull(&image))?;
         ctr.forget(&image)?;
-    }
+        Ok(took)
+    };
+    let (mut ours, mut theirs) = alternate(ROUNDS, pull, reference)?;
     let (fastest, reference) = (percentile(&mut ours, 0), percentile(&mut theirs, 0));
     let (median, theirs) = (percentile(&mut ours, 50), percentile(&mut theirs, 50));
     let ratio = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
+
 /// Rows gathered so far; each is printed at once, so that a run that is cut off shows something.
 pub struct Report {
     rows: Vec<[String; 4]>,
@@ -54,6 +56,16 @@ impl Report {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         text + &format!("load average at the end: {load}")
     }
+}
+
+/// Times of a thing and of its reference, each in its turn, so that both see the same machine.
+pub fn alternate(
+    rounds: usize,
+    mut ours: impl FnMut(usize) -> Result<Duration>,
+    mut reference: impl FnMut(usize) -> Result<Duration>,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    let both = (0..rounds).map(|round| Ok((ours(round)?, reference(round)?)));
+    Ok(both.collect::<Result<Vec<_>>>()?.into_iter().unzip())
 }
 
 /// The value below which `percent` of the samples lie.
