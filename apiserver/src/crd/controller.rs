@@ -12,7 +12,6 @@ use futures::FutureExt;
 use peapod_store::{Interest, Scope};
 use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::names::Taken;
@@ -177,9 +176,11 @@ async fn clean_up(api: Arc<Api>, definition: Arc<Value>) {
 }
 
 async fn clean_up_once(api: &Arc<Api>, definition: &Value) -> Result<(), Status> {
-    let never = CancellationToken::new();
-    if let Some(resource) = serve::resources(definition, "", &never, &Arc::downgrade(api)).first() {
-        delete_all(api, resource).await?;
+    // One whose names were never accepted has none. The webhook that converts them may be gone already.
+    let established = is_true(definition, "Established");
+    if let Some(resource) = serve::stored(definition, &Arc::downgrade(api)).filter(|_| established)
+    {
+        delete_all(api, &resource).await?;
     }
     let Some(kind) = api.registry.find(GROUP, "v1", PLURAL) else {
         return Ok(());

@@ -40,6 +40,16 @@ pub fn resources(
     resources.collect()
 }
 
+/// What the objects of a definition are stored as, served or not: what has been stored since then is
+/// read and written without anybody's conversion.
+pub fn stored(definition: &Value, api: &Weak<Api>) -> Option<Resource> {
+    let name = super::storage_version(definition);
+    let mut versions = value::list(definition, "spec.versions").iter();
+    let version = versions.find(|version| value::text(version, "name") == name)?;
+    let webhook = Webhook::of(definition, api.clone()).map(Arc::new);
+    Some(resource(definition, version, webhook))
+}
+
 /// How versions are ordered: `v2`, `v1`, `v2beta1`, `v1beta2`, `v1alpha1`, then all others by
 /// name.
 pub fn priority(version: &str) -> (u8, u64, u64, Reverse<String>) {

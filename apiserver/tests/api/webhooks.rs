@@ -289,10 +289,8 @@ fn convert(_: &str, review: &Value) -> Value {
     }})
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn versions_are_converted_by_a_webhook() {
-    let to = common::listening().await;
-    let hook = another(&to, convert).await;
+/// A definition with a webhook at an address that converts between its two versions.
+fn ends(to: &common::Listening, hook: &str) -> Value {
     let version = |name: &str, fields: &[&str], storage: bool| {
         let fields: serde_json::Map<String, Value> = fields
             .iter()
@@ -304,17 +302,24 @@ async fn versions_are_converted_by_a_webhook() {
             .collect();
         json!({"name": name, "served": true, "storage": storage, "selectableFields": selectable, "schema": {"openAPIV3Schema": {"type": "object", "properties": fields}}})
     };
-    let definition = json!({
+    json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "ends.example.com"},
         "spec": {
             "group": "example.com", "scope": "Namespaced", "names": {"plural": "ends", "kind": "End"},
             "versions": [version("v1", &["hostPort"], true), version("v2", &["host", "port"], false)],
             "conversion": {"strategy": "Webhook", "webhook": {
                 "conversionReviewVersions": ["v1"],
-                "clientConfig": {"url": format!("https://{hook}/convert"), "caBundle": bundle(&to)},
+                "clientConfig": {"url": format!("https://{hook}/convert"), "caBundle": bundle(to)},
             }},
         },
-    });
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_are_converted_by_a_webhook() {
+    let to = common::listening().await;
+    let hook = another(&to, convert).await;
+    let definition = ends(&to, &hook.to_string());
     run(&to, "create -f -", &definition.to_string()).await;
     run(
         &to,
@@ -350,6 +355,20 @@ async fn versions_are_converted_by_a_webhook() {
         let get = format!("get ends.{version}.example.com --field-selector {fields} -o name");
         assert_eq!(run(&to, &get, "").await, found, "{version} {fields}");
     }
+    to.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_goes_without_the_webhook_that_converted_for_it() {
+    let to = common::listening().await;
+    // Nobody listens there.
+    let definition = ends(&to, "127.0.0.1:1");
+    run(&to, "create -f -", &definition.to_string()).await;
+    let wait = "wait --for=condition=Established --timeout=30s crd/ends.example.com";
+    run(&to, wait, "").await;
+    let object = json!({"apiVersion": "example.com/v1", "kind": "End", "metadata": {"name": "e"}, "hostPort": "h:80"});
+    run(&to, "create -f -", &object.to_string()).await;
+    run(&to, "delete crd ends.example.com --timeout=30s", "").await;
     to.stop.cancel();
 }
 
