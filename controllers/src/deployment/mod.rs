@@ -105,7 +105,7 @@ impl Controller for Deployments {
             return Ok(Outcome::Done);
         }
         let sets = self.ctx.informers.replica_sets.in_namespace(&key.namespace);
-        let sets = claims::claim_all(&self.ctx, &*deployment, &selector, sets).await?;
+        let sets = claims::claim_all(&self.ctx, &*deployment, &selector, sets, None).await?;
         let observed = Observed {
             deployment: &deployment,
             with_pods: self.with_pods(&sets),

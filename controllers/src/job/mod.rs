@@ -53,7 +53,7 @@ pub fn start(ctx: &Context, tasks: &mut Tasks) {
             tasks,
             Jobs {
                 ctx: ctx.clone(),
-                pods: PodControl::new(ctx, COMPONENT),
+                pods: PodControl::new(ctx, COMPONENT).holding(pod::FINALIZER),
             },
         );
 }

@@ -66,12 +66,14 @@ pub(crate) fn selector_of<O: Kind>(
 
 /// Of the candidates those that `owner` controls: its own, and the orphans it adopts now. Its
 /// own that no longer match its selector are released. The owner is looked up live before it
-/// adopts, because a cache does not know that it was just deleted.
+/// adopts, because a cache does not know that it was just deleted. What is adopted gets the
+/// `finalizer`, if there is one, and what is released loses it.
 pub async fn claim_all<O, K>(
     ctx: &Context,
     owner: &O,
     selector: &Selector,
     candidates: Vec<Arc<K>>,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<K>>>
 where
     O: Kind + Scope,
@@ -83,13 +85,13 @@ where
         match owner::claim(owner.meta(), selector, object.meta()) {
             Claim::Own => owned.push(object),
             Claim::Ignore => {}
-            Claim::Release => release(ctx, owner.meta(), &*object).await?,
+            Claim::Release => release(ctx, owner.meta(), &*object, finalizer).await?,
             Claim::Adopt => {
                 if may_adopt.is_none() {
                     may_adopt = Some(still_there(ctx, owner).await?);
                 }
                 if may_adopt == Some(true)
-                    && let Some(adopted) = adopt(ctx, owner, &*object).await?
+                    && let Some(adopted) = adopt(ctx, owner, &*object, finalizer).await?
                 {
                     owned.push(adopted);
                 }
@@ -107,35 +109,64 @@ async fn still_there<O: Kind + Scope>(ctx: &Context, owner: &O) -> Result<bool> 
     }))
 }
 
-async fn adopt<O, K>(ctx: &Context, owner: &O, object: &K) -> Result<Option<Arc<K>>>
+async fn adopt<O, K>(
+    ctx: &Context,
+    owner: &O,
+    object: &K,
+    finalizer: Option<&str>,
+) -> Result<Option<Arc<K>>>
 where
     O: Kind,
     K: Kind + Scope,
 {
-    let mut references = object.meta().owner_references.clone().unwrap_or_default();
+    let mut meta = claimed(object.meta());
+    let references = meta.owner_references.get_or_insert_default();
     references.push(owner::controller_reference(owner));
-    write_owners(ctx, object, json!(references)).await
+    meta.finalizers = finalizer.map(|finalizer| {
+        let mut all = object.meta().finalizers.clone().unwrap_or_default();
+        if !all.iter().any(|one| one == finalizer) {
+            all.push(finalizer.to_owned());
+        }
+        all
+    });
+    write_claim(ctx, object, meta).await
 }
 
-async fn release<K: Kind + Scope>(ctx: &Context, owner: &ObjectMeta, object: &K) -> Result<()> {
-    let mut references = object.meta().owner_references.clone().unwrap_or_default();
+async fn release<K: Kind + Scope>(
+    ctx: &Context,
+    owner: &ObjectMeta,
+    object: &K,
+    finalizer: Option<&str>,
+) -> Result<()> {
+    let mut meta = claimed(object.meta());
+    let references = meta.owner_references.get_or_insert_default();
     references.retain(|reference| Some(&reference.uid) != owner.uid.as_ref());
-    write_owners(ctx, object, json!(references)).await?;
+    meta.finalizers = finalizer.map(|finalizer| {
+        let mut all = object.meta().finalizers.clone().unwrap_or_default();
+        all.retain(|one| one != finalizer);
+        all
+    });
+    write_claim(ctx, object, meta).await?;
     Ok(())
 }
 
-/// Bound to the resourceVersion, because a merge patch replaces the whole list.
-async fn write_owners<K: Kind + Scope>(
+/// The owners of an object as it is, to be changed.
+fn claimed(meta: &ObjectMeta) -> ObjectMeta {
+    ObjectMeta {
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        owner_references: meta.owner_references.clone(),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Bound to the resourceVersion, because a merge patch replaces whole lists.
+async fn write_claim<K: Kind + Scope>(
     ctx: &Context,
     object: &K,
-    references: serde_json::Value,
+    meta: ObjectMeta,
 ) -> Result<Option<Arc<K>>> {
-    let meta = object.meta();
-    let patch = json!({"metadata": {
-        "uid": meta.uid,
-        "resourceVersion": meta.resource_version,
-        "ownerReferences": references,
-    }});
+    let patch = json!({"metadata": meta});
     match write::patch::<K>(ctx, &Key::of(object), patch).await {
         Ok(written) => Ok(Some(Arc::new(written))),
         Err(error) if error.is_not_found() => Ok(None),

@@ -35,6 +35,7 @@ pub struct PodControl {
     ctx: Context,
     component: &'static str,
     wording: Wording,
+    finalizer: Option<&'static str>,
     expect: Expectations,
 }
 
@@ -50,8 +51,15 @@ impl PodControl {
             ctx: ctx.clone(),
             component,
             wording,
+            finalizer: None,
             expect: Expectations::default(),
         }
+    }
+
+    /// Pods have this finalizer as long as they are an owner's.
+    pub fn holding(mut self, finalizer: &'static str) -> Self {
+        self.finalizer = Some(finalizer);
+        self
     }
 
     /// Forgets an owner that is gone.
@@ -74,7 +82,7 @@ impl PodControl {
         let mut candidates = all.indexed(&term::owned_by(uid));
         let orphans = all.indexed(&term::orphans_of(namespace));
         candidates.extend(orphans.into_iter().filter(|pod| adoptable(pod)));
-        claims::claim_all(&self.ctx, owner, selector, candidates).await
+        claims::claim_all(&self.ctx, owner, selector, candidates, self.finalizer).await
     }
 
     /// How much longer to wait until the cache shows our own writes.

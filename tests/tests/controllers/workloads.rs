@@ -227,6 +227,34 @@ async fn jobs_complete_and_fail_and_expire() {
 }
 
 #[tokio::test]
+async fn what_a_job_releases_is_not_held_and_what_it_adopts_is() {
+    const HELD: &str = "batch.kubernetes.io/job-tracking";
+    let cluster = Cluster::start().await;
+    let pods = cluster.api::<Pod>();
+    create(&cluster.api::<Job>(), job("one", "Running", json!({}))).await;
+    eventually("a pod", || async { count(&pods).await == 1 }).await;
+    let name = pods.list(&ListParams::default()).await.unwrap().items[0].name_any();
+    let held = |pod: &Pod| {
+        let owned = !pod.owner_references().is_empty();
+        (owned, pod.finalizers().iter().any(|one| one == HELD))
+    };
+    assert_eq!(held(&pods.get(&name).await.unwrap()), (true, true));
+
+    let orphan = json!({"metadata": {"ownerReferences": null, "finalizers": null}});
+    patch(&pods, &name, orphan).await;
+    eventually("the pod to be adopted", || async {
+        held(&pods.get(&name).await.unwrap()) == (true, true)
+    })
+    .await;
+
+    patch(&pods, &name, json!({"metadata": {"labels": null}})).await;
+    eventually("the pod to be released", || async {
+        held(&pods.get(&name).await.unwrap()) == (false, false)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_cron_job_starts_jobs_when_they_are_due() {
     let cluster = Cluster::start().await;
     let crons = cluster.api::<CronJob>();
