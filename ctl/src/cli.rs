@@ -14,6 +14,7 @@ use crate::net::{self, NetArgs};
 use crate::roles::{apart, join, run_netd, run_node, server, token};
 use crate::router::{self, RouterArgs};
 use crate::snapshot::{self, SnapshotCommand};
+use crate::terminal;
 
 /// A Kubernetes in one small binary, with the network built in.
 #[derive(Debug, Parser)]
@@ -84,8 +85,25 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it only asks and tells.
+    fn is_a_question(&self) -> bool {
+        matches!(
+            self,
+            Command::Client(_)
+                | Command::Net(_)
+                | Command::Status(_)
+                | Command::Token(_)
+                | Command::Completion { .. }
+        )
+    }
+}
+
 /// Does what was said.
 pub fn run(cli: Cli) -> Result<ExitCode> {
+    if cli.command.is_a_question() {
+        terminal::end_with_reader();
+    }
     match cli.command {
         Command::Up(args) => instance::up(&args)?,
         Command::Down(args) => instance::down(&args)?,
@@ -107,7 +125,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "peapod", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "peapod", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
         }
         Command::Shim { arguments } => {
             peapod_nodelet::shim_main(&arguments).map_err(anyhow::Error::msg)?;

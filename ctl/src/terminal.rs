@@ -24,6 +24,25 @@ pub fn on_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Ends the process without a word, as SIGPIPE would, once nobody reads its output (`... | head`).
+///
+/// The signal itself stays ignored: it would end the process for a lost connection as well.
+pub fn end_with_reader() {
+    const AS_SIGPIPE: i32 = 128 + libc::SIGPIPE;
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What `print!` says; it offers no other way.
+        let text = panic.payload().downcast_ref::<String>();
+        let unread = text.is_some_and(|text| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        });
+        if unread {
+            std::process::exit(AS_SIGPIPE);
+        }
+        usual(panic);
+    }));
+}
+
 /// The terminal's width in columns, if standard output is one.
 pub fn width() -> Option<usize> {
     if !on_terminal() {

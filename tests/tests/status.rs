@@ -1,5 +1,7 @@
 //! What an operator is told: warnings, and metrics of every part.
 
+use std::process::{Command, Stdio};
+
 use anyhow::Result;
 use peapod_tests::{Cluster, command, wait};
 
@@ -61,5 +63,17 @@ fn every_part_has_its_metrics() -> Result<()> {
     }
     // kubectl does not ask for OpenMetrics, which alone has this line.
     assert!(metrics.ends_with('\n') && !metrics.contains("# EOF"));
+    Ok(())
+}
+
+#[test]
+fn a_command_ends_without_a_word_when_nobody_reads_on() -> Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let mut program = Command::new(command::peapod()?);
+    program.args(["completion", "bash"]);
+    let ended = program.stdout(writer).stderr(Stdio::piped()).output()?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(141), ""));
     Ok(())
 }

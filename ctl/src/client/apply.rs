@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::args::query;
+use super::faults::Faults;
 use super::resources::Resource;
 use super::session::{Session, optional};
 use super::{manifests, print};
@@ -40,27 +41,38 @@ pub struct ApplyArgs {
 /// Runs `apply`.
 pub async fn run(session: &Session, args: &ApplyArgs) -> Result<()> {
     let format = print::Format::parse(args.output.as_deref())?;
+    let mut faults = Faults::default();
     for object in manifests::read(&args.filename, args.recursive)? {
-        let resource = session.resource_of(&object).await?;
-        let path = object_path(session, resource, &object)?;
-        let before = optional(session.get(&path).await)?;
-        let after = send(session, args, &path, &object).await?;
-        if args.output.is_some() {
-            print!("{}", print::render(&format, after, resource)?);
-            continue;
-        }
-        let name = after["metadata"]["name"].as_str().unwrap_or_default();
-        let dry = if args.dry_run == "server" {
-            " (server dry run)"
-        } else {
-            ""
-        };
-        println!(
-            "{} {}{dry}",
-            resource.object_name(name),
-            outcome(args, before.as_ref(), &after)
-        );
+        faults.note(apply(session, args, &format, &object).await);
     }
+    faults.end()
+}
+
+async fn apply(
+    session: &Session,
+    args: &ApplyArgs,
+    format: &print::Format,
+    object: &Value,
+) -> Result<()> {
+    let resource = session.resource_of(object).await?;
+    let path = object_path(session, resource, object)?;
+    let before = optional(session.get(&path).await)?;
+    let after = send(session, args, &path, object).await?;
+    if args.output.is_some() {
+        print!("{}", print::render(format, after, resource)?);
+        return Ok(());
+    }
+    let name = after["metadata"]["name"].as_str().unwrap_or_default();
+    let dry = if args.dry_run == "server" {
+        " (server dry run)"
+    } else {
+        ""
+    };
+    println!(
+        "{} {}{dry}",
+        resource.object_name(name),
+        outcome(args, before.as_ref(), &after)
+    );
     Ok(())
 }
 

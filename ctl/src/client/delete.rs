@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::args::{self, query};
+use super::faults::Faults;
 use super::resources::Resource;
 use super::session::{Session, optional};
 use super::{manifests, wait};
@@ -49,26 +50,23 @@ pub struct DeleteArgs {
 /// Runs `delete`.
 pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
     let mut gone: Vec<(String, String)> = Vec::new();
+    let mut faults = Faults::default();
     for (resource, path) in paths(session, args).await? {
         let reply = remove(session, args, &path).await;
         let reply = match args.ignore_not_found || !args.filename.is_empty() {
-            true => match optional(reply)? {
-                Some(reply) => reply,
-                None => continue,
-            },
-            false => reply?,
+            true => optional(reply),
+            false => reply.map(Some),
         };
-        let name = path.rsplit('/').next().unwrap_or_default();
-        let forced = if args.force { " force" } else { "" };
-        println!(
-            "{} \"{name}\"{forced} deleted",
-            resource.qualified(&resource.singular)
-        );
+        let Some(reply) = faults.note(reply).flatten() else {
+            continue;
+        };
+        println!("{}", told(args, resource, &path));
         let uid = reply["metadata"]["uid"]
             .as_str()
             .or(reply["details"]["uid"].as_str());
         gone.push((path, uid.unwrap_or_default().to_owned()));
     }
+    faults.end()?;
     if !args.wait {
         return Ok(());
     }
@@ -77,6 +75,20 @@ pub async fn run(session: &Session, args: &DeleteArgs) -> Result<()> {
         wait::until_gone(session, &path, &uid, &deadline).await?;
     }
     Ok(())
+}
+
+/// As kubectl tells of it.
+fn told(args: &DeleteArgs, resource: &Resource, path: &str) -> String {
+    let mut words = path.rsplit('/');
+    let name = words.next().unwrap_or_default();
+    let forced = if args.force { " force" } else { "" };
+    let namespace = words
+        .nth(1)
+        .filter(|_| resource.namespaced)
+        .map(|namespace| format!(" from {namespace} namespace"))
+        .unwrap_or_default();
+    let kind = resource.qualified(&resource.singular);
+    format!("{kind} \"{name}\"{forced} deleted{namespace}")
 }
 
 async fn paths<'a>(session: &'a Session, args: &DeleteArgs) -> Result<Vec<(&'a Resource, String)>> {

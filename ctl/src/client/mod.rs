@@ -16,6 +16,7 @@ mod edit;
 mod events;
 mod exec;
 mod explain;
+mod faults;
 mod get;
 mod logs;
 mod manifests;

@@ -147,7 +147,10 @@ async fn settings(args: &JoinArgs, client: &Client, server: &str) -> Result<Node
     peapod_api::names::dns_subdomain(&name)
         .map_err(|fault| anyhow::anyhow!("{name:?} cannot name a node: {fault}"))?;
     let ips = match args.node_ip.is_empty() {
-        true => vec![address_towards(address_of(server)?)?],
+        true => vec![
+            address_towards(address_of(server)?)
+                .context("the node's own address is not known; name it with --node-ip")?,
+        ],
         false => args.node_ip.clone(),
     };
     Ok(NodeSettings {

@@ -126,7 +126,9 @@ pub fn run(args: &ServerArgs) -> Result<()> {
     let advertise = match args.advertise_address {
         Some(address) => address,
         None if !args.listen.ip().is_unspecified() => args.listen.ip(),
-        None => own_address()?,
+        None => own_address().context(
+            "the address that others reach this machine by is not known; name it with --advertise-address",
+        )?,
     };
     tasks::run(live(args, &layout, advertise, &lock))
 }
@@ -161,7 +163,7 @@ pub fn address_towards(other: SocketAddr) -> Result<IpAddr> {
         socket.connect(other)?;
         Ok(socket.local_addr()?.ip())
     };
-    towards().with_context(|| format!("this machine has no way to {other}; name its own address"))
+    towards().with_context(|| format!("this machine has no way to {other}"))
 }
 
 async fn live(
