@@ -50,7 +50,16 @@ impl Plugin for AddressPools {
             Operation::Connect => return Ok(()),
         };
         let checked = match write.old {
-            Some(old) => unheld(old, &remaining, &all(api, GROUP, family.claims)),
+            Some(old) => {
+                let mut claims = all(api, GROUP, family.claims);
+                if claims
+                    .iter()
+                    .any(|claim| claim["spec"]["services"].is_array())
+                {
+                    forget_gone(&mut claims, &all(api, "", "services"));
+                }
+                unheld(old, &remaining, &claims)
+            }
             None => Ok(()),
         };
         let apart = || match write.operation {
@@ -135,15 +144,26 @@ fn unheld(pool: &Value, remaining: &[AddressRange], claims: &[Value]) -> Result<
     })
 }
 
+/// Claims of services that are all gone are about to go themselves.
+fn forget_gone(claims: &mut Vec<Value>, services: &[Value]) {
+    let there: BTreeSet<String> = services.iter().map(|one| named(&one["metadata"])).collect();
+    claims.retain(|claim| {
+        let services = value::list(claim, "spec.services");
+        services.is_empty() || services.iter().any(|one| there.contains(&named(one)))
+    });
+}
+
+fn named(one: &Value) -> String {
+    format!(
+        "{}/{}",
+        value::text(one, "namespace"),
+        value::text(one, "name")
+    )
+}
+
 fn holders(claim: &Value) -> Vec<String> {
     let node = value::text(claim, "spec.node");
-    let services = value::list(claim, "spec.services").iter().map(|one| {
-        format!(
-            "{}/{}",
-            value::text(one, "namespace"),
-            value::text(one, "name")
-        )
-    });
+    let services = value::list(claim, "spec.services").iter().map(named);
     let node = (!node.is_empty()).then(|| node.to_owned());
     node.into_iter().chain(services).collect()
 }
@@ -196,10 +216,15 @@ mod tests {
     fn what_a_service_has_stays_in_its_pool() {
         let claim = json!({"spec": {"address": "192.0.2.7", "services": [{"namespace": "ns", "name": "web"}]}});
         let pool = balancers(&["192.0.2.0/24"]);
-        let claims = [claim];
+        let mut claims = vec![claim];
+        let web = json!({"metadata": {"namespace": "ns", "name": "web"}});
+        forget_gone(&mut claims, &[web]);
         let remains = |text: &str| unheld(&pool, &[text.parse().unwrap()], &claims);
         assert_eq!(remains("192.0.2.4-192.0.2.8"), Ok(()));
         let why = remains("192.0.2.8-192.0.2.255").unwrap_err();
         assert_eq!(why, "1 of its addresses are held by services (ns/web)");
+        // The service is gone, and its claim not yet.
+        forget_gone(&mut claims, &[]);
+        assert_eq!(unheld(&pool, &[], &claims), Ok(()));
     }
 }
