@@ -10,7 +10,7 @@ use peapod_nodelet::runtime::containerd::client::{Client, SNAPSHOTTER};
 use peapod_nodelet::runtime::containerd::lease::Lease;
 use peapod_nodelet::runtime::containerd::{launch, purge};
 use peapod_nodelet::runtime::{
-    Container, ContainerId, ContainerState, Exit, ExitReason, Runtime, RuntimeEvent,
+    Container, ContainerId, ContainerState, Exit, ExitReason, Runtime, RuntimeEvent, sys,
 };
 
 use crate::support::{LIMIT, Node, processes_of};
@@ -169,6 +169,60 @@ async fn what_ended_while_neither_agent_nor_shim_was_there_is_told_once() {
     let exit = end_of(&node, &id).await;
     assert!([137, 255].contains(&exit.code), "{exit:?}");
     node.runtime().remove_sandbox("web").await.unwrap();
+}
+
+/// A container that is killed for memory once it is told to.
+const GLUTTON: &str = "trap 'exec tail /dev/zero' USR1; echo up; while true; do sleep 0.1; done";
+
+async fn glutton(node: &Node) -> (ContainerId, nix::unistd::Pid) {
+    let mut spec = node.container("web", "glutton", GLUTTON);
+    spec.resources.memory_limit_bytes = Some(32 << 20);
+    let id = node.run(&spec).await;
+    while !node.log(&spec).contains("up") {
+        node.runtime().flush_log(&id).await.unwrap();
+    }
+    let ContainerState::Running { pid, .. } = node.runtime().container(&id).await.unwrap().state
+    else {
+        panic!("it runs")
+    };
+    (id, nix::unistd::Pid::from_raw(pid as i32))
+}
+
+/// Tells it, and waits until it has ended.
+async fn devour(pid: nix::unistd::Pid) {
+    let process = sys::open_process(pid.as_raw() as u32).unwrap().unwrap();
+    let process = sys::wake_on_input(process).unwrap();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    let ended = tokio::time::timeout(LIMIT, process.readable()).await;
+    let _ended = ended.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_for_memory_while_the_agent_is_away_is_told_as_one() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let (id, pid) = glutton(&node).await;
+    node.stop_agent();
+    devour(pid).await;
+    node.begin_agent().await;
+    // The first that is told of it, settled or not.
+    let exit = end_of(&node, &id).await;
+    assert_eq!((exit.code, exit.reason), (137, ExitReason::OomKilled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_when_the_shim_is_away_too() {
+    let mut node = Node::start().await;
+    node.pod("web").await;
+    let (id, pid) = glutton(&node).await;
+    node.stop_agent();
+    for shim in node.shims() {
+        nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    devour(pid).await;
+    node.restart_agent().await;
+    let exit = end_of(&node, &id).await;
+    assert_eq!((exit.code, exit.reason), (137, ExitReason::OomKilled));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

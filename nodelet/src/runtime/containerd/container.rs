@@ -14,15 +14,16 @@ use containerd_client::types::Mount;
 use jiff::Timestamp;
 
 use super::client::SNAPSHOTTER;
+use super::standing::standing;
 use super::state::{Record, RootfsMount, State};
-use super::tasks::{Made, Task, TaskState};
+use super::tasks::{Made, Task};
 use super::{Shared, blocking, host};
 use crate::images::{Resolved, SNAPSHOT_IMAGE};
 use crate::runtime::spec::{self, Surroundings, user};
 use crate::runtime::users::{HostIds, shifted};
 use crate::runtime::{
-    Container, ContainerId, ContainerSpec, ContainerState, DiskUsage, Error, Exit, ExitReason,
-    NamespaceMode, Result, Sandbox, Seccomp, sys,
+    Container, ContainerId, ContainerSpec, ContainerState, DiskUsage, Error, NamespaceMode, Result,
+    Sandbox, Seccomp,
 };
 
 /// Keeps a snapshot that nothing refers to yet.
@@ -229,7 +230,8 @@ impl Shared {
         let mut containers = Vec::new();
         for (id, record) in records {
             let state = self.states.of(&id);
-            let standing = standing(&state, tasks.get(&id.0))?;
+            let oom = || self.killed_for_memory(&id, &record);
+            let standing = standing(&state, tasks.get(&id.0), oom)?;
             containers.push(state.container(&record, standing));
         }
         Ok(containers)
@@ -240,7 +242,8 @@ impl Shared {
         let record = self.record(id)?;
         let task = self.tasks_of(&record).find(id).await?;
         let state = self.states.of(id);
-        let standing = standing(&state, task.as_ref())?;
+        let oom = || self.killed_for_memory(id, &record);
+        let standing = standing(&state, task.as_ref(), oom)?;
         Ok(state.container(&record, standing))
     }
 
@@ -329,82 +332,4 @@ async fn own_files(
         Ok((spec, vec![mount]))
     })
     .await
-}
-
-/// Where a container stands, by its files and its task.
-pub(super) fn standing(state: &State, task: Option<&Task>) -> Result<ContainerState> {
-    if let Some(exit) = state.exit()? {
-        return Ok(ContainerState::Exited(exit));
-    }
-    let started = state.started()?;
-    let Some(task) = task else {
-        // Started, without an end and without a task: the machine went down under it.
-        return Ok(match started {
-            None => ContainerState::Created,
-            Some(started_at) => ContainerState::Exited(lost(Some(started_at))),
-        });
-    };
-    Ok(match task.state {
-        TaskState::Stopped { .. } => {
-            ContainerState::Exited(exit_of(task, started, ExitReason::Exited))
-        }
-        // Until something else is told it is what it was.
-        TaskState::Unknown if started.is_none() => ContainerState::Created,
-        TaskState::Running | TaskState::Unknown => {
-            let started_at = started.or_else(|| process_start(task.pid));
-            let started_at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
-            ContainerState::Running {
-                started_at,
-                pid: task.pid,
-            }
-        }
-        TaskState::Created => ContainerState::Created,
-    })
-}
-
-/// How a task ended.
-pub(super) fn exit_of(task: &Task, started: Option<Timestamp>, reason: ExitReason) -> Exit {
-    match task.state {
-        TaskState::Stopped {
-            code: Some(code),
-            at,
-        } => Exit {
-            code,
-            started_at: started,
-            finished_at: at.unwrap_or_else(Timestamp::now),
-            reason,
-            message: String::new(),
-        },
-        TaskState::Stopped { code: None, at } => Exit {
-            finished_at: at.unwrap_or_else(Timestamp::now),
-            ..lost(started)
-        },
-        TaskState::Created | TaskState::Running | TaskState::Unknown => lost(started),
-    }
-}
-
-/// The end of a container that nobody saw.
-pub(super) fn lost(started_at: Option<Timestamp>) -> Exit {
-    Exit {
-        code: 255,
-        started_at,
-        finished_at: Timestamp::now(),
-        reason: ExitReason::Unknown,
-        message: "the container was not there any more; its exit was not seen".to_owned(),
-    }
-}
-
-/// When a process started, by the kernel's account.
-fn process_start(pid: u32) -> Option<Timestamp> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; field 22 is the 20th behind it.
-    let ticks: u64 = stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()?;
-    let boot = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot = boot
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .parse::<i64>()
-        .ok()?;
-    let seconds = ticks / sys::clock_ticks_per_second();
-    Timestamp::from_second(boot + i64::try_from(seconds).ok()?).ok()
 }

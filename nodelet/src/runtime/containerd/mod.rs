@@ -38,6 +38,7 @@ pub mod options;
 pub mod purge;
 pub mod sandbox;
 mod shim_events;
+mod standing;
 pub mod state;
 mod sweep;
 mod task;

@@ -9,10 +9,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Shared;
-use super::container::{exit_of, lost};
+use super::standing::standing;
 use super::state::{Record, State};
-use super::tasks::{Task, TaskState, Tasks};
-use crate::runtime::{ContainerId, Error, Exit, ExitReason, Resources, Result, RuntimeEvent};
+use super::tasks::Tasks;
+use crate::runtime::{
+    ContainerId, ContainerState, Error, Exit, ExitReason, Resources, Result, RuntimeEvent,
+};
 
 /// A process that was killed and has not ended after this time is stuck in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -101,17 +103,16 @@ impl Shared {
         let tasks = self.tasks_of(&record);
         let task = tasks.find(id).await?;
         let settled = state.exit()?;
-        let exit = match (&settled, &task) {
-            (Some(_), None) if !self.untold.lock().contains(id) => return Ok(()),
-            (Some(exit), _) => exit.clone(),
-            (None, Some(task)) if task.has_ended() => {
-                exit_of(task, state.started()?, self.reason(id, &record, task))
+        let exit = match &settled {
+            Some(_) if task.is_none() && !self.untold.lock().contains(id) => return Ok(()),
+            Some(exit) => exit.clone(),
+            None => {
+                let oom = || self.killed_for_memory(id, &record);
+                match standing(&state, task.as_ref(), oom)? {
+                    ContainerState::Exited(exit) => exit,
+                    ContainerState::Created | ContainerState::Running { .. } => return Ok(()),
+                }
             }
-            (None, Some(_)) => return Ok(()),
-            (None, None) => match state.started()? {
-                Some(started) => lost(Some(started)),
-                None => return Ok(()),
-            },
         };
         if settled.is_none() {
             // Until it is announced, however often what follows fails.
@@ -135,17 +136,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Killed for memory: by the event, or by the count in the cgroup, which is there until the
-    /// task is deleted; the two may come in any order.
-    fn reason(&self, id: &ContainerId, record: &Record, task: &Task) -> ExitReason {
-        let code = Some(128 + SIGKILL);
-        let killed = matches!(task.state, TaskState::Stopped { code: c, .. } if c == code);
-        let oom = || self.oom.lock().contains(id) || self.cgroups.oom_kills(&record.cgroup) > 0;
-        if killed && oom() {
-            ExitReason::OomKilled
-        } else {
-            ExitReason::Exited
-        }
+    /// Whether the kernel has killed a process of a container for memory: by the event, or by the count in the
+    /// cgroup, which is there until the task is deleted; the two may come in any order.
+    pub(super) fn killed_for_memory(&self, id: &ContainerId, record: &Record) -> bool {
+        self.oom.lock().contains(id) || self.cgroups.oom_kills(&record.cgroup) > 0
     }
 
     /// Removes a container, whatever it does.

@@ -88,12 +88,17 @@ impl Node {
 
     /// The agent is killed and comes back.
     pub async fn restart_agent(&mut self) {
-        self.runtime = None;
+        self.stop_agent();
+        self.begin_agent().await;
+        self.wait_for(|event| matches!(event, RuntimeEvent::Connected))
+            .await;
+    }
+
+    /// The agent comes back; it need not have looked at everything yet.
+    pub async fn begin_agent(&mut self) {
         let runtime = Containerd::start(self.config.clone()).await.unwrap();
         self.events = runtime.events();
         self.runtime = Some(runtime);
-        self.wait_for(|event| matches!(event, RuntimeEvent::Connected))
-            .await;
     }
 
     /// The agent is killed and comes back as one whose new containers get Peapod's shim, or do not.
