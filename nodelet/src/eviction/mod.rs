@@ -3,7 +3,7 @@
 //! Two reasons: a pod is over a limit of its own on local storage ([`limits`]), or the node runs
 //! short of memory, disk or process ids ([`thresholds`]) and somebody has to go ([`pressure`]). The
 //! decisions are pure; [`measure`] looks at the disk. Limits of memory and of processes are the kernel's affair;
-//! that a pod has reached the latter is told ([`forks`]).
+//! that a pod has reached the latter is told ([`refused`]).
 //!
 //! Files can only be counted by looking at them, so that this loop is the one of the node agent
 //! that looks again and again: every [`LOOK_EVERY`], at the pods that declare a limit, and at
@@ -15,9 +15,10 @@ mod forks;
 mod limits;
 mod measure;
 mod pressure;
+mod refused;
 mod thresholds;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub use self::thresholds::{Pressure, Thresholds, Watch};
 
 use self::pressure::Candidate;
 use self::thresholds::Pace;
-use crate::core::{Eviction, Kind, Note, Severity, spec_of, view};
+use crate::core::{Eviction, Kind, spec_of, view};
 use crate::images::collect::{Collector, Disk};
 use crate::node::facts;
 use crate::pods::worker::Message;
@@ -47,6 +48,10 @@ const COLLECT_EVERY: u64 = 30;
 
 /// Watches over the node's pods until it is dropped.
 pub async fn run(context: Arc<Context>, table: Table) {
+    tokio::join!(refused::run(&context, &table), look_after(&context, &table));
+}
+
+async fn look_after(context: &Arc<Context>, table: &Table) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reclaimed = false;
@@ -54,52 +59,27 @@ pub async fn run(context: Arc<Context>, table: Table) {
     let mut watch = Watch::new(config.kubelet.thresholds());
     let image_dir = config.image_dir().await;
     let mut images = Collector::default();
-    let mut refused = forks::Refused::default();
     for count in 0_u64.. {
         look.tick().await;
         // Not at the first look: the node's pods may not be known yet.
         if count % COLLECT_EVERY == 1 {
-            collect(&context, &table, &mut images, &image_dir).await;
+            collect(context, table, &mut images, &image_dir).await;
         }
         for entry in table.all() {
-            if let Some(message) = over_limit(&context, &entry).await {
+            if let Some(message) = over_limit(context, &entry).await {
                 evict(&entry, Eviction::at_once(message)).await;
             }
         }
-        tell_refused(&context, &table, &mut refused).await;
         let left = facts::left(&config.data_dir, &image_dir);
         match watch.look(&left, Timestamp::now()).short {
             Some((Shortage::Disk { .. } | Shortage::Inodes { .. }, _)) if !reclaimed => {
                 // Images that nobody uses go before pods do; the next look sees what it gave.
                 reclaimed = true;
-                reclaim(&context).await;
+                reclaim(context).await;
             }
-            Some((shortage, pace)) => relieve(&context, &table, shortage, pace).await,
+            Some((shortage, pace)) => relieve(context, table, shortage, pace).await,
             None => reclaimed = false,
         }
-    }
-}
-
-/// Tells of pods that have reached their limit of processes.
-async fn tell_refused(context: &Context, table: &Table, refused: &mut forks::Refused) {
-    let mut counts = HashMap::new();
-    for entry in table.all() {
-        if let Ok(count) = context.runtime.refused_forks(&entry.uid).await {
-            counts.insert(entry.uid.clone(), count);
-        }
-    }
-    let limit = context.config.kubelet.pids_of_pod(facts::pids_max());
-    for uid in refused.look(counts) {
-        let Some(entry) = table.get(&uid) else {
-            continue;
-        };
-        let note = Note {
-            severity: Severity::Warning,
-            reason: "PIDLimitReached".into(),
-            message: forks::message(limit),
-            container: None,
-        };
-        context.notes.about_pod(&entry.pod(), note);
     }
 }
 

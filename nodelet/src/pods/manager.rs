@@ -337,7 +337,11 @@ impl Manager {
             Ok(RuntimeEvent::Connected) | Err(broadcast::error::RecvError::Lagged(_)) => {
                 self.reconcile().await;
             }
-            Ok(RuntimeEvent::Started { .. } | RuntimeEvent::Oom { .. }) => {}
+            Ok(
+                RuntimeEvent::Started { .. }
+                | RuntimeEvent::Oom { .. }
+                | RuntimeEvent::ForksRefused { .. },
+            ) => {}
             Ok(RuntimeEvent::Disconnected) => tracing::warn!("the runtime does not answer"),
             // The runtime is gone for good only with the agent.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,

@@ -412,6 +412,16 @@ pub enum RuntimeEvent {
         /// Of which pod.
         pod_uid: String,
     },
+    /// The kernel has refused a pod a process, because it has as many as it may. Where the kernel does not tell
+    /// of it, it is announced when the container ends; until then [`Runtime::refused_forks`] tells.
+    ///
+    /// [`Runtime::refused_forks`]: super::Runtime::refused_forks
+    ForksRefused {
+        /// Which pod.
+        pod_uid: String,
+        /// How often so far, by the groups that it has now.
+        count: u64,
+    },
     /// The runtime answers (again); what happened in between was not announced: list.
     Connected,
     /// The runtime does not answer any more. Containers run on.

@@ -168,6 +168,23 @@ async fn what_cannot_start_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_are_limited_and_what_a_short_life_was_refused_is_told() {
+    let mut node = Node::start().await;
+    let mut pod = sandbox("web");
+    pod.resources.pids_limit = Some(8);
+    node.runtime().create_sandbox(&pod).await.unwrap();
+    let spec = node.container("web", "app", "for i in $(seq 20); do sleep 1000 & done");
+    node.run(&spec).await;
+    let refused = node
+        .wait_for(|event| matches!(event, RuntimeEvent::ForksRefused { .. }))
+        .await;
+    let RuntimeEvent::ForksRefused { pod_uid, count } = refused else {
+        unreachable!("matched above")
+    };
+    assert_eq!((pod_uid.as_str(), count > 0), ("web", true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_is_limited_and_the_kernels_kill_is_told_from_others() {
     let mut node = Node::start().await;
     node.pod("web").await;

@@ -55,6 +55,8 @@ fn a_pod_that_harms_is_contained() -> Result<()> {
     let node = cluster.field("node", "{.items[0].metadata.name}")?;
     cluster.apply(&(pod("neighbour", "sleep 10000", "")
         + &pod("bomb", "(while true; do sleep 4320 & done); exec sleep 10000", "")
+        + &pod("burst", "for i in $(seq 100); do sleep 4319 & done", "")
+            .replace("spec:\n", "spec:\n  restartPolicy: Never\n")
         + &pod("flood", "dd if=/dev/zero bs=64k count=4096; sleep 10000", "")
         + &pod("deaf", "trap \"\" TERM INT; while true; do sleep 1; done", "")
         + &pod("hung", "sleep 10000",
@@ -69,6 +71,11 @@ fn a_pod_that_harms_is_contained() -> Result<()> {
     wait::until("the event", || {
         let said = events(&cluster, "bomb")?;
         Ok(said.contains("PIDLimitReached") && said.contains("limit of 64 processes"))
+    })?;
+
+    // One that has ended long before anybody looks is told of, too.
+    wait::until("the event of a short bomb", || {
+        Ok(events(&cluster, "burst")?.contains("PIDLimitReached"))
     })?;
 
     // What is written without end is cut; the rest of the log is there.
@@ -106,7 +113,7 @@ fn a_pod_that_harms_is_contained() -> Result<()> {
         "well\n"
     );
     cluster
-        .kubectl("delete pod bomb flood deaf hung neighbour --timeout=60s")?
+        .kubectl("delete pod bomb burst flood deaf hung neighbour --timeout=60s")?
         .ok()?;
     wait::until("the end of the bomb", || Ok(count().is_err()))
 }

@@ -6,6 +6,7 @@
 //! own groups are made by the OCI runtime.
 
 pub mod moves;
+pub mod refusals;
 mod v1;
 mod v2;
 
@@ -150,19 +151,25 @@ impl Cgroups {
     /// gone. Kernels before 6.11, and of the first generation all, count where the process was to be made, not where
     /// the limit is: the groups of containers count, too.
     pub fn refused_forks(&self, group: &Path) -> u64 {
+        let refused = |file: &PathBuf| numbers(file).get("max").copied();
+        self.fork_events(group).iter().filter_map(refused).sum()
+    }
+
+    /// The files in which the kernel counts what [`Cgroups::refused_forks`] tells: of the group and of those
+    /// below it.
+    fn fork_events(&self, group: &Path) -> Vec<PathBuf> {
         let group = relative(group);
         let dir = match self {
             Self::V1(controllers) => match controllers.get("pids") {
                 Some(root) => root.join(group),
-                None => return 0,
+                None => return Vec::new(),
             },
             Self::V2(root) => root.join(group),
         };
         let below = fs::read_dir(&dir).into_iter().flatten().flatten();
         let below = below.map(|entry| entry.path());
         let all = [dir].into_iter().chain(below.filter(|path| path.is_dir()));
-        let refused = |dir: PathBuf| numbers(&dir.join("pids.events")).get("max").copied();
-        all.filter_map(refused).sum()
+        all.map(|dir| dir.join("pids.events")).collect()
     }
 }
 

@@ -215,13 +215,7 @@ impl Shared {
 
     /// All containers.
     pub(super) async fn list(&self) -> Result<Vec<Container>> {
-        let ids = self.states.ids();
-        let mut records = Vec::with_capacity(ids.len());
-        for id in ids {
-            if let Some(record) = self.states.of(&id).record()? {
-                records.push((id, record));
-            }
-        }
+        let records = self.records()?;
         let mut tasks: HashMap<String, Task> = HashMap::new();
         for tasks_of in self.tasks_in_use(records.iter().map(|(_, record)| record.as_ref())) {
             let listed = tasks_of.list().await?;
@@ -245,6 +239,15 @@ impl Shared {
         let oom = || self.killed_for_memory(id, &record);
         let standing = standing(&state, task.as_ref(), oom)?;
         Ok(state.container(&record, standing))
+    }
+
+    /// What does not change of all containers.
+    pub(super) fn records(&self) -> Result<Vec<(ContainerId, Arc<Record>)>> {
+        let record = |id: ContainerId| {
+            let record = self.states.of(&id).record();
+            record.map(|found| Some((id, found?))).transpose()
+        };
+        self.states.ids().into_iter().filter_map(record).collect()
     }
 
     /// What does not change of a container.

@@ -36,6 +36,7 @@ mod layers;
 pub mod lease;
 pub mod options;
 pub mod purge;
+mod refusals;
 pub mod sandbox;
 mod shim_events;
 mod standing;
@@ -66,6 +67,7 @@ use self::sandbox::Sandboxes;
 use self::state::{Record, States};
 use self::tasks::Tasks;
 use super::cgroups::moves::Moves;
+use super::cgroups::refusals::Refusals;
 use super::cgroups::{self, Cgroups};
 use super::spec::Host;
 use super::users::{self, Ranges};
@@ -182,6 +184,8 @@ pub(crate) struct Shared {
     states: States,
     cgroups: Cgroups,
     moves: Arc<Moves>,
+    /// Where the kernel tells of them.
+    refusals: Option<Refusals>,
     host: Host,
     by_shim: ByShim,
     by_containerd: ByContainerd,
@@ -225,6 +229,7 @@ impl Containerd {
             config,
             client,
             moves: Moves::new(&cgroups),
+            refusals: refusals::new(&cgroups),
             cgroups,
             host,
             events,
@@ -238,6 +243,7 @@ impl Containerd {
         if shared.needs_shim() {
             tasks.spawn(shim_events::run(Arc::clone(&shared), shim));
         }
+        tasks.spawn(refusals::run(Arc::clone(&shared)));
         let logs = Arc::clone(&shared);
         tasks.spawn(async move { logs.logs.keep_running().await });
         Ok(Self {
@@ -362,6 +368,7 @@ impl Shared {
             }
         }
         self.drop_layers(pod_uid).await?;
+        self.hear_no_more(pod_uid);
         let Some(sandbox) = self.sandboxes.get(pod_uid)? else {
             return self.sandboxes.remove(pod_uid);
         };

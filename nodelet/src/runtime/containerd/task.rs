@@ -44,6 +44,7 @@ impl Shared {
         };
         state.set_started(started)?;
         drop(lock);
+        self.hear_refusals(&record);
         let pod_uid = record.spec.pod_uid.clone();
         self.announce(RuntimeEvent::Started {
             id: id.clone(),
@@ -117,6 +118,8 @@ impl Shared {
         if settled.is_none() {
             // Until it is announced, however often what follows fails.
             self.untold.lock().insert(id.clone());
+            // The count goes with the container's group.
+            self.tell_refusals(&record);
         }
         state.set_exit(&exit)?;
         // Deleting waits for the shim to pass on the last output; then the log can be closed.
