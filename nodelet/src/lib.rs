@@ -36,6 +36,7 @@ pub mod shutdown;
 pub mod static_pods;
 mod tasks;
 pub mod volumes;
+mod whole_file;
 
 pub use cleanup::cleanup;
 pub use config::{Config, ServerConfig, Serving};

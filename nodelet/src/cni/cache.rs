@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config::Network;
+use crate::whole_file::write_json_durably;
 
 /// What a pod was attached by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,11 +55,7 @@ impl Cache {
     /// Writes an entry, whole or not at all, and on disk when this returns.
     pub fn write(&self, entry: &Entry) -> io::Result<()> {
         let path = self.path(&entry.pod.uid)?;
-        let new = path.with_extension("new");
-        let mut file = std::fs::File::create(&new)?;
-        io::Write::write_all(&mut file, &serde_json::to_vec(entry)?)?;
-        file.sync_all()?;
-        std::fs::rename(new, path)
+        write_json_durably(&path, entry)
     }
 
     /// The entry of a pod.

@@ -19,6 +19,7 @@ use self::set::CpuSet;
 use crate::core::{Kind, qos, spec_of, view};
 use crate::kubelet_config::{CpuManagerPolicy, KubeletConfiguration};
 use crate::runtime::{ContainerState, Resources, Runtime};
+use crate::whole_file::write_json;
 
 const SYSFS: &str = "/sys/devices/system/cpu";
 
@@ -121,7 +122,7 @@ impl Cpus {
             let pool = pool.lock();
             (pool.assignments.clone(), pool.shared().to_string())
         };
-        write(&self.path, &kept).map_err(|e| format!("{}: {e}", self.path.display()))?;
+        write_json(&self.path, &kept).map_err(|e| format!("{}: {e}", self.path.display()))?;
         let limits = Resources {
             cpuset_cpus: Some(shared),
             ..Resources::default()
@@ -185,13 +186,6 @@ fn read(path: &Path) -> Vec<Assignment> {
         tracing::error!(path = %path.display(), %error, "who has which CPUs is not known");
         Vec::new()
     })
-}
-
-/// Appears whole or not at all.
-fn write(path: &Path, assignments: &[Assignment]) -> std::io::Result<()> {
-    let unfinished = path.with_extension("tmp");
-    std::fs::write(&unfinished, serde_json::to_vec(assignments)?)?;
-    std::fs::rename(unfinished, path)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::ledger::{Ledger, Volume};
+use crate::whole_file::write_json_durably;
 
 /// The record, below the node's folder.
 const FILE: &str = "csi-volumes.json";
@@ -84,7 +85,7 @@ impl Store {
         if changed == *ledger {
             return Ok(());
         }
-        write(&self.path, &changed)
+        write_json_durably(&self.path, &changed)
             .map_err(|error| format!("cannot write {}: {error}", self.path.display()))?;
         *ledger = changed;
         let in_use = ledger.in_use();
@@ -111,14 +112,4 @@ fn read(path: &Path) -> Option<Ledger> {
             None
         }
     }
-}
-
-/// Appears whole or not at all.
-fn write(path: &Path, ledger: &Ledger) -> std::io::Result<()> {
-    use std::io::Write;
-    let unfinished = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&unfinished)?;
-    file.write_all(&serde_json::to_vec(ledger)?)?;
-    file.sync_data()?;
-    std::fs::rename(unfinished, path)
 }

@@ -32,6 +32,7 @@ use self::plugin::Plugin;
 use self::pool::{Counts, Holding, Pool};
 use crate::core::{Kind, qos, view};
 use crate::runtime::{Device, Mount};
+use crate::whole_file::write_durably;
 
 /// What the build script makes of `proto/deviceplugin.proto`.
 #[allow(missing_docs, clippy::all)]
@@ -262,7 +263,7 @@ impl Devices {
             serde_json::to_vec(&*pool).map_err(|error| error.to_string())?
         };
         let path = self.dir.join(CHECKPOINT);
-        let written = tokio::task::spawn_blocking(move || write(&path, &text)).await;
+        let written = tokio::task::spawn_blocking(move || write_durably(&path, &text)).await;
         written
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("{}: {error}", self.dir.join(CHECKPOINT).display()))
@@ -296,14 +297,4 @@ fn read(path: &Path) -> Option<Pool> {
             None
         }
     }
-}
-
-/// Appears whole or not at all.
-fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let unfinished = path.with_extension("tmp");
-    let mut file = std::fs::File::create(&unfinished)?;
-    file.write_all(text)?;
-    file.sync_data()?;
-    std::fs::rename(unfinished, path)
 }

@@ -10,7 +10,10 @@
 //! | [`registry`] | which registry to ask, and how |
 //! | [`pull`] | fetching an image, once for all who want it |
 //! | [`unpack`] | layers into snapshots |
-//! | this one | image records: get, list, load, remove, prune |
+//! | `describe` | from a digest to an image |
+//! | `load` | images out of an archive |
+//! | `records` | image records in containerd |
+//! | this one | what a node can do with images: get, list, remove, prune |
 //!
 //! An image record exists only when the image is whole and unpacked, so that what is listed can
 //! run. Everything it needs hangs on it by the garbage collector's labels.
@@ -19,40 +22,32 @@ pub mod archive;
 pub mod assemble;
 pub mod collect;
 pub mod content;
+mod describe;
 pub mod inflate;
+mod load;
 pub mod manifest;
 pub mod pull;
+mod records;
 pub mod reference;
 pub mod registry;
 pub mod unpack;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::SeekFrom;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use containerd_client::services::v1::snapshots::ListSnapshotsRequest;
-use containerd_client::services::v1::{
-    CreateImageRequest, DeleteImageRequest, GetImageRequest, Image as Record,
-    ListContainersRequest, ListImagesRequest, UpdateImageRequest,
-};
+use containerd_client::services::v1::GetImageRequest;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
-use crate::runtime::containerd::client::{Client, SNAPSHOTTER};
-use crate::runtime::containerd::lease::Lease;
-use crate::runtime::{
-    Error, FsMount, Image, ImageError, ImageUsage, Images, Progress, ProgressEvent, PullRequest,
-    Result,
-};
-use archive::{Archive, ArchiveImage, Extent};
-use content::{Content, Opener};
-use manifest::{Config, Descriptor, Document, Manifest, Platform};
-use pull::Pulls;
-use reference::Reference;
-use registry::RegistryConfig;
+use self::content::Content;
+use self::manifest::Platform;
+use self::pull::Pulls;
+use self::reference::Reference;
+use self::registry::RegistryConfig;
+use crate::runtime::containerd::client::Client;
+use crate::runtime::{Error, FsMount, Image, ImageUsage, Images, Progress, PullRequest, Result};
 
 /// Label of a container's file system: the ID of its image.
 pub const SNAPSHOT_IMAGE: &str = "peapod.dev/image";
@@ -123,251 +118,6 @@ impl ContainerdImages {
             recent.insert(key.clone(), image.clone());
         }
     }
-
-    /// The IDs of the images that containers are made of: by containerd's containers, and by the file
-    /// systems of those that it does not know of.
-    async fn used(&self) -> Result<BTreeSet<String>> {
-        let request = ListContainersRequest {
-            filters: Vec::new(),
-        };
-        let mut service = self.client.containers();
-        let listed = self
-            .client
-            .call("listing containers", service.list(request))
-            .await?;
-        let mut used: BTreeSet<String> = listed.containers.into_iter().map(|c| c.image).collect();
-        let what = "listing snapshots";
-        let request = ListSnapshotsRequest {
-            snapshotter: SNAPSHOTTER.to_owned(),
-            filters: Vec::new(),
-        };
-        let mut service = self.client.snapshots();
-        let mut stream = self.client.call(what, service.list(request)).await?;
-        while let Some(part) = stream
-            .message()
-            .await
-            .map_err(|s| self.client.error(what, &s))?
-        {
-            let labels = part.info.into_iter().map(|info| info.labels);
-            used.extend(labels.filter_map(|mut labels| labels.remove(SNAPSHOT_IMAGE)));
-        }
-        Ok(used)
-    }
-
-    async fn records(&self) -> Result<Vec<Record>> {
-        let request = ListImagesRequest {
-            filters: Vec::new(),
-        };
-        Ok(self
-            .client
-            .call("listing images", self.client.images().list(request))
-            .await?
-            .images)
-    }
-
-    /// The image that a record leads to; `None` when a blob is missing.
-    async fn image_of(&self, record: &Record) -> Result<Option<Image>> {
-        match &record.target {
-            Some(target) => Ok(self
-                .read_image(&target.digest)
-                .await?
-                .map(|known| known.image)),
-            None => Ok(None),
-        }
-    }
-
-    /// The image of a manifest's or index's digest, but for its names.
-    async fn read_image(&self, digest: &str) -> Result<Option<Resolved>> {
-        if let Some(known) = self.cache.lock().get(digest) {
-            return Ok(Some(known.clone()));
-        }
-        let Some((manifest, config)) = self.documents(digest).await? else {
-            return Ok(None);
-        };
-        let image = Image {
-            id: manifest.config.digest.clone(),
-            digest: digest.to_owned(),
-            references: Vec::new(),
-            size_bytes: manifest.total_size(),
-            config: config.image_config(),
-        };
-        let chain_id = config.chain_ids().pop().unwrap_or_default();
-        let resolved = Resolved { image, chain_id };
-        let mut cache = self.cache.lock();
-        if cache.len() >= CACHE_MAX {
-            cache.pop_first();
-        }
-        cache.insert(digest.to_owned(), resolved.clone());
-        Ok(Some(resolved))
-    }
-
-    /// Manifest and config of a digest, through an index if there is one.
-    async fn documents(&self, digest: &str) -> Result<Option<(Manifest, Config)>> {
-        let content = Content::new(self.client.clone());
-        let corrupt = |reason: String| ImageError::Corrupt {
-            subject: digest.to_owned(),
-            reason,
-        };
-        let mut digest_now = digest.to_owned();
-        for _ in 0..2 {
-            if content.info(&digest_now).await?.is_none() {
-                return Ok(None);
-            }
-            let bytes = content.read_document(&digest_now).await?;
-            match Document::parse(&bytes).map_err(corrupt)? {
-                Document::Manifest(manifest) => {
-                    let bytes = content.read_document(&manifest.config.digest).await?;
-                    let config = serde_json::from_slice(&bytes)
-                        .map_err(|error| corrupt(format!("its config: {error}")))?;
-                    return Ok(Some((manifest, config)));
-                }
-                Document::Index(index) => match index.select(&self.platform) {
-                    Some(inner) => digest_now = inner.digest.clone(),
-                    None => return Ok(None),
-                },
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes the record, or points an existing one to the new image.
-    async fn set_record(&self, name: &str, target: &Descriptor) -> Result<()> {
-        let record = Record {
-            name: name.to_owned(),
-            target: Some(unpack::containerd_descriptor(target)),
-            ..Record::default()
-        };
-        let what = format!("recording image {name}");
-        let request = CreateImageRequest {
-            image: Some(record.clone()),
-            source_date_epoch: None,
-        };
-        let mut images = self.client.images();
-        if self
-            .client
-            .call_create(&what, images.create(request))
-            .await?
-            .is_none()
-        {
-            let request = UpdateImageRequest {
-                image: Some(record),
-                ..UpdateImageRequest::default()
-            };
-            self.client.call(&what, images.update(request)).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete_record(&self, name: &str, sync: bool) -> Result<()> {
-        let request = DeleteImageRequest {
-            name: name.to_owned(),
-            sync,
-            ..DeleteImageRequest::default()
-        };
-        let what = format!("removing image {name}");
-        self.client
-            .call_gone_ok(&what, self.client.images().delete(request))
-            .await
-    }
-
-    async fn store(
-        &self,
-        lease: &Lease,
-        archive: &Path,
-        image: &ArchiveImage,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let content = Content::new(lease.client().clone());
-        progress.update(ProgressEvent::Resolved {
-            digest: image.descriptor.digest.clone(),
-            layers: image.layers.len(),
-            total_bytes: image.manifest.total_size(),
-        });
-        for (layer, extent) in image.manifest.layers.iter().zip(&image.layers) {
-            let heard = |done_bytes| {
-                let (layer, total_bytes) = (layer.digest.clone(), layer.size);
-                progress.update(ProgressEvent::Fetching {
-                    layer,
-                    done_bytes,
-                    total_bytes,
-                });
-            };
-            let open = open_extent(archive, *extent);
-            content
-                .write(&layer.digest, extent.size, Default::default(), open, &heard)
-                .await?;
-            progress.update(ProgressEvent::Fetched {
-                layer: layer.digest.clone(),
-            });
-        }
-        let config = &image.manifest.config;
-        content
-            .write_bytes(
-                &config.digest,
-                image.config_bytes.clone(),
-                Default::default(),
-            )
-            .await?;
-        let labels = content::manifest_labels(&image.manifest);
-        let bytes = image.manifest_bytes.clone();
-        content
-            .write_bytes(&image.descriptor.digest, bytes, labels)
-            .await?;
-        let subject = archive.display().to_string();
-        unpack::unpack(
-            lease.client(),
-            &subject,
-            &image.manifest,
-            &image.config,
-            &unpack::Stored::all(&image.manifest),
-            progress,
-        )
-        .await
-    }
-
-    async fn load_image(
-        &self,
-        lease: &Lease,
-        archive: &Path,
-        image: ArchiveImage,
-        progress: &dyn Progress,
-    ) -> Result<Image> {
-        self.store(lease, archive, &image, progress).await?;
-        let mut names: Vec<String> = image.references.iter().map(ToString::to_string).collect();
-        if names.is_empty() {
-            names.push(format!("{ANONYMOUS}@{}", image.descriptor.digest));
-        }
-        for name in &names {
-            self.set_record(name, &image.descriptor).await?;
-        }
-        let id = image.manifest.config.digest.clone();
-        let stored = self.get(&id).await?;
-        let image = stored.ok_or_else(|| Error::ImageNotPresent(id.clone()))?;
-        Ok(Image {
-            references: names,
-            ..image
-        })
-    }
-}
-
-/// Name of images that their archive gives none.
-const ANONYMOUS: &str = "localhost/unnamed";
-
-/// Reads a part of an archive from an offset on.
-fn open_extent(archive: &Path, extent: Extent) -> Opener<'_> {
-    Box::new(move |offset| {
-        Box::pin(async move {
-            let corrupt = |error: std::io::Error| ImageError::Corrupt {
-                subject: format!("archive {}", archive.display()),
-                reason: error.to_string(),
-            };
-            let mut file = tokio::fs::File::open(archive).await.map_err(corrupt)?;
-            let start = extent.offset.saturating_add(offset);
-            file.seek(SeekFrom::Start(start)).await.map_err(corrupt)?;
-            let rest = file.take(extent.size.saturating_sub(offset));
-            Ok(Box::new(rest) as Box<dyn AsyncRead + Send + Unpin>)
-        })
-    })
 }
 
 /// Whether this is an image's ID rather than a reference.
@@ -447,29 +197,7 @@ impl Images for ContainerdImages {
     }
 
     async fn load(&self, archive: &Path, progress: &dyn Progress) -> Result<Vec<Image>> {
-        let path = archive.to_path_buf();
-        let platform = self.platform.clone();
-        let read = move || Archive::open(&path)?.images(&platform);
-        let images = tokio::task::spawn_blocking(read)
-            .await
-            .map_err(|error| Error::Failed {
-                what: format!("reading archive {}", archive.display()),
-                reason: error.to_string(),
-            })??;
-        let lease = Lease::take(&self.client).await?;
-        let mut loaded = Vec::new();
-        let mut result = Ok(());
-        for image in images {
-            match self.load_image(&lease, archive, image, progress).await {
-                Ok(image) => loaded.push(image),
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        lease.release().await;
-        result.map(|()| loaded)
+        self.load_archive(archive, progress).await
     }
 
     async fn remove(&self, reference: &str) -> Result<()> {

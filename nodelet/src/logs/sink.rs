@@ -1,5 +1,4 @@
-//! Where the output of one container goes: its log, by way of a journal, so that a killed writer loses no line
-//! and writes none twice.
+//! Where the output of one container goes: its log, by way of a [`Journal`].
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -108,11 +107,11 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::OpenOptionsExt;
     use std::path::PathBuf;
 
     use super::super::file::rotated;
     use super::super::format::{LINE_MAX, parse};
+    use super::super::writer::open_fifo;
     use super::*;
 
     /// Where a writer is killed.
@@ -152,12 +151,7 @@ mod tests {
             let fifos = STREAMS.map(|stream| {
                 let path = dir.path().join(stream.name());
                 nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-                let mut options = File::options();
-                options
-                    .read(true)
-                    .write(true)
-                    .custom_flags(libc::O_NONBLOCK);
-                options.open(path).unwrap()
+                open_fifo(&path).unwrap()
             });
             let writer = Sink::open(&dir.path().join("0.log"), dir.path(), limits).unwrap();
             Self {

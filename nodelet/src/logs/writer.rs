@@ -181,8 +181,9 @@ impl Writer {
             }
             let (flush, flushes) = mpsc::channel(1);
             pumps.push(flush);
+            let fifo = spec.dir.join(splitter.stream().name());
             let pump = Pump {
-                fifo: open_fifo(&spec.dir.join(splitter.stream().name()))?,
+                fifo: sys::wake_on_input(open_fifo(&fifo)?.into())?,
                 splitter,
                 sink: Rc::clone(&sink),
                 copies: copies.clone(),
@@ -302,13 +303,13 @@ async fn send_copies(
 
 /// Opened for writing as well: the fifo then has no end until we are told that it is complete, whoever comes
 /// and goes at its other end.
-fn open_fifo(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn open_fifo(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK);
-    sys::wake_on_input(options.open(path)?.into())
+    options.open(path)
 }
 
 /// Moves one stream of one container from its fifo to the log file.

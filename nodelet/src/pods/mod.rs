@@ -8,12 +8,14 @@
 pub mod actions;
 pub mod context;
 pub mod images;
+mod last_words;
 pub mod manager;
 pub mod notes;
 pub mod observe;
 pub mod orphans;
 pub mod report;
 mod resize;
+mod same_status;
 mod signals;
 pub mod start;
 pub mod table;

@@ -18,16 +18,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::last_words::last_words;
 use super::report::{self, Reported};
+use super::same_status::same;
 use super::{Context, Entry, actions, observe};
-use crate::core::{Action, Event, Eviction, Exit, Machine, Observed, find_container, view};
+use crate::core::{Action, Event, Eviction, Exit, Machine, Observed};
 use crate::objects::Changes;
-use crate::runtime::ContainerId;
 use crate::static_pods::manifest;
 
 /// Messages that may wait for a worker; it never does anything long itself.
@@ -336,44 +336,6 @@ impl Worker {
     }
 }
 
-/// Whether two statuses say the same to the API, which keeps no fractions of seconds and nothing that is
-/// empty; the order of conditions says nothing.
-fn same(written: &PodStatus, new: &PodStatus) -> bool {
-    written == new || told(written) == told(new)
-}
-
-fn told(status: &PodStatus) -> Value {
-    let mut status = status.clone();
-    if let Some(conditions) = &mut status.conditions {
-        conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-    }
-    status.qos_class = None;
-    let mut told = serde_json::to_value(status).unwrap_or_default();
-    prune(&mut told);
-    told
-}
-
-/// Takes away what is empty, from the inside.
-fn prune(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.values_mut().for_each(prune);
-            fields.retain(|_, field| !is_empty(field));
-        }
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        _ => {}
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
 fn instant(at: Timestamp) -> Instant {
     let left = at.duration_since(Timestamp::now());
     Instant::now() + Duration::try_from(left).unwrap_or_default()
@@ -383,65 +345,5 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The exit with its termination message: from the file, or from the end of the log.
-async fn last_words(context: Arc<Context>, entry: Arc<Entry>, mut exit: Exit) -> Exit {
-    let pod = entry.pod();
-    let found = {
-        let machine = entry.machine.lock();
-        // It may end before its start is reported; but its id says which one it is.
-        let mut all = view(&pod).map(|view| (machine.attempt_of(view.name), view.name.to_owned()));
-        all.find(|(attempt, name)| ContainerId::derive(&entry.uid, name, *attempt).0 == exit.id)
-    };
-    let Some((attempt, name)) = found else {
-        return exit;
-    };
-    let container = find_container(&pod, &name);
-    let policy = container
-        .as_ref()
-        .and_then(|c| c.termination_message_policy.as_deref());
-    let from_log = policy == Some("FallbackToLogsOnError") && exit.code != 0;
-    let message = context.message_path(&entry.uid, &name, attempt);
-    let log = context.log_path(&pod, &name, attempt);
-    let read = tokio::task::spawn_blocking(move || {
-        observe::message(&message).or_else(|| from_log.then(|| observe::log_tail(&log)).flatten())
-    });
-    let left = read.await.ok().flatten();
-    exit.message = left.or(exit.message);
-    exit
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_the_api_keeps_of_a_status_is_the_same_status() {
-        let parse = |value| serde_json::from_value::<PodStatus>(value).unwrap();
-        let own = parse(json!({
-            "qosClass": "Burstable", "startTime": "2026-11-30T12:40:01.5Z",
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "A", "status": "True"}],
-            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true,
-                "restartCount": 0, "lastState": {}, "resources": {"limits": {}},
-                "state": {"running": {"startedAt": "2026-11-30T12:40:01.123456789Z"}}}],
-        }));
-        let kept = parse(json!({
-            "startTime": "2026-11-30T12:40:01Z",
-            "conditions": [{"type": "A", "status": "True"}, {"type": "Ready", "status": "True"}],
-            "containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": true,
-                "restartCount": 0, "resources": {},
-                "state": {"running": {"startedAt": "2026-11-30T12:40:01Z"}}}],
-        }));
-        assert!(same(&own, &kept));
-        let mut other = kept.clone();
-        other.container_statuses.as_mut().unwrap()[0].restart_count = 1;
-        assert!(!same(&own, &other));
-        let mut later = kept;
-        later.start_time = serde_json::from_value(json!("2026-11-30T12:40:02Z")).ok();
-        assert!(!same(&own, &later));
     }
 }

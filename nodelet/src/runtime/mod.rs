@@ -303,19 +303,6 @@ impl Progress for Quiet {
     fn update(&self, _event: ProgressEvent) {}
 }
 
-// === impl ContainerId ===
-
-impl ContainerId {
-    /// Digits of an ID.
-    pub const LENGTH: usize = 64;
-
-    /// The ID of a container: the same for the same pod, name and attempt, in every runtime and after
-    /// every restart, so that creating can be repeated.
-    pub fn derive(pod_uid: &str, name: &str, attempt: u32) -> Self {
-        Self(hex_sha256(&[pod_uid, name, &attempt.to_string()]))
-    }
-}
-
 /// SHA-256 of the parts, each ended by a zero byte, in lower-case hexadecimal.
 pub(crate) fn hex_sha256(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();

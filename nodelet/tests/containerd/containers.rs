@@ -1,8 +1,8 @@
 //! What a container is given, and how its end is told.
 
 use peapod_nodelet::runtime::{
-    ContainerState, Error, ExitReason, Mount, NamespaceMode, Resources, Runtime, Seccomp, Security,
-    User,
+    ContainerState, Error, ExitReason, Mount, NamespaceMode, Resources, Runtime, RuntimeEvent,
+    Seccomp, Security, User,
 };
 
 use crate::support::{LIMIT, Node, sandbox};

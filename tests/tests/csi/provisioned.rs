@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use peapod_tests::{Cluster, command, wait};
 
-use super::{Drivers, about_driver, mounts_below, ready, registered, says};
+use crate::drivers::{Drivers, registered};
+use crate::pods::{about_driver, mounts_below, ready, says};
 
 const SNAPSHOTS: &str = include_str!("../../../examples/csi/snapshots.yaml");
 

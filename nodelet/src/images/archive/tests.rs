@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::images::assemble::{Assemble, Entry};
+use crate::images::manifest::OCI_LAYER;
 
 /// A small sound archive.
 fn sound() -> Vec<u8> {

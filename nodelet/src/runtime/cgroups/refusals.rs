@@ -113,7 +113,12 @@ mod tests {
         refusals.listen(&cgroups, Path::new("/gone"), "gone");
         let next = || async {
             let heard = tokio::time::timeout(Duration::from_secs(30), refusals.next());
-            heard.await.unwrap().unwrap().into_iter().collect::<Vec<_>>()
+            heard
+                .await
+                .unwrap()
+                .unwrap()
+                .into_iter()
+                .collect::<Vec<_>>()
         };
         count("a/c", 1);
         assert_eq!(next().await, ["a"]);

@@ -127,7 +127,8 @@ mod tests {
         std::fs::create_dir(state.dir()).unwrap();
         state.set_started(at(1)).unwrap();
         let look = |code, oom| {
-            let ContainerState::Exited(exit) = standing(&state, Some(&stopped(code)), || oom).unwrap()
+            let ContainerState::Exited(exit) =
+                standing(&state, Some(&stopped(code)), || oom).unwrap()
             else {
                 panic!("it has ended")
             };
@@ -136,7 +137,11 @@ mod tests {
         };
         assert_eq!(look(Some(137), true), (137, ExitReason::OomKilled));
         assert_eq!(look(Some(137), false), (137, ExitReason::Exited));
-        assert_eq!(look(Some(3), true), (3, ExitReason::Exited), "it went on without");
+        assert_eq!(
+            look(Some(3), true),
+            (3, ExitReason::Exited),
+            "it went on without"
+        );
         assert_eq!(look(None, true), (137, ExitReason::OomKilled));
         assert_eq!(look(None, false), (255, ExitReason::Unknown));
     }

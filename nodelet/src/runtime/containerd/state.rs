@@ -28,6 +28,7 @@ use crate::logs::protocol::LogSpec;
 use crate::runtime::{
     Container, ContainerId, ContainerSpec, ContainerState, Error, Exit, HostIds, Image, Result, sys,
 };
+use crate::whole_file::write_json;
 
 /// What does not change in a container's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,11 +308,4 @@ pub fn make_fifo(path: &Path) -> io::Result<()> {
         Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Appears whole or not at all.
-fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let unfinished = path.with_extension("tmp");
-    fs::write(&unfinished, serde_json::to_vec(value)?)?;
-    fs::rename(unfinished, path)
 }

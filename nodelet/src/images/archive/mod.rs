@@ -4,20 +4,17 @@
 //! An archive is an untrusted file. First its table of contents is read, with every limit
 //! checked, then documents and layers are read in place. Nothing is extracted by name.
 
+mod docker;
+mod oci;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use serde::Deserialize;
-use sha2::{Digest, Sha256};
-
-use super::manifest::{
-    Config, DOCUMENT_MAX, Descriptor, Document, LAYERS_MAX, Manifest, OCI_CONFIG, OCI_INDEX,
-    OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST, Platform, digest_of,
-};
+use super::manifest::{Config, DOCUMENT_MAX, Descriptor, Document, Manifest, Platform, digest_of};
 use super::reference::Reference;
-use crate::runtime::{ImageError, hex};
+use crate::runtime::ImageError;
 
 /// Most files in an archive: an image has at most 127 layers, and an archive some hundred images.
 const ENTRIES_MAX: usize = 100_000;
@@ -64,16 +61,6 @@ pub struct ArchiveImage {
     pub config: Config,
     /// The layers, in the manifest's order.
     pub layers: Vec<Extent>,
-}
-
-/// An entry of Docker's `manifest.json`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: PathBuf,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<PathBuf>,
 }
 
 // === impl Archive ===
@@ -193,197 +180,6 @@ impl Archive {
         Ok(images)
     }
 
-    // --- OCI ---
-
-    fn oci_images(
-        &self,
-        index: Extent,
-        platform: &Platform,
-    ) -> Result<Vec<ArchiveImage>, ImageError> {
-        let Document::Index(index) = self.document(&self.read(index)?, "index.json")? else {
-            return Err(self.corrupt(&"its index.json is no index"));
-        };
-        let mut images = Vec::new();
-        for descriptor in &index.manifests {
-            let references = self.annotated_names(descriptor)?;
-            if let Some(mut image) = self.resolve(descriptor, platform, 0)? {
-                image.references = references;
-                images.push(image);
-            }
-        }
-        Ok(images)
-    }
-
-    /// Follows a descriptor to the manifest for this platform.
-    fn resolve(
-        &self,
-        descriptor: &Descriptor,
-        platform: &Platform,
-        depth: usize,
-    ) -> Result<Option<ArchiveImage>, ImageError> {
-        if depth > INDEX_DEPTH_MAX {
-            return Err(self.corrupt(&format!("indexes nested deeper than {INDEX_DEPTH_MAX}")));
-        }
-        if !descriptor.fits(platform) {
-            return Ok(None);
-        }
-        let bytes = self.verified_blob(&descriptor.digest)?;
-        match self.document(&bytes, &descriptor.digest)? {
-            Document::Manifest(manifest) => {
-                self.locate(descriptor.clone(), bytes, manifest).map(Some)
-            }
-            Document::Index(index) => match index.select(platform) {
-                Some(inner) => self.resolve(inner, platform, depth + 1),
-                None => Ok(None),
-            },
-        }
-    }
-
-    fn locate(
-        &self,
-        mut descriptor: Descriptor,
-        manifest_bytes: Vec<u8>,
-        manifest: Manifest,
-    ) -> Result<ArchiveImage, ImageError> {
-        let config_bytes = self.verified_blob(&manifest.config.digest)?;
-        let config = self.config(&config_bytes)?;
-        let layers = manifest
-            .layers
-            .iter()
-            .map(|layer| self.blob(&layer.digest))
-            .collect::<Result<_, _>>()?;
-        if descriptor.media_type.is_empty() || descriptor.media_type == OCI_INDEX {
-            descriptor.media_type = OCI_MANIFEST.into();
-        }
-        descriptor.annotations.clear();
-        let references = Vec::new();
-        Ok(ArchiveImage {
-            references,
-            descriptor,
-            manifest_bytes,
-            manifest,
-            config_bytes,
-            config,
-            layers,
-        })
-    }
-
-    /// containerd and Docker write the full name, others a name or a mere tag.
-    fn annotated_names(&self, descriptor: &Descriptor) -> Result<Vec<Reference>, ImageError> {
-        let annotations = &descriptor.annotations;
-        let full = annotations.get("io.containerd.image.name");
-        let short = annotations.get("org.opencontainers.image.ref.name");
-        match (full, short) {
-            (Some(full), _) => Ok(vec![full.parse()?]),
-            (None, Some(name)) if name.contains(['/', ':']) => Ok(vec![name.parse()?]),
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    // --- Docker ---
-
-    fn docker_images(&self) -> Result<Vec<DockerImage>, ImageError> {
-        match self.find(Path::new("manifest.json")) {
-            None => Ok(Vec::new()),
-            Some(extent) => serde_json::from_slice(&self.read(extent)?)
-                .map_err(|error| self.corrupt(&format!("manifest.json: {error}"))),
-        }
-    }
-
-    /// Writes the OCI manifest that Docker's form does not have.
-    fn convert(&self, image: &DockerImage) -> Result<ArchiveImage, ImageError> {
-        let config_bytes = self.read(self.file(&image.config)?)?;
-        let config = self.config(&config_bytes)?;
-        if image.layers.len() > LAYERS_MAX {
-            let n = image.layers.len();
-            return Err(self.corrupt(&format!("{n} layers; at most {LAYERS_MAX} can be stacked")));
-        }
-        let mut layers = Vec::new();
-        let mut descriptors = Vec::new();
-        for path in &image.layers {
-            let extent = self.file(path)?;
-            descriptors.push(self.layer_descriptor(extent)?);
-            layers.push(extent);
-        }
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(OCI_MANIFEST.into()),
-            config: Descriptor {
-                media_type: OCI_CONFIG.into(),
-                digest: digest_of(&config_bytes),
-                size: config_bytes.len() as u64,
-                ..Descriptor::default()
-            },
-            layers: descriptors,
-        };
-        let manifest_bytes = serde_json::to_vec(&manifest).map_err(|error| self.corrupt(&error))?;
-        let descriptor = Descriptor {
-            media_type: OCI_MANIFEST.into(),
-            digest: digest_of(&manifest_bytes),
-            size: manifest_bytes.len() as u64,
-            ..Descriptor::default()
-        };
-        let references = docker_names(image)?;
-        Ok(ArchiveImage {
-            references,
-            descriptor,
-            manifest_bytes,
-            manifest,
-            config_bytes,
-            config,
-            layers,
-        })
-    }
-
-    fn layer_descriptor(&self, extent: Extent) -> Result<Descriptor, ImageError> {
-        let mut file = self.open_at(extent).map_err(|error| self.corrupt(&error))?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 256 << 10];
-        let mut magic = Vec::new();
-        loop {
-            let n = file
-                .read(&mut buffer)
-                .map_err(|error| self.corrupt(&error))?;
-            if n == 0 {
-                break;
-            }
-            if magic.is_empty() {
-                magic.extend_from_slice(&buffer[..n.min(4)]);
-            }
-            hasher.update(&buffer[..n]);
-        }
-        let media_type = match compression(&magic) {
-            Some("gzip") => OCI_LAYER_GZIP,
-            Some("zstd") => OCI_LAYER_ZSTD,
-            _ => OCI_LAYER,
-        };
-        Ok(Descriptor {
-            media_type: media_type.into(),
-            digest: format!("sha256:{}", hex(&hasher.finalize())),
-            size: extent.size,
-            ..Descriptor::default()
-        })
-    }
-
-    /// An OCI layout by Docker has the tags in `manifest.json` as well, and more of them.
-    fn add_docker_names(
-        &self,
-        image: &mut ArchiveImage,
-        docker: &[DockerImage],
-    ) -> Result<(), ImageError> {
-        let config = blob_path(&image.manifest.config.digest);
-        for entry in docker.iter().filter(|entry| entry.config == config) {
-            for name in docker_names(entry)? {
-                if !image.references.contains(&name) {
-                    image.references.push(name);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    // --- bytes ---
-
     fn find(&self, path: &Path) -> Option<Extent> {
         let mut path = path;
         for _ in 0..LINKS_MAX {
@@ -454,15 +250,6 @@ impl Archive {
             reason: reason.to_string(),
         }
     }
-}
-
-fn docker_names(image: &DockerImage) -> Result<Vec<Reference>, ImageError> {
-    image
-        .repo_tags
-        .iter()
-        .flatten()
-        .map(|tag| tag.parse())
-        .collect()
 }
 
 fn blob_path(digest: &str) -> PathBuf {
