@@ -254,20 +254,4 @@ impl Container {
         }
         self.stage = ImageStage::Unknown;
     }
-
-    /// Whether it runs again after it ended so.
-    pub fn wants_restart(&self, pod: &Pod, exit: &Exit) -> bool {
-        let pod_policy = spec::of(pod).restart_policy.as_deref().unwrap_or("Always");
-        let own = spec::find(pod, &self.name).and_then(|view| view.restart_policy);
-        match self.kind {
-            Kind::Sidecar => true,
-            Kind::Ephemeral => false,
-            Kind::Init => exit.code != 0 && own.unwrap_or(pod_policy) != "Never",
-            Kind::App => match own.unwrap_or(pod_policy) {
-                "Never" => false,
-                "OnFailure" => exit.code != 0,
-                _ => true,
-            },
-        }
-    }
 }

@@ -29,6 +29,7 @@ mod probe;
 pub mod qos;
 mod recover;
 mod resize;
+mod restart;
 mod spec;
 mod status;
 mod step;

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use peapod_api::k8s_openapi;
 
@@ -49,7 +51,7 @@ impl Machine {
                     .collect();
                 seen.sort_by_key(|seen| std::cmp::Reverse(seen.attempt));
                 stale.extend(seen.iter().skip(2).map(|seen| seen.id.clone()));
-                let mut container = restore(&view, told, &seen, now);
+                let mut container = restore(&pod, &view, told, &seen, now);
                 container.given = resources_of(&machine.pod, view.name).cloned();
                 container
             })
@@ -116,6 +118,7 @@ fn told<'a>(status: &'a PodStatus, view: &View) -> Option<&'a ContainerStatus> {
 
 /// One container from what was told to the API and what the runtime has, newest first.
 fn restore(
+    pod: &Pod,
     view: &View,
     told: Option<&ContainerStatus>,
     seen: &[&Observed],
@@ -144,11 +147,32 @@ fn restore(
     {
         container.last = Some(exit.clone());
     }
+    // It was to begin anew with all of the pod.
+    let anew = |exit: &Exit| {
+        let begins = told.is_some_and(|told| told_to_begin(told, &exit.id));
+        begins && (container.asks_for_all(pod) || !container.wants_restart(pod, exit))
+    };
+    if container.exit().is_some_and(anew) {
+        container.reset();
+    }
     if let Some(exit) = container.exit() {
         let (at, restarts) = (exit.finished_at, container.restarts);
         container.crash.resume(restarts, at);
     }
     container
+}
+
+/// Whether the API was told that a container waits for its start, after one that had ended.
+fn told_to_begin(told: &ContainerStatus, before: &str) -> bool {
+    let waits = |state: &ContainerState| state.waiting.is_some();
+    let last = told
+        .last_state
+        .as_ref()
+        .and_then(|last| last.terminated.as_ref());
+    let last = last
+        .and_then(|last| last.container_id.as_deref())
+        .map(bare_id);
+    told.state.as_ref().is_some_and(waits) && last == Some(before)
 }
 
 /// Takes over a container that the runtime has.

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Lifecycle, Pod, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, Lifecycle, Pod, PodSpec, Probe,
+};
 use peapod_api::k8s_openapi;
 
 use super::event::{Hook, Kind, ProbeKind};
@@ -18,6 +20,8 @@ pub struct View<'a> {
     pub image: &'a str,
     /// `restartPolicy` of the container itself.
     pub restart_policy: Option<&'a str>,
+    /// `restartPolicyRules`
+    pub restart_rules: &'a [ContainerRestartRule],
     lifecycle: Option<&'a Lifecycle>,
     startup: Option<&'a Probe>,
     liveness: Option<&'a Probe>,
@@ -32,6 +36,10 @@ impl<'a> View<'a> {
             kind,
             image: container.image.as_deref().unwrap_or_default(),
             restart_policy: container.restart_policy.as_deref(),
+            restart_rules: container
+                .restart_policy_rules
+                .as_deref()
+                .unwrap_or_default(),
             lifecycle: container.lifecycle.as_ref(),
             startup: container.startup_probe.as_ref().filter(|_| probed),
             liveness: container.liveness_probe.as_ref().filter(|_| probed),
@@ -45,6 +53,7 @@ impl<'a> View<'a> {
             kind: Kind::Ephemeral,
             image: container.image.as_deref().unwrap_or_default(),
             restart_policy: Some("Never"),
+            restart_rules: &[],
             lifecycle: None,
             startup: None,
             liveness: None,

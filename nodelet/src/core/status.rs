@@ -16,6 +16,7 @@ use super::container::{Container, State};
 use super::end::{EVICTED, TERMINATED};
 use super::event::{Exit, Kind};
 use super::machine::Machine;
+use super::restart::RESTARTING;
 use super::{qos, recover, resize, spec};
 
 /// The conditions that the node agent owns and that are always there.
@@ -28,7 +29,8 @@ const OWN_CONDITIONS: [&str; 4] = [
 
 /// Whether a condition is the node agent's own.
 pub fn is_own_condition(kind: &str) -> bool {
-    OWN_CONDITIONS.contains(&kind) || [resize::PENDING, resize::IN_PROGRESS].contains(&kind)
+    OWN_CONDITIONS.contains(&kind)
+        || [RESTARTING, resize::PENDING, resize::IN_PROGRESS].contains(&kind)
 }
 
 /// The scheme of the ids of containers in the API.
@@ -74,7 +76,6 @@ impl Machine {
         if self.ending.is_some() && ended {
             return self.final_phase();
         }
-        let policy = spec::of(&self.pod).restart_policy.as_deref();
         let mut pending = false;
         for container in &self.containers {
             match container.kind {
@@ -84,7 +85,7 @@ impl Machine {
                 ) {
                     (State::Exited(exit), _) if exit.code == 0 => {}
                     (State::Exited(_) | State::Idle, Some(exit))
-                        if exit.code != 0 && policy == Some("Never") =>
+                        if exit.code != 0 && !container.wants_restart(&self.pod, exit) =>
                     {
                         return "Failed";
                     }
@@ -224,7 +225,7 @@ impl Machine {
         let generation = self.pod.metadata.generation;
         let sandbox = self.connected && !self.release.ready;
         let (containers, ready) = (self.containers_ready(), self.ready());
-        let verdicts = [
+        let mut verdicts = vec![
             (
                 OWN_CONDITIONS[0],
                 if sandbox { Ok(None) } else { Err((None, None)) },
@@ -233,6 +234,11 @@ impl Machine {
             (OWN_CONDITIONS[2], containers),
             (OWN_CONDITIONS[3], ready),
         ];
+        let anew = self.restarts_all().map(|anew| match anew {
+            true => Ok(None),
+            false => Err((None, None)),
+        });
+        verdicts.extend(anew.map(|verdict| (RESTARTING, verdict)));
         for (kind, verdict) in verdicts {
             let (status, reason, message) = match verdict {
                 Ok(reason) => ("True", reason, None),

@@ -59,6 +59,9 @@ impl Machine {
     }
 
     fn step_run(&mut self, now: Timestamp) {
+        if self.restart_all(now) {
+            return self.tend(now);
+        }
         if self.volumes.begin(now) {
             self.outdated = false;
             self.actions.push(Action::SyncVolumes);

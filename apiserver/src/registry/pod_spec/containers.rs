@@ -6,7 +6,7 @@ use peapod_api::names;
 use peapod_api::quantity::Quantity;
 use serde_json::Value;
 
-use super::{Known, env, handlers, validate_profile};
+use super::{Known, env, handlers, restart, validate_profile};
 use crate::registry::at::At;
 use crate::registry::checks;
 use crate::registry::field_error::{FieldError, FieldErrors};
@@ -18,7 +18,7 @@ const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
 /// The part that a container has in its pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Main,
     Init,
     Ephemeral,
@@ -62,7 +62,7 @@ fn validate_container(container: &At<'_>, part: Part, known: &Known<'_>, errors:
     env::validate(container, errors);
     validate_mounts(container, known, errors);
     validate_resources(&container.at("resources"), known, errors);
-    validate_restart(container, part, known, errors);
+    restart::validate(container, part, known, errors);
     validate_handlers(container, part, errors);
     validate_security(&container.at("securityContext"), known, errors);
 }
@@ -198,34 +198,6 @@ fn validate_resource_name(at: &At<'_>, name: &str, errors: &mut FieldErrors) {
         errors.push(FieldError::invalid(at, name, why));
         let why = "must be a standard resource for containers";
         errors.push(FieldError::invalid(at, name, why));
-    }
-}
-
-fn validate_restart(container: &At<'_>, part: Part, known: &Known<'_>, errors: &mut FieldErrors) {
-    let policy = container.at("restartPolicy");
-    let policies: &[&str] = match part {
-        Part::Ephemeral if policy.is_set() => {
-            return policy.forbidden(errors, "cannot be set for an Ephemeral Container");
-        }
-        Part::Ephemeral => return,
-        Part::Main | Part::Init => &["Always", "Never", "OnFailure"],
-    };
-    policy.one_of(errors, policies);
-    let rules = container.at("restartPolicyRules");
-    if !rules.is_empty() && !policy.is_set() {
-        let why = "must specify restartPolicy when restart rules are used";
-        policy.missing(errors, why);
-    }
-    let resize = container.at("resizePolicy");
-    for policy in resize.items() {
-        let name = policy.at("resourceName");
-        name.require_one_of(errors, &["cpu", "memory"]);
-        let restart = policy.at("restartPolicy");
-        restart.require_one_of(errors, &["NotRequired", "RestartContainer"]);
-        if known.restart_policy == "Never" && restart.text() != "NotRequired" {
-            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
-            restart.invalid(errors, why);
-        }
     }
 }
 

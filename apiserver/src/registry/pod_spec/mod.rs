@@ -6,6 +6,7 @@ mod defaults;
 mod env;
 mod handlers;
 mod placement;
+mod restart;
 mod volumes;
 mod whole;
 
