@@ -43,6 +43,7 @@ pub fn detect(cgroups: &Cgroups) -> Host {
         swap_accounting: cgroups.swap_accounting(),
         apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
             .is_ok_and(|text| text.starts_with('Y')),
+        oom_group: cgroups.is_v2(),
     }
 }
 

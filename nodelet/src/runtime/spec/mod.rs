@@ -42,6 +42,8 @@ pub struct Host {
     pub swap_accounting: bool,
     /// Whether AppArmor is on.
     pub apparmor: bool,
+    /// Whether the kernel can kill all of a cgroup together when memory runs out (cgroup v2).
+    pub oom_group: bool,
 }
 
 /// A device node of the host.
@@ -158,6 +160,11 @@ pub fn resources(resources: &Resources, host: &Host) -> LinuxResources {
     }
     if !hugepages.is_empty() {
         oci.set_hugepage_limits(Some(hugepages));
+    }
+    if host.oom_group {
+        // A container that has lost one of its processes is no whole one; the kubelet's default, too.
+        let together = ("memory.oom.group".to_owned(), "1".to_owned());
+        oci.set_unified(Some(HashMap::from([together])));
     }
     oci
 }

@@ -10,6 +10,7 @@ fn host() -> Host {
         oom_score_adj_min: -1000,
         swap_accounting: true,
         apparmor: false,
+        oom_group: false,
     }
 }
 
@@ -284,6 +285,13 @@ fn limits_become_cgroup_values() {
     };
     let limits = serde_json::to_value(super::resources(&spec.resources, &no_swap)).unwrap();
     assert_eq!(limits["memory"], json!({"limit": 67108864}));
+    assert_eq!(limits["unified"], Value::Null);
+    let v2 = Host {
+        oom_group: true,
+        ..host()
+    };
+    let limits = serde_json::to_value(super::resources(&spec.resources, &v2)).unwrap();
+    assert_eq!(limits["unified"], json!({"memory.oom.group": "1"}));
 }
 
 #[test]
