@@ -2,16 +2,19 @@
 //! coming back.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use containerd_client::services::v1::snapshots::{
     CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest,
 };
+use containerd_client::services::v1::{ExecProcessRequest, StartRequest};
 use peapod_nodelet::runtime::containerd::client::{Client, SNAPSHOTTER};
 use peapod_nodelet::runtime::containerd::lease::Lease;
-use peapod_nodelet::runtime::containerd::{launch, purge};
+use peapod_nodelet::runtime::containerd::{launch, options, purge};
 use peapod_nodelet::runtime::{
     Container, ContainerId, ContainerState, Exit, ExitReason, Runtime, RuntimeEvent, sys,
 };
+use tokio::task::JoinHandle;
 
 use crate::support::{LIMIT, Node, processes_of};
 
@@ -223,6 +226,76 @@ async fn so_it_is_when_the_shim_is_away_too() {
     node.restart_agent().await;
     let exit = end_of(&node, &id).await;
     assert_eq!((exit.code, exit.reason), (137, ExitReason::OomKilled));
+}
+
+/// A number that no other command has.
+const LEFT_COMMAND: &str = "100047";
+
+/// A command that containerd's shim has started, waiting for somebody at its streams.
+async fn begin_command(node: &Node, id: &ContainerId) -> (PathBuf, JoinHandle<bool>) {
+    let exec_id = "exec-of-before".to_owned();
+    let dir = node
+        .config
+        .state_dir
+        .join("containers")
+        .join(&id.0)
+        .join(&exec_id);
+    std::fs::create_dir(&dir).unwrap();
+    for name in ["stdout", "stderr"] {
+        nix::unistd::mkfifo(&dir.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let process = serde_json::json!({"args": ["sleep", LEFT_COMMAND], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let client = Client::new(&node.config.address, &node.config.namespace).unwrap();
+    let fifo = |name: &str| dir.join(name).display().to_string();
+    let request = ExecProcessRequest {
+        container_id: id.0.clone(),
+        exec_id: exec_id.clone(),
+        stdout: fifo("stdout"),
+        stderr: fifo("stderr"),
+        spec: Some(options::process(&serde_json::from_value(process).unwrap()).unwrap()),
+        ..ExecProcessRequest::default()
+    };
+    client.tasks().exec(request).await.unwrap();
+    let container_id = id.0.clone();
+    let started = tokio::spawn(async move {
+        let request = StartRequest {
+            container_id,
+            exec_id,
+        };
+        client.tasks().start(request).await.is_ok()
+    });
+    let runs = async {
+        while processes_of(Path::new(LEFT_COMMAND)).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, runs).await.unwrap();
+    (dir, started)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_its_agent_left_to_containerds_shim_is_ended_by_the_next() {
+    let mut node = Node::start().await;
+    node.config.oci_runtime = "runc".into();
+    node.use_shim(false).await;
+    node.pod("web").await;
+    let id = node
+        .run(&node.container("web", "app", "exec sleep 1000"))
+        .await;
+    node.stop_agent();
+    let (dir, started) = begin_command(&node, &id).await;
+    node.restart_agent().await;
+    // Else the shim gives up on it, after 30 s in which it answers nobody.
+    assert!(started.await.unwrap(), "somebody was at its streams");
+    let gone = async {
+        while dir.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
+    let echo = ["echo".to_owned(), "here".to_owned()];
+    let output = node.runtime().exec_sync(&id, &echo, LIMIT).await;
+    assert_eq!(output.unwrap().stdout, b"here\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Tasks of containerd, which its runc shim runs.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::client::{Client, SNAPSHOTTER};
+use super::left_commands::Ends;
 use super::state::{Record, RootfsMount, State};
 use super::tasks::{ExecRequest, Made, Running, Task, TaskState, Tasks};
 use super::{Shared, options};
@@ -233,6 +235,7 @@ impl Tasks for ByContainerd {
             shared: Arc::clone(shared),
             id: id.clone(),
             exec_id: exec_id.clone(),
+            dir,
         };
         let request = StartRequest {
             container_id: id.0.clone(),
@@ -249,6 +252,7 @@ struct Command {
     shared: Arc<Shared>,
     id: ContainerId,
     exec_id: String,
+    dir: PathBuf,
 }
 
 // === impl Command ===
@@ -278,14 +282,19 @@ impl Running for Command {
 impl Drop for Command {
     fn drop(&mut self) {
         let (client, id, exec_id) = (self.client.clone(), self.id.clone(), self.exec_id.clone());
-        let work = async move { delete_process(&client, id.0, exec_id).await };
+        // Whoever used the command may have let go of them.
+        let ends = Ends::open(&self.dir);
+        let work = async move {
+            delete_process(&client, id.0, exec_id).await;
+            drop(ends);
+        };
         self.shared.chore(work);
     }
 }
 
 /// Kills the process if it runs, and makes containerd forget it. If that fails, the end of the
 /// container does it.
-async fn delete_process(client: &Client, container_id: String, exec_id: String) {
+pub(super) async fn delete_process(client: &Client, container_id: String, exec_id: String) {
     let mut tasks = client.tasks();
     let request = DeleteProcessRequest {
         container_id: container_id.clone(),

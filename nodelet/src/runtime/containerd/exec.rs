@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Shared;
+use super::left_commands::PREFIX;
 use super::state::make_fifo;
 use super::tasks::{ExecRequest, Running};
 use crate::logs::format::Stream;
@@ -178,7 +179,7 @@ impl Command {
         if spec.command.is_empty() {
             return Err(Error::Invalid("no command to run was given".to_owned()));
         }
-        let exec_id = format!("exec-{}", uuid::Uuid::new_v4());
+        let exec_id = format!("{PREFIX}{}", uuid::Uuid::new_v4());
         let dir = shared.states.of(id).dir().join(&exec_id);
         let mut command = Self {
             shared: Arc::clone(shared),

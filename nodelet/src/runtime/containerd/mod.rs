@@ -35,6 +35,7 @@ pub mod host;
 pub mod launch;
 mod layers;
 pub mod lease;
+mod left_commands;
 pub mod options;
 mod pod;
 pub mod purge;
@@ -62,6 +63,7 @@ use self::by_containerd::ByContainerd;
 use self::by_shim::ByShim;
 use self::client::Client;
 use self::layers::Layers;
+use self::left_commands::Left;
 use self::sandbox::Sandboxes;
 use self::state::{Record, States};
 use self::tasks::Tasks;
@@ -146,7 +148,14 @@ impl Containerd {
             untold: Mutex::default(),
             chores: Mutex::default(),
         });
+        let left = Left::find(&shared.states);
         let mut tasks = JoinSet::new();
+        let client = shared.client.clone();
+        tasks.spawn(async move {
+            for command in left {
+                command.end(&client).await;
+            }
+        });
         tasks.spawn(events::run(Arc::clone(&shared)));
         if shared.needs_shim() {
             tasks.spawn(shim_events::run(Arc::clone(&shared), shim));
