@@ -244,7 +244,7 @@ async fn begin_command(node: &Node, id: &ContainerId) -> (PathBuf, JoinHandle<bo
     for name in ["stdout", "stderr"] {
         nix::unistd::mkfifo(&dir.join(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
     }
-    let process = serde_json::json!({"args": ["sleep", LEFT_COMMAND], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let process = serde_json::json!({"args": ["sleep", LEFT_COMMAND], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
     let client = Client::new(&node.config.address, &node.config.namespace).unwrap();
     let fifo = |name: &str| dir.join(name).display().to_string();
     let request = ExecProcessRequest {

@@ -15,21 +15,25 @@ pub const DRIVER: &str = "disk.csi.example.com";
 
 /// The driver's processes, one for each node; dropping them ends them and lets go of what they hold.
 pub struct Drivers {
-    /// Where the volumes are.
-    pub pool: PathBuf,
+    pool: PathBuf,
     running: Vec<(String, PathBuf, Child)>,
 }
 
 // === impl Drivers ===
 
 impl Drivers {
+    /// Cleans up after a driver that something else runs.
+    pub fn of_others(pool: PathBuf) -> Self {
+        Self {
+            pool,
+            running: Vec::new(),
+        }
+    }
+
     /// Starts the driver for nodes, each with its folder.
     pub fn start(cluster: &Cluster, nodes: &[&str]) -> Result<Self> {
         let pool = cluster.data_dir().join("csi-pool");
-        let mut drivers = Self {
-            pool,
-            running: Vec::new(),
-        };
+        let mut drivers = Self::of_others(pool);
         for node in nodes {
             let folder = cluster.data_dir().join("nodes").join(node).join("node");
             drivers.begin(node, folder)?;

@@ -238,12 +238,10 @@ fn a_driver_comes_by_its_manifest() -> Result<()> {
     cluster.start()?;
     cluster.load_busybox()?;
     // Of its processes there are none here; its devices go with it.
-    let held = Drivers {
-        pool: cluster.data_dir().join("csi-pool"),
-        running: Vec::new(),
-    };
+    let pool = cluster.data_dir().join("csi-pool");
+    let held = Drivers::of_others(pool.clone());
     let program = Path::new(env!("CARGO_BIN_EXE_peapod-test-csi"));
-    cluster.apply(&daemon_set(program, &held.pool))?;
+    cluster.apply(&daemon_set(program, &pool))?;
     cluster.apply(&about_driver(false))?;
     let node = cluster.field("node", "{.items[0].metadata.name}")?;
     wait::until("the driver's registration", || {

@@ -4,6 +4,7 @@ mod cpus;
 mod declared;
 mod devices;
 mod eviction;
+mod fields;
 mod hostile;
 mod images;
 mod node;
