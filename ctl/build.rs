@@ -16,10 +16,9 @@ fn main() {
     // Functions that compile to the same code are kept once: generic code is compiled in each
     // crate that uses it.
     println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
-    // The table of addresses to adjust at start takes a bit for each, not 24 bytes.
-    if glibc_version().is_some_and(|version| version >= (2, 36)) {
-        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
-    }
+    // It is loaded where it is linked for, as Go's programs are: adjusting its addresses at each start would
+    // cost a millisecond, and 2 MB in each of its processes (node, shim, log writer, plugins).
+    println!("cargo::rustc-link-arg-bins=-no-pie");
 }
 
 /// `PEAPOD_GIT_COMMIT`: the commit; empty where the source is not in a repository.
@@ -36,15 +35,4 @@ fn git(args: &[&str]) -> Option<String> {
     let output = Command::new("git").args(args).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
-}
-
-/// The version of this machine's glibc, whose loader reads such tables since 2.36.
-fn glibc_version() -> Option<(u32, u32)> {
-    let output = Command::new("getconf")
-        .arg("GNU_LIBC_VERSION")
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }

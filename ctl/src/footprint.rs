@@ -53,16 +53,16 @@ struct Segment {
     bytes: usize,
 }
 
-/// The parts of this program that nobody writes: their pages are always as in the file.
+/// The parts of this program and of its libraries that nobody writes: their pages are always as in the file.
 fn program_segments() -> Vec<Segment> {
     let mut found = Vec::new();
     // SAFETY: the callback gets the pointer that is passed here, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(add_program), (&raw mut found).cast()) };
+    unsafe { libc::dl_iterate_phdr(Some(add_object), (&raw mut found).cast()) };
     found
 }
 
-/// Adds the segments of the first object, which is the program, and ends the iteration.
-unsafe extern "C" fn add_program(
+/// Adds the segments of an object, and goes on to the next.
+unsafe extern "C" fn add_object(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
     found: *mut libc::c_void,
@@ -79,7 +79,7 @@ unsafe extern "C" fn add_program(
         address: (info.dlpi_addr + header.p_vaddr) as usize,
         bytes: header.p_memsz as usize,
     }));
-    1
+    0
 }
 
 /// Unmaps the pages that are wholly of the segment.
