@@ -222,10 +222,16 @@ impl Cluster {
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
-    /// A JSONPath of an object.
+    /// A JSONPath, which may have blanks, of an object.
     pub fn field(&self, object: &str, path: &str) -> Result<String> {
-        self.kubectl(&format!("get {object} -o jsonpath={path}"))?
-            .ok()
+        let path = format!("jsonpath={path}");
+        let object = object.split_whitespace();
+        let args: Vec<&str> = ["get"]
+            .into_iter()
+            .chain(object)
+            .chain(["-o", &path])
+            .collect();
+        self.kubectl_with(&args, None)?.ok()
     }
 
     /// GET of a path at a Service's virtual IP.
