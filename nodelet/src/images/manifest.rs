@@ -326,6 +326,8 @@ pub fn digest_of(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn digest(n: u8) -> String {
@@ -342,6 +344,32 @@ mod tests {
             digest: digest(n),
             platform: Some(platform),
             ..Descriptor::default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_document_is_an_error_or_a_document_never_a_panic(
+            is_index in any::<bool>(),
+            at in any::<prop::sample::Index>(),
+            with in prop::collection::vec(prop::sample::select(&b"{}[]\",:0-9enul\\\xff"[..]), 0..12),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let blob = format!(r#"{{"mediaType": "m", "size": 9, "digest": "{}"}}"#, digest(1));
+            let mut bytes = match is_index {
+                true => format!(r#"{{"schemaVersion": 2, "manifests": [{blob}]}}"#),
+                false => format!(r#"{{"schemaVersion": 2, "config": {blob}, "layers": [{blob}]}}"#),
+            }
+            .into_bytes();
+            prop_assert!(Document::parse(&bytes).is_ok());
+            let end = end.index(bytes.len());
+            prop_assert!(Document::parse(&bytes[..end]).is_err());
+            let at = at.index(bytes.len());
+            for (byte, new) in bytes[at..].iter_mut().zip(with) {
+                *byte = new;
+            }
+            let _ = Document::parse(&bytes);
+            let _ = Document::parse(&bytes[..end]);
         }
     }
 

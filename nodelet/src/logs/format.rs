@@ -138,6 +138,9 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: &str = "2026-11-23T07:08:09.123456789Z";
@@ -184,6 +187,38 @@ mod tests {
             parse(format!("{NOW} stdout F").as_bytes()).unwrap().content,
             b""
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_is_read_back(
+            pieces in vec(vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..40), 0..8),
+        ) {
+            let now = NOW.parse().unwrap();
+            let mut splitter = Splitter::new(Stream::Stdout);
+            let mut out = Vec::new();
+            pieces.iter().for_each(|piece| splitter.push(piece, now, &mut out));
+            splitter.finish(now, &mut out);
+            let mut read = Vec::new();
+            for line in out.split_inclusive(|byte| *byte == b'\n') {
+                let line = parse(&line[..line.len() - 1]).unwrap();
+                read.extend_from_slice(line.content);
+                read.extend((!line.partial).then_some(b'\n'));
+            }
+            prop_assert_eq!(read, pieces.concat());
+        }
+
+        #[test]
+        fn a_damaged_line_is_a_line_or_none_never_a_panic(
+            at in 0..40_usize,
+            with in vec(any::<u8>(), 0..20),
+            end in 0..60_usize,
+        ) {
+            let mut line = format!("{NOW} stdout F said").into_bytes();
+            line.splice(at..line.len().min(at + with.len()).max(at), with);
+            line.truncate(end);
+            let _ = parse(&line);
+        }
     }
 
     #[test]
