@@ -1,3 +1,5 @@
+//! What a Job's controller decides, case by case.
+
 use super::*;
 use crate::common::testing::{golden, now, objects};
 

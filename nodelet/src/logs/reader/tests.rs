@@ -1,3 +1,5 @@
+//! Reading logs: across rotations, followed, joined from parts, with garbage in them.
+
 use jiff::Timestamp;
 
 use super::super::file::{Limits, LogFile};

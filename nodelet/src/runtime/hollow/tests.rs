@@ -1,3 +1,5 @@
+//! A container's life in the hollow runtime, and what tests make fail there.
+
 use peapod_api::attach::PodRef;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Sandboxes on the real kernel, without containerd: namespaces, host names, IDs of users, what crashes leave.
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
